@@ -1,0 +1,86 @@
+"""Every field, with its default. A config of your own starts from `get_config()` here and changes what differs.
+
+The defaults suit the full AlexNet at 224x224 on an accelerator. `data.known` and `data.negatives` must be set.
+"""
+
+import ml_collections
+from ml_collections import config_dict
+
+
+def images(source, classes=(), limit=0, group="", train="train", validation="", test="test"):
+    """Images for one role: classes of a source. See `data` below."""
+    return config_dict.create(
+        source=source,  # "tfds:NAME", "folder:PATH", "packed:PATH" or "digits"
+        classes=tuple(classes),  # which of its classes, known ones in label order; () for all
+        limit=limit,  # at most so many images of each class, over all splits; 0 for all
+        group=group,  # count all these classes as one group of this name (not for known classes); "" for each its own
+        train=train,  # what the source calls its splits; "" where it has none. TFDS slices work: "train[:80%]".
+        validation=validation,  # "": validation images are taken out of the training images, by a hash of their id
+        test=test,  # "" here and in validation: test images too
+    )
+
+
+def get_config():
+    config = ml_collections.ConfigDict()
+    config.seed = 0
+    config.steps = 50_000  # optimizer steps
+    config.batch_size = 256  # of all devices together
+    config.log_every = 100  # steps
+
+    # Each role is None, one images(...), or a tuple of several. A class, and an image, has one role.
+    config.data = data = ml_collections.ConfigDict()
+    data.known = config_dict.placeholder(object)  # the K classes to tell apart
+    data.negatives = config_dict.placeholder(object)  # trained on as "none"; their test images are reported as "seen negatives"
+    data.held_out_negatives = config_dict.placeholder(object)  # never trained on: validation images for selecting and stopping
+    data.unknown = config_dict.placeholder(object)  # never trained on, test images only: reported as "unseen unknowns"
+    data.tfds_data_dir = ""  # where TFDS data sets are prepared; "" for TFDS's default
+    data.stored_size = 256  # the host scales the shorter side to this, and cuts the centre square
+    data.image_size = 224  # the network's input, a crop of the stored image
+    data.grey = False  # turn every image grey
+    data.mean = (0.485, 0.456, 0.406)  # subtracted, of [0, 1] pixels: ImageNet's
+    data.std = (0.229, 0.224, 0.225)  # divided by
+    data.validation_fraction = 0.1  # share taken for validation, where the source has no validation split
+    data.test_fraction = 0.2  # share taken for testing, where the source has no splits at all
+    data.max_bad_fraction = 0.01  # images that cannot be read are skipped; a larger share of them ends the run
+
+    config.augment = augment = ml_collections.ConfigDict()
+    augment.pad = 0  # pixels of zeros around the stored image before the random crop
+    augment.flip = True  # mirror half of the images
+
+    config.sampling = sampling = ml_collections.ConfigDict()
+    sampling.policy = "natural"  # natural, undersample, undersample_fresh, oversample, balanced or negative_fraction
+    sampling.negatives = config_dict.placeholder(int)  # cap on the number of negative training images; None for all
+    sampling.negative_fraction = 0.5  # of each batch, with policy "negative_fraction"
+
+    config.model = model = ml_collections.ConfigDict()
+    model.name = "alexnet"  # or "alexnet_2012": two groups, local response normalisation
+    model.width = 1.0  # multiplies the number of channels
+    model.stem = "imagenet"  # 11x11 stride 4; "small" for images of 16 to 64 pixels
+    model.norm = ""  # the network's own; or "none", "batch", "local_response"
+    model.dropout = 0.5  # before fc6 and fc7
+    model.dtype = "float32"  # of the computation; "bfloat16" on GPU and TPU. Parameters are float32.
+
+    config.objective = objective = ml_collections.ConfigDict()
+    objective.name = "background"  # softmax over K classes and "none"
+
+    config.optimizer = optimizer = ml_collections.ConfigDict()
+    optimizer.learning_rate = 1e-4  # Adam's customary 1e-3 kills AlexNet without batch normalisation
+    optimizer.schedule = "cosine"  # to 0 at the last step; or "constant"
+    optimizer.warmup_steps = 1_000  # linear, from 0
+    optimizer.b1 = 0.9
+    optimizer.b2 = 0.99
+    optimizer.eps = 1e-8
+    optimizer.weight_decay = 1e-4  # decoupled, on kernels
+    optimizer.grad_clip = 1.0  # global norm; 0 for none
+
+    config.eval = evaluation = ml_collections.ConfigDict()
+    evaluation.every = 1_000  # steps between evaluations on the validation split
+    evaluation.batch_size = 512  # of all devices together
+
+    config.checkpoint = checkpoint = ml_collections.ConfigDict()
+    checkpoint.every = 1_000  # steps; the last and the best step are kept
+
+    config.early_stopping = stopping = ml_collections.ConfigDict()
+    stopping.metric = "auroc"  # of knowns against negatives on validation; or "accuracy", "balanced_accuracy" (K+1)
+    stopping.patience = 0  # evaluations without improvement before stopping; 0 for never
+    return config

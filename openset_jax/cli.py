@@ -1,0 +1,137 @@
+"""What all commands share: flags, help, one-line errors, exit codes, and stopping on a signal.
+
+Exit codes: 0 done; 1 a defect of ours (with a traceback); 2 the person must change something; 3 stopped by a signal after
+everything was saved. Only absl and ml_collections are imported here, so that `--help` answers at once.
+"""
+
+import contextlib
+import importlib
+import os
+import pathlib
+import signal
+import sys
+from collections.abc import Callable, Iterator
+
+from absl import flags
+from ml_collections import config_flags
+
+from openset_jax.errors import Stopped, UserError
+
+
+def define_config(*, required: bool = True, help: str = "Config file; --config.a.b=value overrides a field of it.") -> None:
+    """The flag --config=FILE, whose fields --config.a.b=value overrides."""
+    config_flags.DEFINE_config_file("config", None, help)
+    if required:
+        flags.mark_flag_as_required("config")
+
+
+def run(main: Callable[[], None], define_flags: Callable[[], None]) -> None:
+    """Defines and parses the flags, calls the command, and exits with its code. Does not return."""
+    define_flags()
+    if {"--help", "-help", "-h"} & set(sys.argv[1:]):
+        print(_help(main))
+        sys.exit(0)
+    with _one_line_errors():
+        _parse(sys.argv)
+        main()
+    sys.exit(0)
+
+
+@contextlib.contextmanager
+def _one_line_errors() -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        _exit(2)
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr, flush=True)
+        _exit(3)
+    except KeyboardInterrupt:
+        print("error: interrupted", file=sys.stderr, flush=True)
+        _exit(3)
+
+
+def _exit(code: int) -> None:
+    sys.stdout.flush()
+    sys.exit(code)
+
+
+def _parse(argv: list[str]) -> None:
+    sys.path.insert(0, os.getcwd())  # where configs/ is, also for an installed command
+    try:
+        rest = flags.FLAGS(argv)[1:]
+        if "config" in flags.FLAGS and flags.FLAGS["config"].value is not None:
+            flags.FLAGS["config"].value.to_dict()  # the file is read now
+    except flags.Error as error:
+        raise UserError(_without_traceback(str(error))) from error
+    except (AttributeError, KeyError, TypeError, ValueError, OSError, ImportError, SyntaxError) as error:
+        raise UserError(_config_error(error)) from error
+    if rest:
+        raise UserError(f"argument {rest[0]!r} is not understood; --help lists the flags")
+
+
+def _config_error(error: Exception) -> str:
+    file = next((a.partition("=")[2] for a in sys.argv[1:] if a.startswith("--config=")), "")
+    if isinstance(error, OSError) and not os.path.exists(file):
+        return f"--config: there is no file {file!r}"
+    text = str(error.args[0] if isinstance(error, KeyError) and error.args else error).strip()
+    return f"--config={file}: {' '.join(text.split()) or type(error).__name__}"
+
+
+def _without_traceback(text: str) -> str:
+    """ml_collections puts a whole traceback into its message; the person needs its first line and what went wrong."""
+    head, mark, trace = text.partition("Traceback (most recent call last):")
+    if not mark:
+        return text
+    wrong = [line for line in trace.splitlines() if line and not line.startswith(" ")]
+    return " ".join([head.strip(), *wrong])
+
+
+def _help(main: Callable[[], None]) -> str:
+    lines = [(sys.modules[main.__module__].__doc__ or "").strip(), "", "Flags:"]
+    for flag in flags.FLAGS.get_flags_for_module(main.__module__) + flags.FLAGS.get_flags_for_module(__name__):
+        lines.append(f"  --{flag.name}: {flag.help}" + (f" (default {flag.default})" if flag.default else ""))
+    if "config" in flags.FLAGS:
+        lines += ["", "Fields of --config and their defaults (configs/default.py says what each is for):"]
+        with contextlib.suppress(ImportError):
+            sys.path.insert(0, os.getcwd())
+            lines += _fields(importlib.import_module("configs.default").get_config().to_dict())
+    return "\n".join(lines)
+
+
+def _fields(values: dict, prefix: str = "--config.") -> list[str]:
+    lines = []
+    for name, value in values.items():
+        lines += _fields(value, f"{prefix}{name}.") if isinstance(value, dict) else [f"  {prefix}{name}={value!r}"]
+    return lines
+
+
+def make_workdir(path: str) -> pathlib.Path:
+    """The absolute folder, made if need be.
+
+    Raises:
+      UserError: it cannot be made or written to.
+    """
+    folder = pathlib.Path(path).expanduser().resolve()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{str(folder)!r} cannot be made: {error.strerror}") from error
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"{str(folder)!r} cannot be written to")
+    return folder
+
+
+class StopOnSignal:
+    """Turns the first SIGTERM or SIGINT into a request, so that the run can save; a second one ends it at once."""
+
+    def __init__(self):
+        self.requested = ""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._request)
+
+    def _request(self, number, _):
+        if self.requested:
+            os._exit(128 + number)
+        self.requested = signal.Signals(number).name

@@ -1,0 +1,302 @@
+"""Rows of a pool -> batches of uint8 images: read, decode, square, batch. The one home of tf.data.
+
+The pipeline holds no state: it is built from a function "batch n -> rows", so it can start at any n. That is also how it
+survives a file that is not an image. The fast path decodes inside TensorFlow's graph, where one bad file ends the
+iterator; the batch at fault is then examined image by image, what is bad is named and remembered (`Skipped`), and the
+pipeline starts again at that very batch.
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import tensorflow as tf
+
+from openset_jax.data.pools import Pool
+from openset_jax.data.sampler import Sampler
+from openset_jax.errors import UserError
+
+try:
+    tf.config.set_visible_devices([], "GPU")  # the accelerators belong to JAX
+except RuntimeError as error:  # somebody used TensorFlow before us
+    raise RuntimeError("import openset_jax.data.pipeline before TensorFlow runs its first operation") from error
+
+_BLANK = -1  # a row that stands for no image
+
+
+class Skipped:
+    """Images that could not be read, as they are found: named, counted, and never asked for again.
+
+    Args:
+      pool: whose images.
+      max_fraction: the share of the pool above which the data, not an image, is what is wrong.
+      report: called with one line for each bad image.
+    """
+
+    def __init__(self, pool: Pool, max_fraction: float = 0.01, report: Callable[[str], None] = print):
+        self._pool, self._max_fraction, self._report = pool, max_fraction, report
+        self.rows: set[int] = set()
+
+    def add(self, row: int, reason: str) -> None:
+        """Remembers a bad image.
+
+        Raises:
+          UserError: more than the accepted share of the pool is bad.
+        """
+        self.rows.add(row)
+        source = self._pool.sources[self._pool.source[row]].name
+        what = f"{self._pool.ids([row])[0]!r} of {source} ({self._pool.groups[self._pool.group[row]]})"
+        self._report(f"skipped: {what} is not a readable image: {reason}")
+        if len(self.rows) > self._max_fraction * len(self._pool):
+            raise UserError(
+                f"{len(self.rows)} of {len(self._pool):,} images could not be read, more than data.max_bad_fraction="
+                f"{self._max_fraction}; the last was {what}"
+            )
+
+    def mask(self, rows: np.ndarray) -> np.ndarray:
+        """True where a row is a known bad image."""
+        return np.isin(rows, list(self.rows)) if self.rows else np.zeros(len(rows), bool)
+
+
+def training_batches(
+    pool: Pool,
+    members: list[np.ndarray],
+    sampler: Sampler,
+    *,
+    start: int,
+    stop: int,
+    stored_size: int,
+    skipped: Skipped,
+    part: tuple[int, int] = (0, 1),
+) -> Iterator[dict[str, np.ndarray]]:
+    """Batches `start` to `stop` of the sampler's stream.
+
+    A bad image is replaced by the next good one of its class, whenever it was found to be bad, so that the stream is a
+    function of the files alone.
+
+    Args:
+      members: rows of each class, from `Pool.training_members`.
+      part: (host, hosts); a host reads only its slice of each global batch.
+
+    Yields:
+      {"image": uint8 [b, S, S, 3], "label": int32 [b] ("none" is K), "position": int32 [b] in the global batch,
+      "mask": bool [b], all True}, with b = batch_size / hosts.
+    """
+    size = sampler.batch_size // part[1]
+    position = np.arange(part[0] * size, (part[0] + 1) * size, dtype=np.int32)
+
+    def rows_of(n):
+        label, index = sampler.batch(n, position[0], position[-1] + 1)
+        rows = np.array([members[k][i] for k, i in zip(label, index, strict=True)], np.int64)
+        for i in np.flatnonzero(skipped.mask(rows)):
+            candidates = np.roll(members[label[i]], -int(index[i]))
+            good = candidates[~skipped.mask(candidates)]
+            if not len(good):
+                raise UserError(f"{pool.groups[pool.group[rows[i]]]!r} has no readable image to train on")
+            rows[i] = good[0]
+        return rows
+
+    for rows, image in _batches(pool, rows_of, start, stop, size, stored_size, skipped):
+        label = np.where(pool.label[rows] < 0, pool.num_classes, pool.label[rows]).astype(np.int32)
+        yield {"image": image, "label": label, "position": position, "mask": np.ones(size, bool)}
+
+
+def evaluation_batches(
+    pool: Pool,
+    rows: np.ndarray,
+    *,
+    batch_size: int,
+    stored_size: int,
+    skipped: Skipped,
+    part: tuple[int, int] = (0, 1),
+) -> Iterator[dict[str, np.ndarray]]:
+    """Every row once, in order; the last batch is padded, and padding and bad images are masked.
+
+    Yields:
+      As `training_batches`, with `position` the place in `rows`, and labels as in `Pool.label`.
+    """
+    count = -(-len(rows) // batch_size)
+    size = batch_size // part[1]
+    padded = np.full(count * batch_size, _BLANK, np.int64)
+    padded[: len(rows)] = rows
+
+    def rows_of(n):
+        mine = padded[n * batch_size + part[0] * size :][:size]
+        return np.where(skipped.mask(mine), _BLANK, mine)
+
+    for n, (mine, image) in enumerate(_batches(pool, rows_of, 0, count, size, stored_size, skipped)):
+        first = n * batch_size + part[0] * size
+        yield {
+            "image": image,
+            "label": np.where(mine == _BLANK, _BLANK, pool.label[mine]).astype(np.int32),
+            "position": np.arange(first, first + size, dtype=np.int32),
+            "mask": mine != _BLANK,
+        }
+
+
+def read_images(pool: Pool, rows: np.ndarray, stored_size: int) -> np.ndarray:
+    """The images at `rows` at once: uint8 [n, S, S, 3]. For small numbers of images; errors are TensorFlow's."""
+    (_, image), *_ = _dataset(pool, lambda _: np.asarray(rows, np.int64), 0, 1, len(rows), stored_size)
+    return image
+
+
+def _batches(pool, rows_of, start, stop, size, stored_size, skipped):
+    """Yields (rows, images) for each batch, starting again behind each bad image."""
+    _check_stored_size(pool, stored_size)
+    while start < stop:
+        try:
+            for rows, image in _dataset(pool, rows_of, start, stop, size, stored_size):
+                yield rows, image
+                start += 1
+        except (tf.errors.OpError, OSError) as error:
+            if not _examine(pool, rows_of(start), stored_size, skipped):
+                raise error
+
+
+def _examine(pool, rows, stored_size, skipped) -> int:
+    """Decodes one image at a time and reports those that fail; how many did."""
+    bad = 0
+    for row in np.unique(rows[rows != _BLANK]):
+        try:
+            read_images(pool, np.array([row]), stored_size)
+        except (tf.errors.OpError, OSError) as error:
+            lines = str(getattr(error, "message", error)).strip().splitlines() or [type(error).__name__]
+            skipped.add(int(row), lines[0].split("}} ")[-1].split(" [Op")[0])
+            bad += 1
+    return bad
+
+
+def _dataset(pool, rows_of, start, stop, size, stored_size) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """tf.data from "n -> rows" to (rows, images), in order, in bounded memory."""
+    forms = sorted({source.form for source in pool.sources})
+
+    def load(n):
+        rows = rows_of(int(n))
+        content, form = np.full(size, b"", object), np.zeros(size, np.int32)
+        for i in np.unique(pool.source[rows[rows != _BLANK]]):
+            here = np.flatnonzero((rows != _BLANK) & (pool.source[rows] == i))
+            content[here] = pool.sources[i].fetch(pool.record[rows[here]])
+            form[here] = forms.index(pool.sources[i].form)
+        return rows, content, form
+
+    def read(n):
+        rows, content, form = tf.numpy_function(load, [n], (tf.int64, tf.string, tf.int32), stateful=False)
+        return tf.data.Dataset.from_tensor_slices(
+            (tf.ensure_shape(rows, [size]), tf.ensure_shape(content, [size]), tf.ensure_shape(form, [size]))
+        )
+
+    def image(row, content, form):
+        branches = [lambda f=f: _image(content, f, stored_size) for f in forms]
+        decoded = branches[0]() if len(forms) == 1 else tf.switch_case(form, branches)
+        return row, decoded
+
+    def blank_or_image(row, content, form):
+        shape = [stored_size, stored_size, 3]
+        row, decoded = tf.cond(
+            row == _BLANK, lambda: (row, tf.zeros(shape, tf.uint8)), lambda: image(row, content, form)
+        )
+        return row, tf.ensure_shape(decoded, shape)
+
+    dataset = tf.data.Dataset.range(start, stop).flat_map(read)
+    dataset = dataset.map(blank_or_image, num_parallel_calls=tf.data.AUTOTUNE)
+    dataset = dataset.batch(size, drop_remainder=True).prefetch(2)
+    options = tf.data.Options()
+    options.deterministic = True
+    options.autotune.ram_budget = 1 << 30  # buffers stay bounded whatever the machine's memory
+    return dataset.with_options(options).as_numpy_iterator()
+
+
+def _check_stored_size(pool, stored_size):
+    for source in pool.sources:
+        kind, _, size = source.form.partition(":")
+        if kind == "pixels" and int(size) != stored_size:
+            raise UserError(
+                f"{source.name}: packed at {size}x{size}, but data.stored_size is {stored_size}; set one to the other, or "
+                "run prepare again"
+            )
+
+
+def _image(content: tf.Tensor, form: str, stored_size: int) -> tf.Tensor:
+    """One record of a source -> uint8 [S, S, 3]."""
+    kind, _, detail = form.partition(":")
+    if kind == "pixels":
+        return tf.reshape(tf.io.decode_raw(content, tf.uint8), [stored_size, stored_size, 3])
+    if kind == "path":
+        content = tf.io.read_file(content)
+    if kind == "example":
+        content = tf.io.parse_single_example(content, {detail: tf.io.FixedLenFeature([], tf.string)})[detail]
+    return decode_square(content, stored_size)
+
+
+def decode_square(encoded: tf.Tensor, stored_size: int) -> tf.Tensor:
+    """An encoded image -> its centre square, upright, in RGB, scaled to [stored_size, stored_size, 3] uint8.
+
+    Deterministic. Scaling is antialiased bilinear; JPEGs much larger than needed are first scaled by 1/2, 1/4 or 1/8
+    inside the decoder. The square is cut before it is scaled, which is the same picture as scaling the shorter side and
+    cutting then, for less work.
+    """
+    is_jpeg = tf.strings.substr(encoded, 0, 3) == b"\xff\xd8\xff"
+    square = tf.cond(is_jpeg, lambda: _jpeg_square(encoded, stored_size), lambda: _other_square(encoded))
+
+    def scaled():
+        image = tf.image.resize(square, [stored_size, stored_size], method="bilinear", antialias=True)
+        return tf.cast(tf.round(tf.clip_by_value(image, 0.0, 255.0)), tf.uint8)
+
+    square = tf.cond(tf.shape(square)[0] == stored_size, lambda: square, scaled)
+    return tf.ensure_shape(square, [stored_size, stored_size, 3])
+
+
+def _jpeg_square(encoded, stored_size):
+    height, width, _ = tf.unstack(tf.io.extract_jpeg_shape(encoded))
+    side = tf.minimum(height, width)
+
+    def decode(ratio):
+        size = lambda n: -(-n // ratio)  # the decoder rounds up
+        crop = _centre(size(height), size(width))
+        return tf.io.decode_and_crop_jpeg(encoded, tf.stack(crop), channels=3, ratio=ratio)
+
+    # the largest reduction that keeps every pixel the result needs
+    steps = tf.reduce_sum(tf.cast(side // tf.constant([2, 4, 8]) >= stored_size, tf.int32))
+    square = tf.switch_case(steps, [lambda r=r: decode(r) for r in (1, 2, 4, 8)])
+    return _upright(square, encoded)
+
+
+def _other_square(encoded):
+    image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+    top, left, side, _ = _centre(tf.shape(image)[0], tf.shape(image)[1])
+    return image[top : top + side, left : left + side]
+
+
+def _centre(height, width):
+    side = tf.minimum(height, width)
+    return (height - side) // 2, (width - side) // 2, side, side
+
+
+def _upright(square, encoded):
+    """Applies the EXIF turn of a JPEG. Only files whose first bytes mention EXIF are looked at in Python."""
+    head = tf.io.decode_raw(tf.strings.substr(encoded, 0, 64), tf.uint8)
+    marks = [head[i : tf.size(head) - 3 + i] == byte for i, byte in enumerate(b"Exif")]
+    has_exif = tf.reduce_any(marks[0] & marks[1] & marks[2] & marks[3])
+
+    def turned():
+        code = tf.numpy_function(_orientation, [tf.strings.substr(encoded, 0, 1 << 16)], tf.int32, stateful=False)
+        image = tf.image.rot90(square, tf.gather(tf.constant(_QUARTER_TURNS), code))
+        mirrored = tf.gather(tf.constant(_MIRRORED), code)
+        return tf.cond(mirrored, lambda: tf.image.flip_left_right(image), lambda: image)
+
+    return tf.cond(has_exif, turned, lambda: square)
+
+
+# By EXIF orientation, 1 to 8 (0 is unused): quarter turns counter-clockwise, then a mirror image or not.
+_QUARTER_TURNS = (0, 0, 0, 2, 2, 3, 3, 1, 1)
+_MIRRORED = (False, False, True, False, True, True, False, True, False)
+
+
+def _orientation(head: bytes) -> np.int32:
+    from PIL import Image
+
+    try:
+        exif = Image.Exif()
+        exif.load(head[head.index(b"Exif\0\0") :])
+        return np.int32(min(max(int(exif.get(0x0112, 1)), 1), 8))
+    except Exception:  # a damaged EXIF block is no reason to lose the image
+        return np.int32(1)

@@ -1,0 +1,277 @@
+"""Pool: which images there are, what each is called, and what it may be used for. No pixels.
+
+Every example belongs to one group: a known class, a negative group (trained on as "none"), or an unknown group (never
+trained on). Its label follows from the group; its split comes from the source or from a stable hash of its id, so that
+neither the order of files nor their place on disk matters.
+"""
+
+import collections
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from openset_jax.errors import UserError
+
+TRAIN, VALIDATION, TEST, UNASSIGNED = 0, 1, 2, 255
+SPLITS = ("train", "validation", "test")
+NEGATIVE, UNKNOWN = -1, -2
+ROLES = ("known", "negatives", "held_out_negatives", "unknown")
+_LABELS = {"negatives": NEGATIVE, "held_out_negatives": NEGATIVE, "unknown": UNKNOWN}
+
+
+class Source(Protocol):
+    """Images of some classes, read by number.
+
+    Attributes:
+      name: how the config calls it, as "tfds:mnist".
+      classes: the names of its classes.
+      roles: for a source that files its classes under roles (folders and packed arrays do), the role of each class, else
+        None. A class may then stand under several roles.
+      label: int [n], the class of each record.
+      split: uint8 [n], TRAIN, VALIDATION, TEST, or UNASSIGNED where the source does not say.
+      form: what `fetch` returns: "path", "encoded", "example:KEY" (a serialised tf.Example whose feature KEY is an
+        encoded image) or "pixels:S" (uint8 [S, S, 3], final).
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    roles: tuple[str, ...] | None
+    label: np.ndarray
+    split: np.ndarray
+    form: str
+
+    def ids(self, records: np.ndarray) -> list[str]:
+        """Stable names of records: they survive reordering, and moving the data."""
+
+    def fetch(self, records: np.ndarray) -> Sequence[bytes]:
+        """The records' content, in the form that `form` names."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """Classes of one source in one role.
+
+    Attributes:
+      source: where the images are.
+      classes: names of the classes to take, in label order for known ones; empty means all (of this role).
+      limit: at most this many images of each class over all splits, 0 for all. Smaller limits choose subsets of larger ones.
+      group: one name under which all these classes are counted together; empty means that each keeps its own.
+    """
+
+    source: Source
+    classes: tuple[str, ...] = ()
+    limit: int = 0
+    group: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Pool:
+    """Examples of all roles, one row each.
+
+    Attributes:
+      sources: what the rows refer to.
+      groups: names of all groups; the first `num_classes` are the known classes, in label order.
+      roles: the role of each group.
+      num_classes: K.
+      source, record: int [n], where the image is: `sources[source].fetch([record])`.
+      group: int32 [n].
+      split: uint8 [n].
+      key: uint64 [n], a hash of the id.
+    """
+
+    sources: tuple[Source, ...]
+    groups: tuple[str, ...]
+    roles: tuple[str, ...]
+    num_classes: int
+    source: np.ndarray
+    record: np.ndarray
+    group: np.ndarray
+    split: np.ndarray
+    key: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.record)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The known classes."""
+        return self.groups[: self.num_classes]
+
+    @functools.cached_property
+    def label(self) -> np.ndarray:
+        """int32 [n]: the known class, or NEGATIVE, or UNKNOWN."""
+        of_group = [_LABELS.get(role, i) for i, role in enumerate(self.roles)]
+        return np.array(of_group, np.int32)[self.group]
+
+    def rows(self, split: int, role: str | None = None) -> np.ndarray:
+        """Indices of the examples of a split (and of one role), in the pool's order."""
+        chosen = self.split == split
+        if role is not None:
+            chosen &= np.isin(self.group, [i for i, r in enumerate(self.roles) if r == role])
+        return np.flatnonzero(chosen)
+
+    def ids(self, rows: np.ndarray) -> list[str]:
+        """Stable names of the examples at `rows`."""
+        rows = np.asarray(rows)
+        names = np.empty(len(rows), object)
+        for i, source in enumerate(self.sources):
+            here = self.source[rows] == i
+            names[here] = source.ids(self.record[rows[here]])
+        return names.tolist()
+
+    def training_members(self, max_negatives: int | None = None) -> list[np.ndarray]:
+        """Rows to train on: K arrays for the known classes and one for all negatives together ("none", the last).
+
+        Args:
+          max_negatives: a cap on the negatives; smaller caps choose subsets of larger ones. None means all.
+
+        Raises:
+          UserError: more negatives are asked for than there are.
+        """
+        rows = self.rows(TRAIN)
+        members = [rows[self.group[rows] == k] for k in range(self.num_classes)]
+        negatives = self.rows(TRAIN, "negatives")
+        if max_negatives is not None:
+            if not 0 < max_negatives <= len(negatives):
+                raise UserError(
+                    f"sampling.negatives: {max_negatives:,} asked for, but data.negatives has {len(negatives):,} training "
+                    "images"
+                )
+            negatives = np.sort(negatives[np.argsort(self.key[negatives], kind="stable")[:max_negatives]])
+        return [*members, negatives]
+
+    def counts(self) -> dict[str, dict[str, dict[str, int]]]:
+        """Images by role, group and split."""
+        table = np.zeros((len(self.groups), len(SPLITS)), int)
+        np.add.at(table, (self.group, self.split), 1)
+        result = {role: {} for role in ROLES}
+        for name, role, row in zip(self.groups, self.roles, table, strict=True):
+            result[role][name] = dict(zip(SPLITS, row.tolist(), strict=True))
+        return result
+
+    def fingerprint(self) -> str:
+        """A hash of which images there are and what they are used for; not of their order or place."""
+        names = np.array([stable_hash(f"{r}/{g}") for g, r in zip(self.groups, self.roles, strict=True)], np.uint64)
+        table = np.stack([self.key, names[self.group], self.split.astype(np.uint64)], axis=1)
+        table = table[np.lexsort(table.T[::-1])]
+        return hashlib.blake2b(table.astype("<u8").tobytes(), digest_size=16).hexdigest()
+
+
+def stable_hash(text: str) -> int:
+    """64 bits that depend on the text alone."""
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "little")
+
+
+def build_pool(
+    selections: dict[str, Sequence[Selection]], *, validation_fraction: float = 0.1, test_fraction: float = 0.2
+) -> Pool:
+    """Puts selections of all roles together.
+
+    Known classes and negatives are split three ways: as the source says; what it leaves UNASSIGNED by the hash of the id
+    (`test_fraction` to test, `validation_fraction` to validation); and where it has no validation images of its own,
+    `validation_fraction` of its training images become those. Held-out negatives are validation images, all but the
+    source's own test images. Unknowns are test images: the source's test images, or all where it does not say.
+
+    Raises:
+      UserError: names a role, source, class or image that is missing, empty, or used twice.
+    """
+    parts, groups, sources = [], {}, []
+    for role in ROLES:
+        for selection in selections.get(role, ()):
+            if selection.source not in sources:
+                sources.append(selection.source)
+            for part in _select(selection, role, groups, validation_fraction, test_fraction):
+                parts.append((np.full(len(part[0]), sources.index(selection.source)), *part))
+    columns = [np.concatenate(column) for column in zip(*parts, strict=True)] if parts else [np.zeros(0, int)] * 5
+    pool = Pool(
+        sources=tuple(sources),
+        groups=tuple(groups),
+        roles=tuple(groups.values()),
+        num_classes=sum(role == "known" for role in groups.values()),
+        source=columns[0].astype(np.int32),
+        record=columns[1].astype(np.int64),
+        group=columns[2].astype(np.int32),
+        split=columns[3].astype(np.uint8),
+        key=columns[4].astype(np.uint64),
+    )
+    _check(pool)
+    return pool
+
+
+def _select(selection, role, groups, validation_fraction, test_fraction):
+    """Yields (record, group, split, key) for each class of a selection; enters new groups into `groups`."""
+    source, field = selection.source, f"data.{role}"
+    filed = source.roles or (role,) * len(source.classes)
+    available = [name for name, its_role in zip(source.classes, filed, strict=True) if its_role == role]
+    if not available and role in ("known", "negatives"):
+        raise UserError(f"{field}: {source.name} has no {role}/ classes; it has {_listing(source)}")
+    for name in selection.classes:
+        if name not in available:
+            raise UserError(f"{field}: no class {name!r} in {source.name}; it has {_listing(source)}")
+    if repeated := [n for n, count in collections.Counter(selection.classes).items() if count > 1]:
+        raise UserError(f"{field}: class {repeated[0]!r} is listed twice")
+    if selection.group and role == "known":
+        raise UserError(f"{field}.group: known classes keep their own names; leave it empty")
+    for name in selection.classes or available:
+        group = selection.group or name
+        if groups.setdefault(group, role) != role:
+            raise UserError(
+                f"{field}: {group!r} (from {source.name}) is already in data.{groups[group]}; a class has one role. "
+                "If these are different things, give this one another name with its `group` field"
+            )
+        index = next(i for i, (n, r) in enumerate(zip(source.classes, filed, strict=True)) if (n, r) == (name, role))
+        records = np.flatnonzero(source.label == index)
+        key = np.array([stable_hash(id_) for id_ in source.ids(records)], np.uint64)
+        if selection.limit:
+            chosen = np.sort(np.argsort(key, kind="stable")[: selection.limit])
+            records, key = records[chosen], key[chosen]
+        split = _splits(source.split[records], key, role, validation_fraction, test_fraction)
+        keep = split != UNASSIGNED
+        yield records[keep], np.full(keep.sum(), list(groups).index(group)), split[keep], key[keep]
+
+
+def _splits(given, key, role, validation_fraction, test_fraction):
+    """The split of each image of one class; UNASSIGNED for those that this role does not use."""
+    own_test = (given == TEST).any()
+    if role == "unknown":
+        return np.where((given == TEST) | (not own_test), TEST, UNASSIGNED)
+    if role == "held_out_negatives":
+        return np.where(given == TEST, UNASSIGNED, VALIDATION)
+    place = key.astype(np.float64) / 2.0**64
+    hashed = np.where(place < test_fraction, TEST, np.where(place < test_fraction + validation_fraction, VALIDATION, TRAIN))
+    split = np.where(given == UNASSIGNED, hashed, given)
+    if not (split == VALIDATION).any():
+        split[(given == TRAIN) & (place < validation_fraction)] = VALIDATION
+    return split
+
+
+def _listing(source, most=40):
+    names = [f"{r}/{n}" for n, r in zip(source.classes, source.roles, strict=True)] if source.roles else list(source.classes)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return (", ".join(names[:most]) or "no classes") + more
+
+
+def _check(pool: Pool) -> None:
+    if pool.num_classes < 2:
+        raise UserError(f"data.known: {pool.num_classes} known classes; at least 2 are needed")
+    unique, first, count = np.unique(pool.key, return_index=True, return_counts=True)
+    if (count > 1).any():
+        key = unique[count > 1][0]
+        rows = np.flatnonzero(pool.key == key)[:2]
+        uses = [f"{pool.groups[g]!r} in data.{pool.roles[g]}" for g in pool.group[rows]]
+        raise UserError(
+            f"image {pool.ids(rows[:1])[0]!r} is used twice, as {uses[0]} and as {uses[1]} "
+            f"({(count > 1).sum():,} images are): an image has one role"
+        )
+    counts = pool.counts()
+    for split in SPLITS:
+        for name, row in counts["known"].items():
+            if not row[split]:
+                raise UserError(
+                    f"data.known: class {name!r} has no {split} images (it has {row}); add images, or change "
+                    "data.validation_fraction or data.test_fraction"
+                )

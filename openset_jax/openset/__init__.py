@@ -1,0 +1,1 @@
+"""Open-set recognition as pure functions of arrays: no config, no files, no devices."""

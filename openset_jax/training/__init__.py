@@ -1,0 +1,1 @@
+"""State, step, devices and checkpoints of a training run."""

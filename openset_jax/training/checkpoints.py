@@ -1,0 +1,127 @@
+"""Checkpoints: the last and the best step of a run, complete or absent. The one home of Orbax.
+
+A checkpoint has three items: "model" (parameters and batch statistics: all that evaluation needs), "optimizer" (step and
+optimizer state), and "meta" (JSON: config, class names, the pools' fingerprint, the effective prior, and `Progress`).
+"""
+
+import pathlib
+import shutil
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from openset_jax.errors import UserError
+from openset_jax.training import devices
+from openset_jax.training.state import TrainState
+
+ITEMS = ("model", "optimizer", "meta")
+_COMPLETE = "_CHECKPOINT_METADATA"  # Orbax writes it last; without it a folder is a leftover
+
+
+class _LastAndBest(ocp.checkpoint_managers.PreservationPolicy):
+    """Keeps the newest checkpoint, and the one at `best`."""
+
+    best: int | None = None
+
+    def should_preserve(self, checkpoints, *, context):
+        return [c.step == self.best or c is checkpoints[-1] for c in checkpoints]
+
+
+class Checkpoints:
+    """The checkpoints of one workdir.
+
+    Args:
+      workdir: of the run; checkpoints are in its folder `checkpoints`.
+      writing: whether this process takes part in a training run, which alone may remove leftovers of a killed one.
+    """
+
+    def __init__(self, workdir: pathlib.Path, *, writing: bool):
+        self._directory = workdir.resolve() / "checkpoints"
+        if writing and jax.process_index() == 0:
+            for leftover in self._directory.glob("*"):
+                if leftover.is_dir() and not (leftover / _COMPLETE).exists():
+                    shutil.rmtree(leftover)
+        self._policy = _LastAndBest()
+        self._manager = ocp.CheckpointManager(
+            self._directory,
+            item_names=ITEMS,
+            item_handlers={
+                "model": ocp.StandardCheckpointHandler(),
+                "optimizer": ocp.StandardCheckpointHandler(),
+                "meta": ocp.JsonCheckpointHandler(),
+            },
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=self._policy, create=writing, read_only=not writing, cleanup_tmp_directories=writing
+            ),
+        )
+
+    def latest(self) -> int | None:
+        """The newest complete step, None without any."""
+        complete = [int(p.parent.name) for p in self._directory.glob(f"*/{_COMPLETE}") if p.parent.name.isdigit()]
+        return max(complete, default=None)
+
+    def save(self, step: int, state: TrainState, meta: dict[str, Any], *, best: int | None) -> None:
+        """Saves in the background; what is neither the newest nor `best` is removed.
+
+        The state is copied before this returns, so that the next step may consume it.
+        """
+        self._policy.best = best
+        state = devices.to_global(state)
+        saved = self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                model=ocp.args.StandardSave(state.variables),
+                optimizer=ocp.args.StandardSave({"step": state.step, "opt_state": state.opt_state}),
+                meta=ocp.args.JsonSave(meta),
+            ),
+        )
+        if not saved:
+            raise RuntimeError(f"the checkpoint of step {step} was not written: {self._directory} has {self.latest()}")
+
+    def meta(self, step: int) -> dict[str, Any]:
+        """The JSON part of a checkpoint."""
+        return self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
+
+    def restore(self, step: int, like: TrainState) -> TrainState:
+        """The whole state on the host, as NumPy arrays: whatever devices it was saved on, it can be put on any."""
+        optimizer = {"step": like.step, "opt_state": like.opt_state}
+        restored = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                model=ocp.args.StandardRestore(_on_host(like.variables)),
+                optimizer=ocp.args.StandardRestore(_on_host(optimizer)),
+            ),
+        )
+        return TrainState(**restored["model"], **restored["optimizer"])
+
+    def restore_model(self, step: int, like: dict[str, Any]) -> dict[str, Any]:
+        """Parameters and batch statistics on the host."""
+        return self._manager.restore(step, args=ocp.args.Composite(model=ocp.args.StandardRestore(_on_host(like))))["model"]
+
+    def wait(self) -> None:
+        """Returns when everything saved is on disk; raises what went wrong in the background."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits, and lets go of the folder."""
+        self._manager.close()
+
+
+def open_checkpoints(workdir: pathlib.Path) -> Checkpoints:
+    """The checkpoints of a finished or running training, for reading.
+
+    Raises:
+      UserError: there are none.
+    """
+    if not (workdir / "checkpoints").is_dir():
+        raise UserError(f"--workdir: {str(workdir)!r} has no checkpoints; train first: python -m openset_jax.train")
+    checkpoints = Checkpoints(workdir, writing=False)
+    if checkpoints.latest() is None:
+        raise UserError(f"--workdir: {str(workdir / 'checkpoints')!r} has no complete checkpoint")
+    return checkpoints
+
+
+def _on_host(tree: Any) -> Any:
+    return jax.tree.map(lambda x: np.empty(x.shape, x.dtype), tree)
