@@ -33,6 +33,7 @@ def get_config():
     data.negatives = config_dict.placeholder(object)  # trained on as "none"; their test images are reported as "seen negatives"
     data.held_out_negatives = config_dict.placeholder(object)  # never trained on: validation images for selecting and stopping
     data.unknown = config_dict.placeholder(object)  # never trained on, test images only: reported as "unseen unknowns"
+    data.packed = ""  # a folder that openset_jax.prepare wrote for this config: read all roles from there
     data.tfds_data_dir = ""  # where TFDS data sets are prepared; "" for TFDS's default
     data.stored_size = 256  # the host scales the shorter side to this, and cuts the centre square
     data.image_size = 224  # the network's input, a crop of the stored image

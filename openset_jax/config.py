@@ -93,6 +93,9 @@ def open_pool(config: ml_collections.ConfigDict) -> Any:
             raise UserError(f"data.{role}.limit: {limit} is not 0 or more")
         return pools.Selection(opened[key], tuple(map(str, classes)), limit, group)
 
+    if config.data.packed:
+        packed = sources.open_source(f"packed:{config.data.packed}")
+        return pools.build_pool({role: [pools.Selection(packed)] for role in pools.ROLES})
     selections = {}
     for role in pools.ROLES:
         specs = config.data[role]

@@ -151,13 +151,29 @@ def _image_files(root: pathlib.Path, below: str):
 # --- packed arrays ----------------------------------------------------------------------------------------------------
 
 
-def write_packed_index(root: pathlib.Path, *, stored_size: int, fingerprint: str, columns: dict[str, list]) -> None:
-    """Writes what `packed:ROOT` needs beside ROOT/images.npy (uint8 [n, stored_size, stored_size, 3]).
+def write_packed_index(
+    root: pathlib.Path,
+    *,
+    stored_size: int,
+    groups: Sequence[tuple[str, str]],
+    ids: list[str],
+    group: np.ndarray,
+    split: np.ndarray,
+) -> None:
+    """Writes what `packed:ROOT` needs beside ROOT/images.npy, uint8 [n, stored_size, stored_size, 3].
 
     Args:
-      columns: "id", "class", "role" and "split" (an index into `SPLITS`) of each image, in the order of images.npy.
+      groups: (role, name) of each group, known classes in label order.
+      ids, group, split: of each image: its stable name, an index into `groups`, an index into `pools.SPLITS`.
     """
-    index = {"version": 1, "stored_size": stored_size, "fingerprint": fingerprint, **columns}
+    index = {
+        "version": 1,
+        "stored_size": stored_size,
+        "groups": groups,
+        "id": ids,
+        "group": np.asarray(group).tolist(),
+        "split": np.asarray(split).tolist(),
+    }
     temporary = root / "index.json.tmp"
     temporary.write_text(json.dumps(index))
     temporary.replace(root / "index.json")
@@ -170,19 +186,17 @@ def _packed(name: str, root: pathlib.Path) -> Records:
         images = np.load(root / "images.npy", mmap_mode="r")
     except (OSError, ValueError) as error:
         raise UserError(f"{name}: not a folder that `python -m openset_jax.prepare` has finished ({error})") from error
-    shape, offset, size = images.shape, images.offset, int(np.prod(images.shape[1:]))
-    if shape[0] != len(index["id"]) or images.dtype != np.uint8:
-        raise UserError(f"{name}: images.npy holds {shape} {images.dtype}, index.json {len(index['id']):,} images; prepare anew")
+    shape, dtype, offset = images.shape, images.dtype, images.offset
     del images  # read with pread: a mapping would count against the memory that the process may address
-    file = os.open(root / "images.npy", os.O_RDONLY)
-    pairs = sorted(set(zip(index["role"], index["class"], strict=True)), key=lambda p: (ROLES.index(p[0]), p[1]))
-    number = {pair: i for i, pair in enumerate(pairs)}
+    if shape != (len(index["id"]), index["stored_size"], index["stored_size"], 3) or dtype != np.uint8:
+        raise UserError(f"{name}: images.npy ({shape} {dtype}) does not belong to index.json; prepare it again")
+    file, size = os.open(root / "images.npy", os.O_RDONLY), shape[1] * shape[2] * 3
     ids = np.array(index["id"], np.dtypes.StringDType())
     return Records(
         name=name,
-        classes=tuple(class_ for _, class_ in pairs),
-        roles=tuple(role for role, _ in pairs),
-        label=np.array([number[p] for p in zip(index["role"], index["class"], strict=True)], np.int32),
+        classes=tuple(class_ for _, class_ in index["groups"]),
+        roles=tuple(role for role, _ in index["groups"]),
+        label=np.array(index["group"], np.int32),
         split=np.array(index["split"], np.uint8),
         form=f"pixels:{shape[1]}",
         ids=lambda records: ids[records].tolist(),
