@@ -8,7 +8,7 @@ from configs import default
 
 def get_config():
     config = default.get_config()
-    config.steps = 400
+    config.steps = 300
     config.batch_size = 128
     config.log_every = 50
 

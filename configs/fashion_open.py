@@ -2,7 +2,6 @@
 
 Known: T-shirt, trouser, pullover, sandal, bag. Negatives: dress, coat, sneaker.
 
-
     python -m openset_jax.train --config=configs/fashion_open.py --config.data.tfds_data_dir=DIR --workdir=runs/fashion_open
 """
 

@@ -241,7 +241,7 @@ def _splits(given, key, role, validation_fraction, test_fraction):
         return np.where((given == TEST) | (not own_test), TEST, UNASSIGNED)
     if role == "held_out_negatives":
         return np.where(given == TEST, UNASSIGNED, VALIDATION)
-    place = key.astype(np.float64) / 2.0**64
+    place = (key * np.uint64(0x9E3779B97F4A7C15)).astype(np.float64) / 2.0**64  # unrelated to the order that limits use
     hashed = np.where(place < test_fraction, TEST, np.where(place < test_fraction + validation_fraction, VALIDATION, TRAIN))
     split = np.where(given == UNASSIGNED, hashed, given)
     if not (split == VALIDATION).any():

@@ -24,7 +24,8 @@ NORMS = ("", "none", "batch", "local_response")
 STEMS = {"imagenet": (11, 4, 2, 6), "small": (5, 1, 2, None)}
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
-_he = nn.initializers.he_normal()  # He et al. 2015, arXiv 1502.01852: variance 2 / fan_in
+_he = nn.initializers.he_normal()  # He et al. 2015, arXiv 1502.01852: variance 2 / fan_in, for what a ReLU follows
+_near_zero = nn.initializers.normal(0.01)  # Krizhevsky et al. 2012, for fc8: the first loss is that of a uniform guess
 
 
 class AlexNet(nn.Module):
@@ -96,7 +97,7 @@ class AlexNet(nn.Module):
         for name in ("fc6", "fc7"):
             x = Dropout(self.dropout, name=f"dropout_{name}")(x, position, train)
             x = nn.relu(nn.Dense(round(4096 * self.width), kernel_init=_he, dtype=self.dtype, name=name)(x))
-        logits = nn.Dense(self.num_outputs, kernel_init=_he, dtype=self.dtype, name="fc8")(x)
+        logits = nn.Dense(self.num_outputs, kernel_init=_near_zero, dtype=self.dtype, name="fc8")(x)
         return logits.astype(jnp.float32), x.astype(jnp.float32)
 
 

@@ -1,0 +1,36 @@
+"""CIFAR-10, hard: what was never seen (bird, horse) resembles the known classes as much as the negatives.
+
+Known: airplane, automobile, cat, deer, frog, ship. Negatives: dog, truck.
+
+    python -m openset_jax.train --config=configs/cifar10_open.py --config.data.root=CIFAR10 --workdir=runs/cifar10_open
+
+`data.root` is a folder with CIFAR-10 as train/CLASS/*.jpg and test/CLASS/*.jpg (or PNG).
+"""
+
+from configs import default
+from ml_collections import config_dict
+
+
+def get_config():
+    config = default.get_config()
+    config.steps = 5_000
+    config.batch_size = 128
+    config.log_every = 200
+
+    config.data.root = config_dict.FieldReference("cifar10")
+    cifar10 = "folder:" + config.data.get_ref("root")
+    config.data.known = default.images(cifar10, ("airplane", "automobile", "cat", "deer", "frog", "ship"))
+    config.data.negatives = default.images(cifar10, ("dog", "truck"))
+    config.data.unknown = default.images(cifar10, ("bird", "horse"))
+    config.data.stored_size = config.data.image_size = 32
+    config.data.mean, config.data.std = (0.491, 0.482, 0.447), (0.247, 0.244, 0.262)
+    config.augment.pad = 4
+
+    config.model.stem = "small"
+    config.model.width = 0.25
+
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.warmup_steps = 200
+    config.eval.every = 1_000
+    config.checkpoint.every = 1_000
+    return config
