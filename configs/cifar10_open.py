@@ -7,8 +7,9 @@ Known: airplane, automobile, cat, deer, frog, ship. Negatives: dog, truck.
 `data.root` is a folder with CIFAR-10 as train/CLASS/*.jpg and test/CLASS/*.jpg (or PNG).
 """
 
-from configs import default
 from ml_collections import config_dict
+
+from configs import default
 
 
 def get_config():

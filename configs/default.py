@@ -30,8 +30,12 @@ def get_config():
     # Each role is None, one images(...), or a tuple of several. A class, and an image, has one role.
     config.data = data = ml_collections.ConfigDict()
     data.known = config_dict.placeholder(object)  # the K classes to tell apart
-    data.negatives = config_dict.placeholder(object)  # trained on as "none"; their test images are reported as "seen negatives"
-    data.held_out_negatives = config_dict.placeholder(object)  # never trained on: validation images for selecting and stopping
+    data.negatives = config_dict.placeholder(
+        object
+    )  # trained on as "none"; their test images are reported as "seen negatives"
+    data.held_out_negatives = config_dict.placeholder(
+        object
+    )  # never trained on: validation images for selecting and stopping
     data.unknown = config_dict.placeholder(object)  # never trained on, test images only: reported as "unseen unknowns"
     data.packed = ""  # a folder that openset_jax.prepare wrote for this config: read all roles from there
     data.tfds_data_dir = ""  # where TFDS data sets are prepared; "" for TFDS's default

@@ -1,6 +1,6 @@
 """The embedded demo: 8x8 digits that come with scikit-learn, enlarged to 28x28. Known 0 to 4, "none" learned from 5 and 6.
 
-    python -m openset_jax.train --config=configs/digits.py --workdir=runs/digits
+python -m openset_jax.train --config=configs/digits.py --workdir=runs/digits
 """
 
 from configs import default

@@ -8,8 +8,9 @@ Known: Fashion-MNIST. Negatives: MNIST digits 0 to 8; digit 9 is held out for va
 `data.root` is a folder with CIFAR-10 as train/CLASS/*.jpg and test/CLASS/*.jpg (or PNG).
 """
 
-from configs import default
 from ml_collections import config_dict
+
+from configs import default
 
 
 def get_config():

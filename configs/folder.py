@@ -10,8 +10,9 @@
 For an accelerator; use --config.model.dtype=bfloat16 there.
 """
 
-from configs import default
 from ml_collections import config_dict
+
+from configs import default
 
 
 def get_config():

@@ -123,15 +123,22 @@ def make_workdir(path: str) -> pathlib.Path:
     return folder
 
 
-class StopOnSignal:
-    """Turns the first SIGTERM or SIGINT into a request, so that the run can save; a second one ends it at once."""
+@contextlib.contextmanager
+def stop_on_signal() -> Iterator[Callable[[], str]]:
+    """Turns the first SIGTERM or SIGINT into a request, so that the run can save; a second one ends it at once.
 
-    def __init__(self):
-        self.requested = ""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._request)
+    Yields a function: the name of the signal that came, "" while none has.
+    """
+    came = []
 
-    def _request(self, number, _):
-        if self.requested:
+    def request(number, _):
+        if came:
             os._exit(128 + number)
-        self.requested = signal.Signals(number).name
+        came.append(signal.Signals(number).name)
+
+    before = {number: signal.signal(number, request) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield lambda: came[0] if came else ""
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -60,10 +60,12 @@ def check(config: ml_collections.ConfigDict) -> None:
         if name not in values:
             raise UserError(f"config: the field {name} is missing; start from get_config() of configs/default.py")
         value = values[name]
-        if isinstance(value, float) and not math.isfinite(value) or not holds(value):
+        if (isinstance(value, float) and not math.isfinite(value)) or not holds(value):
             raise UserError(f"{name}: {value!r} is not {text}")
     if config.data.image_size > config.data.stored_size:
-        raise UserError(f"data.image_size: {config.data.image_size} is larger than data.stored_size, {config.data.stored_size}")
+        raise UserError(
+            f"data.image_size: {config.data.image_size} is larger than data.stored_size, {config.data.stored_size}"
+        )
 
 
 def open_pool(config: ml_collections.ConfigDict) -> Any:
@@ -82,9 +84,7 @@ def open_pool(config: ml_collections.ConfigDict) -> Any:
             classes, limit, group = tuple(options.pop("classes")), options.pop("limit"), options.pop("group")
             key = tuple(options.items())
             if key not in opened:
-                opened[key] = sources.open_source(
-                    options.pop("source"), data_dir=config.data.tfds_data_dir, **options
-                )
+                opened[key] = sources.open_source(options.pop("source"), data_dir=config.data.tfds_data_dir, **options)
         except (AttributeError, TypeError, KeyError) as error:
             raise UserError(f"data.{role}: not an images(...) of configs/default.py ({error})") from error
         except UserError as error:
@@ -236,6 +236,6 @@ def check_same_data(saved: dict[str, Any], classes: Sequence[str], fingerprint: 
         )
     if saved["fingerprint"] != fingerprint:
         raise UserError(
-            f"data: the images, or their roles or splits, are not those that the run in {workdir} began with; put them back, "
-            "or use another --workdir for another run"
+            f"data: the images, or their roles or splits, are not those that the run in {workdir} began with; put them "
+            "back, or use another --workdir for another run"
         )

@@ -1,6 +1,6 @@
 """Restores a checkpoint, scores every test image, and says how well knowns are told apart and unknowns rejected.
 
-    python -m openset_jax.evaluate --workdir=runs/digits
+python -m openset_jax.evaluate --workdir=runs/digits
 """
 
 import csv
@@ -13,6 +13,7 @@ from absl import flags
 
 from openset_jax import cli
 from openset_jax.errors import UserError
+
 
 def define_flags() -> None:
     flags.DEFINE_string("workdir", None, "Folder of a training run.", required=True)
@@ -76,8 +77,10 @@ def check_validation(pool: Any, metric: str) -> None:
             "early_stopping.metric: auroc needs negatives in the validation split; set data.held_out_negatives, or raise "
             "data.validation_fraction"
         )
-    say("No data.held_out_negatives: checkpoints are selected on validation images of the negatives trained on, which favours "
-        "what is already seen.")  # fmt: skip
+    say(
+        "No data.held_out_negatives: checkpoints are selected on validation images of the negatives trained on, which "
+        "favours what is already seen."
+    )
 
 
 def validate(pool: Any, inference: Any, variables: Any) -> dict[str, float | None]:

@@ -1,7 +1,7 @@
 """Audits the images of a config, and decodes them once into packed arrays that any later run reads without decoding.
 
-    python -m openset_jax.prepare --config=configs/folder.py --config.data.root=DIR --out=PACKED
-    python -m openset_jax.train --config=configs/folder.py --config.data.packed=PACKED --workdir=...
+python -m openset_jax.prepare --config=configs/folder.py --config.data.root=DIR --out=PACKED
+python -m openset_jax.train --config=configs/folder.py --config.data.packed=PACKED --workdir=...
 """
 
 import hashlib
@@ -39,7 +39,7 @@ def prepare(config: Any, out: pathlib.Path) -> dict[str, int]:
     from tqdm import tqdm
 
     from openset_jax import config as configs
-    from openset_jax.data import pipeline, pools, sources
+    from openset_jax.data import pipeline, sources
     from openset_jax.report import table
 
     configs.check(config)
@@ -49,9 +49,7 @@ def prepare(config: Any, out: pathlib.Path) -> dict[str, int]:
     print(table.pool_table(pool), flush=True)
     size, rows = config.data.stored_size, np.arange(len(pool))
     skipped = pipeline.Skipped(pool, config.data.max_bad_fraction, report=tqdm.write)
-    batches = pipeline.evaluation_batches(
-        pool, rows, batch_size=min(256, len(rows)), stored_size=size, skipped=skipped
-    )
+    batches = pipeline.evaluation_batches(pool, rows, batch_size=min(256, len(rows)), stored_size=size, skipped=skipped)
     digests, kept = [], []
     with (out / "images.npy").open("wb") as file, tqdm(total=len(rows), unit=" images", smoothing=0.1) as bar:
         _write_header(file, len(rows), size)

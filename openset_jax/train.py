@@ -1,16 +1,18 @@
 """Trains a classifier with a "none of these" output, evaluates it at the end, and resumes when called again.
 
-    python -m openset_jax.train --config=configs/digits.py --workdir=runs/digits
+python -m openset_jax.train --config=configs/digits.py --workdir=runs/digits
 """
 
 import json
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 from absl import flags
 
 from openset_jax import cli
 from openset_jax.errors import Stopped
+
 
 def define_flags() -> None:
     cli.define_config()
@@ -25,15 +27,17 @@ def main() -> None:
 
     workdir = cli.make_workdir(flags.FLAGS.workdir)
     devices.connect(flags.FLAGS.coordinator, flags.FLAGS.process_id, flags.FLAGS.num_processes)
-    train(flags.FLAGS.config, workdir)
+    with cli.stop_on_signal() as stop:
+        train(flags.FLAGS.config, workdir, stop)
 
 
-def train(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
+def train(config: Any, workdir: pathlib.Path, stop: Callable[[], str] = str) -> dict[str, Any]:
     """One run, from its config to its `metrics.json`, which is also returned.
 
     Args:
       config: as `configs/default.py`.
       workdir: an absolute path; one with a checkpoint is resumed.
+      stop: asked before each step: why to save and stop now, "" to go on.
 
     Raises:
       UserError: the config, the data or the workdir must be changed.
@@ -49,8 +53,6 @@ def train(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
     from openset_jax.training import devices, progress, state
     from openset_jax.training.checkpoints import Checkpoints
     from openset_jax.training.run_log import RunLog, say
-
-    stop = cli.StopOnSignal()
 
     # What is asked for: is it possible?
     configs.check(config)
@@ -105,11 +107,8 @@ def train(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
 
     patience, selected_by = config.early_stopping.patience, f"validation_{config.early_stopping.metric}"
 
-    def record(step, metrics, validation, line_due):
-        """Takes note of the metrics of a step, and writes the line of metrics.jsonl that ends with it."""
-        if metrics is not None:
-            so_far.add_step(jax.device_get(metrics))
-        if line_due and so_far.count:
+    def write_line(step, validation):
+        if so_far.count:
             means = so_far.means() | {"learning_rate": float(schedule(step - 1))} | validation
             log.line(step, means)
             progress.check_finite(step, means)
@@ -118,39 +117,46 @@ def train(config: Any, workdir: pathlib.Path) -> dict[str, Any]:
 
     # evaluate -> save -> next batch -> step -> log the step before. Evaluating and saving wait for the devices; between
     # them, the metrics of a step are fetched when the next one is under way, so that the devices never wait for the host.
-    current, pending, validation = devices.replicate(host_state), None, {}
+    current, pending, saved_at = devices.replicate(host_state), None, start
     del host_state
     for step in range(start, config.steps + 1):
         last = step == config.steps
-        stopping = not last and devices.any_process(bool(stop.requested), step % config.log_every == 0)
+        stopping = not last and devices.any_process(bool(stop()), step % config.log_every == 0)
         evaluating = step > so_far.evaluated and (last or step % config.eval.every == 0)
-        better, validation = False, {}
-        if evaluating and not stopping:
-            validation = evaluate.validate(pool, inference, current.variables)
-            better = so_far.add_evaluation(step, validation[selected_by])
-        done = last or so_far.out_of_patience(patience)
-        if stopping or evaluating or done or step % config.checkpoint.every == 0:
-            # a line that an evaluation belongs to is written with it: if need be after resuming
-            record(step, pending, validation, line_due=bool(validation) or not (evaluating or step % config.log_every))
-            pending = None
-            if (stopping or better or done or step % config.checkpoint.every == 0) and step != checkpoints.latest():
+        saving = stopping or last or step % config.checkpoint.every == 0
+        if evaluating or saving:
+            if pending is not None:
+                so_far.add_step(jax.device_get(pending))
+            pending, validation = None, {}
+            log.stop_clock(step)
+            if evaluating and not stopping:
+                validation = evaluate.validate(pool, inference, current.variables)
+                better = so_far.add_evaluation(step, validation[selected_by])
+                saving = saving or better or so_far.out_of_patience(patience)
+            if validation or not (evaluating or step % config.log_every):  # else its evaluation comes when resumed
+                write_line(step, validation)
+            if saving and step > saved_at:
                 checkpoints.save(step, current, meta | {"progress": vars(so_far)}, best=so_far.best_step)
-            log.restart_clock(step)
-        if stopping or done:
+                saved_at = step
+            log.start_clock(step)
+        if stopping or last or so_far.out_of_patience(patience):
             break
         batch = next(batches)
         with jax.transfer_guard("disallow"):
             current, metrics = train_step(current, batch)
         if pending is not None:
-            record(step, pending, {}, line_due=step % config.log_every == 0)
+            so_far.add_step(jax.device_get(pending))
+            if step % config.log_every == 0:
+                write_line(step, {})
         pending = metrics
 
     checkpoints.wait()
     log.close()
     if stopping:
-        raise Stopped(f"Stopped by {stop.requested or 'another process'} at step {step}, saved in {workdir}. The same command goes on.")
+        why = stop() or "another process"
+        raise Stopped(f"Stopped by {why} at step {step}, saved in {workdir}. The same command goes on.")
     if not last:
-        say(f"Stopped early: {patience} evaluations without a better {config.early_stopping.metric} than {so_far.best_value:.4f}.")
+        say(f"Stopped early: {patience} evaluations with no {config.early_stopping.metric} above {so_far.best_value:.4f}.")
     best = step if so_far.best_step is None else so_far.best_step
     say(f"Evaluating step {best}, the best by {config.early_stopping.metric} on validation.")
     current = devices.replicate(checkpoints.restore_model(best, jax.device_get(current.variables)))

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+
 def augment(images: jax.Array, key: jax.Array, position: jax.Array, *, image_size: int, pad: int, flip: bool) -> jax.Array:
     """Random crop of the zero-padded image, and a random mirror image.
 

@@ -191,9 +191,7 @@ def _dataset(pool, rows_of, start, stop, size, stored_size) -> Iterator[tuple[np
 
     def blank_or_image(row, content, form):
         shape = [stored_size, stored_size, 3]
-        row, decoded = tf.cond(
-            row == _BLANK, lambda: (row, tf.zeros(shape, tf.uint8)), lambda: image(row, content, form)
-        )
+        row, decoded = tf.cond(row == _BLANK, lambda: (row, tf.zeros(shape, tf.uint8)), lambda: image(row, content, form))
         return row, tf.ensure_shape(decoded, shape)
 
     dataset = tf.data.Dataset.range(start, stop).flat_map(read)

@@ -258,7 +258,7 @@ def _listing(source, most=40):
 def _check(pool: Pool) -> None:
     if pool.num_classes < 2:
         raise UserError(f"data.known: {pool.num_classes} known classes; at least 2 are needed")
-    unique, first, count = np.unique(pool.key, return_index=True, return_counts=True)
+    unique, count = np.unique(pool.key, return_counts=True)
     if (count > 1).any():
         key = unique[count > 1][0]
         rows = np.flatnonzero(pool.key == key)[:2]

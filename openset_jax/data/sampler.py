@@ -249,7 +249,7 @@ def make_sampler(
     if policy not in POLICIES:
         raise UserError(f"sampling.policy: {policy!r} is not one of {', '.join(POLICIES)}")
     if not sizes[-1]:
-        raise UserError("data.negatives: no images to train on, and an output for \"none\" needs some")
+        raise UserError('data.negatives: no images to train on, and an output for "none" needs some')
     weights, drawn = POLICIES[policy](list(sizes), negative_fraction)
     divisor = math.gcd(*weights)
     return Sampler(tuple(sizes), tuple(w // divisor for w in weights), tuple(drawn), batch_size, seed)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from openset_jax.data.pools import ROLES, SPLITS, TEST, TRAIN, UNASSIGNED, VALIDATION
+from openset_jax.data.pools import ROLES, TEST, TRAIN, UNASSIGNED, VALIDATION
 from openset_jax.errors import UserError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -98,7 +98,7 @@ def _digits() -> Records:
 def _folder(name: str, root: pathlib.Path, splits: dict[int, str]) -> Records:
     """ROOT/{known,negatives,held_out_negatives,unknown}/CLASS/**, or TFDS's ImageFolder layout ROOT/SPLIT/CLASS/*."""
     by_role = (root / "known").is_dir()
-    tops = {role: UNASSIGNED for role in ROLES} if by_role else {split: code for code, split in splits.items()}
+    tops = dict.fromkeys(ROLES, UNASSIGNED) if by_role else {split: code for code, split in splits.items()}
     classes, paths, labels, codes = {}, [], [], []
     for top, code in tops.items():
         if by_role and not (root / top).is_dir():
@@ -221,8 +221,8 @@ def _tfds(name: str, dataset: str, data_dir: str, splits: dict[int, str]) -> Rec
         raise UserError(f"{name}: TFDS knows no such data set ({str(error).strip().splitlines()[0]})") from error
     if not info.splits:
         raise UserError(
-            f"{name}: not prepared in {builder.data_dir}. Prepare it once: python -c \"import tensorflow_datasets as tfds; "
-            f"tfds.builder({dataset!r}, data_dir={directory!r}).download_and_prepare()\", or set data_dir to where it is"
+            f'{name}: not prepared in {builder.data_dir}. Prepare it once: python -c "import tensorflow_datasets as tfds; '
+            f'tfds.builder({dataset!r}, data_dir={directory!r}).download_and_prepare()", or set data_dir to where it is'
         )
     image_key, label_key = _image_and_label(name, info, tfds)
     read_shard = {"tfrecord": _TFRecordShard, "array_record": _ArrayRecordShard}.get(info.file_format.value)

@@ -161,6 +161,4 @@ def make_alexnet(
     odd = [c for c, g in zip(features, groups, strict=True) if round(c * width) < 1 or round(c * width) % g]
     if odd:
         raise UserError(f"model.width: {width} leaves {odd[0] * width:g} of {odd[0]} channels, which {name} cannot divide")
-    return AlexNet(
-        num_outputs, features, groups, norm or own_norm, stem, width, dropout, DTYPES[dtype], axis_name
-    )
+    return AlexNet(num_outputs, features, groups, norm or own_norm, stem, width, dropout, DTYPES[dtype], axis_name)

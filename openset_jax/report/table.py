@@ -40,12 +40,11 @@ def pool_table(pool: Pool) -> str:
 
 def sampler_lines(sampler: Sampler, names: Sequence[str]) -> str:
     """What training draws: batch, effective prior, and the loss of a network that learned nothing but that prior."""
-    known = sum(sampler.prior[:-1])
-    share = f"{known:.1%} known ({', '.join(f'{n} {p:.1%}' for n, p in list(zip(names, sampler.prior, strict=True))[:-1][:_SHOWN])}"
-    more = ", ..." if len(names) - 1 > _SHOWN else ""
+    shares = [f"{name} {p:.1%}" for name, p in zip(names, sampler.prior, strict=True)]
+    shown = shares if len(shares) <= _SHOWN else [*shares[: _SHOWN - 2], "...", shares[-1]]
     return (
-        f"Each batch of {sampler.batch_size}: {share}{more}), {sampler.prior[-1]:.1%} none. Knowing only these shares, the loss "
-        f"is {prior_entropy(sampler.prior):.3f}."
+        f"Each batch of {sampler.batch_size}: {', '.join(shown)}. A network that knows only these shares has a loss of "
+        f"{prior_entropy(sampler.prior):.3f}."
     )
 
 
@@ -58,7 +57,8 @@ def result_table(result: dict[str, Any]) -> str:
     """The content of `metrics.json` for people."""
     known, open_set, counts = result["known"], result["open_set"], result["counts"]
     lines = [
-        f"Test images, at step {result['step']}" + (f" ({counts['skipped']} unreadable, left out)" if counts["skipped"] else ""),
+        f"Test images, at step {result['step']}"
+        + (f" ({counts['skipped']} unreadable, left out)" if counts["skipped"] else ""),
         columns(
             [
                 ["known classes", "images", "accuracy", "accuracy with none", "rejected at argmax"],
@@ -73,12 +73,15 @@ def result_table(result: dict[str, Any]) -> str:
             ]
         ),
         columns([["none of these", "images", "AUROC", "rejected at argmax"], *_none_rows(counts, open_set)]),
-        "  Rejected at argmax: answered \"none\". AUROC: P(the image looks more like \"none\" than a known image does).",
+        '  Rejected at argmax: answered "none". AUROC: P(the image looks more like "none" than a known image does).',
         "Confusion (rows: truth, columns: answer)",
         columns(
             [
                 ["", *result["confusion"]["columns"]],
-                *([name, *row] for name, row in zip(result["confusion"]["rows"], result["confusion"]["counts"], strict=True)),
+                *(
+                    [name, *row]
+                    for name, row in zip(result["confusion"]["rows"], result["confusion"]["counts"], strict=True)
+                ),
             ]
         ),
     ]

@@ -18,7 +18,9 @@ def make_schedule(*, learning_rate: float, warmup_steps: int, schedule: str, ste
         raise UserError(f"optimizer.schedule: {schedule!r} is not one of {', '.join(SCHEDULES)}")
     if schedule == "cosine":
         return optax.warmup_cosine_decay_schedule(0.0, learning_rate, warmup_steps, max(steps, warmup_steps + 1))
-    return optax.linear_schedule(0.0, learning_rate, warmup_steps) if warmup_steps else optax.constant_schedule(learning_rate)
+    return (
+        optax.linear_schedule(0.0, learning_rate, warmup_steps) if warmup_steps else optax.constant_schedule(learning_rate)
+    )
 
 
 def make_optimizer(
@@ -31,4 +33,3 @@ def make_optimizer(
     kernels = lambda params: jax.tree.map(lambda p: p.ndim > 1, params)
     clip = optax.clip_by_global_norm(grad_clip) if grad_clip else optax.identity()
     return optax.chain(clip, optax.adamw(schedule, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay, mask=kernels))
-

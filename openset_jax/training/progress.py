@@ -14,14 +14,14 @@ class Progress:
     """The best evaluation so far, and the sums of the metrics since the last logged line.
 
     Attributes:
-      evaluated: the last step whose evaluation is done, -1 before the first.
+      evaluated: the last step whose evaluation is done, 0 before the first.
       best_step, best_value: of the metric that selects, None before the first evaluation.
       since_best: evaluations since the best one.
       count, sums: steps since the last line of metrics.jsonl, and their summed metrics.
       plateau: logged lines in a row that looked like the prior-only plateau.
     """
 
-    evaluated: int = -1
+    evaluated: int = 0
     best_step: int | None = None
     best_value: float | None = None
     since_best: int = 0
@@ -68,8 +68,8 @@ def check_finite(step: int, means: dict[str, float]) -> None:
     """Raises UserError when the loss is no longer a number."""
     if not np.isfinite(means["loss"]):
         raise UserError(
-            f"the loss is {means['loss']} at step {step}: training diverged. Start again in another --workdir with a smaller "
-            "optimizer.learning_rate, or with optimizer.grad_clip=1.0"
+            f"the loss is {means['loss']} at step {step}: training diverged. Start again in another --workdir with "
+            "a smaller optimizer.learning_rate, or with optimizer.grad_clip=1.0"
         )
 
 
@@ -96,9 +96,9 @@ def plateau_warning(progress: Progress, means: dict[str, float], prior: np.ndarr
     answer = "none" if means["none_rate"] > 0.5 else "one class"
     likely = classes[int(np.argmax(prior))]
     return (
-        f"Stuck: every image gets the same answer ({answer}), and the loss, {means['loss']:.3f}, is the entropy of the class "
-        f"frequencies, {entropy:.3f} nats. The network has learned how often each class comes (most often {likely!r}) and "
-        "ignores the image.\n"
+        f"Stuck: every image gets the same answer ({answer}), and the loss, {means['loss']:.3f}, is the entropy of the "
+        f"class frequencies, {entropy:.3f} nats. The network has learned how often each class comes (most often "
+        f"{likely!r}) and ignores the image.\n"
         "  Likely cause: the first steps were too large and killed the ReLUs; it is not the number of negatives.\n"
         "  Remedy: start again with a smaller optimizer.learning_rate (a third), a longer optimizer.warmup_steps, "
         "optimizer.grad_clip=1.0, or model.norm=batch."

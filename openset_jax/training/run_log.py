@@ -33,30 +33,38 @@ class RunLog:
             cut_back(path, step)
             self._file = path.open("a")
             self._writer = metric_writers.AsyncWriter(metric_writers.SummaryWriter(str(workdir)))
-        self.restart_clock(step)
+        self.start_clock(step)
 
-    def restart_clock(self, step: int) -> None:
-        """Leaves what was done since the last line (evaluating, saving) out of images per second."""
-        self._clock, self._from = time.monotonic(), step
+    def start_clock(self, step: int) -> None:
+        """Training goes on from `step`."""
+        self._from, self._since, self._stopped = step, time.monotonic(), None
+
+    def stop_clock(self, step: int) -> None:
+        """Training pauses at `step`: evaluating and saving do not count in images per second."""
+        self._stopped = self._rate(step)
+
+    def _rate(self, step):
+        return (step - self._from) * self._batch_size / max(time.monotonic() - self._since, 1e-9)
 
     def line(self, step: int, values: dict[str, float]) -> None:
-        """Writes the line of one logging step; images per second are measured since the last line."""
-        seconds = max(time.monotonic() - self._clock, 1e-9)
-        rate = (step - self._from) * self._batch_size / seconds
-        self.restart_clock(step)
+        """Writes the line of one logging step; images per second are those since the last line or pause."""
+        rate = self._rate(step) if self._stopped is None else self._stopped
+        self.start_clock(step)
         if self._file is None:
             return
-        if not math.isfinite(values["loss"]):
-            values = {k: v for k, v in values.items() if math.isfinite(v)} | {"loss": None}
-        row = {"step": step, **values, "images_per_second": round(rate, 1)}
+        row = {"step": step, **{k: v if math.isfinite(v) else None for k, v in values.items() if v is not None}}
+        row["images_per_second"] = round(rate, 1)
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
         self._writer.write_scalars(step, {k: v for k, v in row.items() if k != "step" and v is not None})
-        left = (self._steps - step) * self._batch_size / rate if rate else 0.0
-        parts = [f"step {step:>{len(str(self._steps))}}/{self._steps}"]
-        parts += [f"{name} {values[name]:.4f}" for name in ("loss", "accuracy", "none_rate") if values.get(name) is not None]
-        parts += [f"{name[11:]} on validation {values[name]:.4f}" for name in values if name.startswith("validation_")]
-        say("  ".join([*parts, f"{rate:,.0f} images/s", f"{_clock(left)} left"]))
+        text = [f"step {step:>{len(str(self._steps))}}/{self._steps}"]
+        text += [f"{name} {values[name]:.4f}" for name in ("loss", "accuracy", "none_rate")]
+        text += [f"{rate:,.0f} images/s", f"{_clock((self._steps - step) * self._batch_size / max(rate, 1e-9))} left"]
+        checked = {k.removeprefix("validation_"): v for k, v in values.items() if k.startswith("validation_")}
+        if checked:
+            text.append("| validation:")
+            text += [f"{name} {value:.4f}" for name, value in checked.items() if value is not None]
+        say("  ".join(text))
 
     def close(self) -> None:
         """Flushes and closes the files."""
