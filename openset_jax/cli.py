@@ -29,8 +29,9 @@ def run(main: Callable[[], None], define_flags: Callable[[], None]) -> None:
     """Defines and parses the flags, calls the command, and exits with its code. Does not return."""
     define_flags()
     if {"--help", "-help", "-h"} & set(sys.argv[1:]):
-        print(_help(main))
-        sys.exit(0)
+        with contextlib.suppress(BrokenPipeError):  # --help | head
+            print(_help(main), flush=True)
+        os._exit(0)
     with _one_line_errors():
         _parse(sys.argv)
         main()

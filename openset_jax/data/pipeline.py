@@ -142,14 +142,15 @@ def read_images(pool: Pool, rows: np.ndarray, stored_size: int) -> np.ndarray:
 def _batches(pool, rows_of, start, stop, size, stored_size, skipped):
     """Yields (rows, images) for each batch, starting again behind each bad image."""
     _check_stored_size(pool, stored_size)
+    unreadable = (tf.errors.OpError, OSError)  # a local name: at interpreter exit, `tf` goes before this generator
     while start < stop:
         try:
             for rows, image in _dataset(pool, rows_of, start, stop, size, stored_size):
                 yield rows, image
                 start += 1
-        except (tf.errors.OpError, OSError) as error:
+        except unreadable:
             if not _examine(pool, rows_of(start), stored_size, skipped):
-                raise error
+                raise
 
 
 def _examine(pool, rows, stored_size, skipped) -> int:

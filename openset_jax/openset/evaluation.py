@@ -32,10 +32,11 @@ def evaluate_split(
     matrix = metrics.confusion_matrix(label, decision, len(classes))
 
     def against(chosen):
+        both = known | chosen if chosen.any() else chosen
         return {
             "auroc": metrics.auroc(score[known], score[chosen]),
             "rejected_at_argmax": metrics.share(decision[chosen] == len(classes)),
-            "balanced_accuracy": metrics.balanced_accuracy(truth[known | chosen], decision[known | chosen]),
+            "balanced_accuracy": metrics.balanced_accuracy(truth[both], decision[both]),
         }
 
     return {

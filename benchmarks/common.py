@@ -1,0 +1,157 @@
+"""What all benchmarks share: alternating rounds, median and spread, the machine in words, a table, a JSON file.
+
+No benchmark of its own. Only the standard library is imported here, so that `--help` answers at once.
+"""
+
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from openset_jax.errors import UserError
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "tensorflow", "tensorflow-cpu", "pillow")
+
+
+def alternate(rounds: int, contenders: Mapping[Any, Callable[[], float]], *, warm: bool = True) -> dict[Any, list[float]]:
+    """Runs every contender once in each round, backwards in every other round, so that drift favours nobody.
+
+    Args:
+      contenders: what to run by name; each returns its measurement.
+      warm: run each once before, and forget the result.
+
+    Returns:
+      The measurements of each contender: entry i of all of them is from the same round.
+    """
+    values = {name: [] for name in contenders}
+    for i in range(-int(warm), rounds):
+        for name in list(contenders)[:: -1 if i % 2 else 1]:
+            value = contenders[name]()
+            if i >= 0:
+                values[name].append(value)
+    return values
+
+
+def stream_rate(batches: Iterator[Any], batch_size: int, *, warmup: float, seconds: float) -> float:
+    """Images per second of an endless generator in its steady state; closes it, so that it does no more work.
+
+    Args:
+      warmup: seconds that do not count: filling buffers, and tf.data choosing its parallelism.
+      seconds: how long to measure, up to the end of a batch.
+    """
+    start = time.perf_counter()
+    while time.perf_counter() - start < warmup:
+        next(batches)
+    start, count = time.perf_counter(), 0
+    while (elapsed := time.perf_counter() - start) < seconds:
+        next(batches)
+        count += 1
+    batches.close()
+    return count * batch_size / elapsed
+
+
+def summary(values: Sequence[float]) -> dict[str, Any]:
+    """{"median", "min", "max", "rounds"} of the rounds' measurements."""
+    return {"median": statistics.median(values), "min": min(values), "max": max(values), "rounds": list(values)}
+
+
+def ratios(above: Sequence[float], below: Sequence[float]) -> dict[str, Any]:
+    """Summary of above / below, round by round."""
+    return summary([a / b for a, b in zip(above, below, strict=True)])
+
+
+def row(name: str, values: Mapping[str, Any], digits: int = 1) -> list[str]:
+    """A line of a table: name, median, min, max."""
+    return [name, *(f"{values[key]:,.{digits}f}" for key in ("median", "min", "max"))]
+
+
+def print_table(rows: Sequence[Sequence[str]]) -> None:
+    """Prints rows of cells: the first row is the header, the first column is flush left."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for name, *cells in rows:
+        print("  ".join([name.ljust(widths[0]), *(c.rjust(w) for c, w in zip(cells, widths[1:], strict=True))]))
+
+
+def verdict(what: str, value: float, target: float, *, at_most: bool = False) -> str:
+    """One line: a value, its target, and whether it is met."""
+    met = value <= target if at_most else value >= target
+    return f"{what}: {value:.3f} (target {'<=' if at_most else '>='} {target}: {'met' if met else 'NOT met'})"
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores that this process may use, memory, load, versions, and JAX's devices if JAX is in use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    found = {"cpu": _cpu(), "cores": cores, "system": platform.platform(), "load_1min": round(os.getloadavg()[0], 2)}
+    if hasattr(os, "sysconf"):
+        found["memory_gib"] = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    versions = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    found["versions"] = versions
+    if "openset_jax.training.devices" in sys.modules:  # asking starts JAX's devices, which the input alone does not need
+        import jax
+
+        found["devices"] = [device.device_kind for device in jax.local_devices()]
+    return found
+
+
+def print_machine(found: Mapping[str, Any]) -> None:
+    """What `machine` found, on three lines."""
+    memory = f", {found['memory_gib']} GiB" if "memory_gib" in found else ""
+    print(f"{found['cpu']}, {found['cores']} cores{memory}, load {found['load_1min']}, {found['system']}")
+    print(", ".join(f"{name} {version}" for name, version in found["versions"].items()))
+    if devices := found.get("devices"):
+        print(f"{len(devices)} x {devices[0]}")
+
+
+def json_file(path: str) -> pathlib.Path | None:
+    """The file of --json, None if there is none to write. To be called before measuring.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    if not path:
+        return None
+    file = pathlib.Path(path).expanduser()
+    if not file.parent.is_dir() or file.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK):
+        raise UserError(f"--json: {path!r} cannot be written")
+    return file
+
+
+def write_json(file: pathlib.Path | None, result: Mapping[str, Any]) -> None:
+    """Writes the result, if there is a file to write."""
+    if file is not None:
+        file.write_text(json.dumps(result, indent=2) + "\n")
+
+
+def photo_pool(photos: str) -> Any:
+    """The `Pool` of a folder FOLDER/{known,negatives[,unknown]}/CLASS/*.jpg, all classes of all roles.
+
+    Raises:
+      UserError: the folder has another layout, or too few images.
+    """
+    from openset_jax.data import pools, sources
+
+    root = pathlib.Path(photos).expanduser()
+    if not all((root / role).is_dir() for role in ("known", "negatives")):
+        raise UserError(f"--photos: {photos!r} has no known/CLASS/ and negatives/CLASS/ folders of images")
+    source = sources.open_source(f"folder:{root}")
+    return pools.build_pool({role: [pools.Selection(source)] for role in ("known", "negatives")})
+
+
+def _cpu() -> str:
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

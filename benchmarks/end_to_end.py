@@ -1,0 +1,124 @@
+"""The training loop beside its two halves: the step alone, the input alone, and both together, in alternating rounds.
+
+    python -m benchmarks.end_to_end --config=configs/digits.py
+
+Why: where the input is faster than the step, feeding real images, moving them to the devices and fetching metrics should
+cost nothing. One compiled step serves both sides; "together" is the loop of `openset_jax.train` without evaluating and
+saving. On a CPU step and input share the cores, so that together they are slower than either.
+"""
+
+import itertools
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from absl import flags
+
+from benchmarks import common
+from openset_jax import cli
+
+TARGET, MUCH_FASTER = 0.95, 1.5
+
+
+def define_flags() -> None:
+    cli.define_config()
+    flags.DEFINE_integer("rounds", 5, "Measured rounds of each; one more comes before.", lower_bound=1)
+    flags.DEFINE_float("seconds", 4.0, "Length of a round.", lower_bound=0.1)
+    flags.DEFINE_float("warmup", 2.0, "Seconds at the start of each round that do not count.", lower_bound=0.0)
+    flags.DEFINE_string("json", "", "File to write the result to.")
+
+
+def main() -> None:
+    args, config = flags.FLAGS, flags.FLAGS.config
+    file = common.json_file(args.json)
+    import jax
+
+    from benchmarks.step import Step
+    from openset_jax import config as configs
+    from openset_jax.data import pipeline
+    from openset_jax.training import devices, progress
+
+    configs.check(config)
+    devices.check_batch_size("batch_size", config.batch_size)
+    machine = common.machine()
+    common.print_machine(machine)
+    pool = configs.open_pool(config)
+    members = pool.training_members(config.sampling.negatives)
+    sampler = configs.make_sampler(config, members)
+    skipped = pipeline.Skipped(pool, config.data.max_bad_fraction)
+    step = Step(config, pool.num_classes)
+    compile_s = step.compile()
+
+    def real_batches():
+        return pipeline.training_batches(
+            pool, members, sampler, start=0, stop=10**9, stored_size=config.data.stored_size, skipped=skipped
+        )
+
+    def step_alone():
+        rate = loop_rate(step, itertools.repeat(step.batch), jax.block_until_ready)
+        return rate * config.batch_size
+
+    def input_alone():
+        return common.stream_rate(real_batches(), config.batch_size, warmup=args.warmup, seconds=args.seconds)
+
+    def together():
+        so_far, batches = progress.Progress(), devices.prefetch(real_batches())
+        fetch = lambda metrics: so_far.add_step(jax.device_get(metrics))
+        rate = loop_rate(step, batches, fetch)
+        batches.close()
+        return rate * config.batch_size
+
+    values = common.alternate(args.rounds, {"step alone": step_alone, "together": together, "input alone": input_alone})
+    summaries = {name: common.summary(v) for name, v in values.items()}
+    paired = common.ratios(values["together"], values["step alone"])
+    report(summaries, paired, batch_size=config.batch_size, on_cpu=jax.default_backend() == "cpu")
+    result = {name.replace(" ", "_"): v for name, v in summaries.items()}
+    result |= {"ratio": paired, "compile_s": compile_s, "config": configs.to_json(config), "machine": machine}
+    common.write_json(file, result)
+
+
+def loop_rate(step: Any, batches: Iterable[Any], fetch: Callable[[Any], Any]) -> float:
+    """Steps per second of the loop of `openset_jax.train`: metrics are fetched when the next step is under way.
+
+    Args:
+      step: a `benchmarks.step.Step`.
+      batches: endless, on the devices.
+      fetch: waits for the metrics of a step, or takes note of them.
+    """
+    import jax
+
+    begin, start, count, pending = time.perf_counter(), None, 0, None
+    for batch in batches:
+        with jax.transfer_guard("disallow"):
+            step.state, metrics = step.function(step.state, batch)
+        if pending is not None:
+            fetch(pending)  # so that the clock is read at the end of a step, first and last
+            now = time.perf_counter()
+            if start is not None:
+                count += 1
+                if now - start >= flags.FLAGS.seconds:
+                    break
+            elif now - begin >= flags.FLAGS.warmup:
+                start = now
+        pending = metrics
+    jax.block_until_ready(step.state)
+    return count / (now - start)
+
+
+def report(summaries: dict[str, Any], paired: dict[str, Any], *, batch_size: int, on_cpu: bool) -> None:
+    """Prints the rates, and whether the target is met where it applies."""
+    print(f"images/s at a batch of {batch_size}")
+    common.print_table([["", "median", "min", "max"], *(common.row(k, v) for k, v in summaries.items())])
+    common.print_table([["together / step alone", "median", "min", "max"], common.row("round by round", paired, 3)])
+    surplus = summaries["input alone"]["median"] / summaries["step alone"]["median"]
+    print(f"input alone / step alone: {surplus:.2f}")
+    if on_cpu:
+        print("No verdict on a CPU: the step and the input share its cores.")
+    elif surplus < MUCH_FASTER:
+        print(f"No verdict: the input is the limit, or near it (less than {MUCH_FASTER} x the step).")
+    else:
+        print(common.verdict("together / step alone, median of the rounds", paired["median"], TARGET))
+
+
+if __name__ == "__main__":
+    cli.run(main, define_flags)

@@ -1,0 +1,165 @@
+"""The network: parameter counts, shapes, and that it computes what it says."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from openset_jax.errors import UserError
+from openset_jax.model import alexnet
+
+DEFAULTS = {
+    "name": "alexnet", "norm": "", "stem": "imagenet", "width": 1.0, "dropout": 0.5, "dtype": "float32", "axis_name": None
+}  # fmt: skip
+SMALL = {"stem": "small", "width": 0.125}
+
+
+def make(outputs=11, **changes):
+    return alexnet.make_alexnet(outputs, **DEFAULTS | changes)
+
+
+def shapes(model, size):
+    return jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
+
+
+def parameters(model, size=224):
+    return sum(x.size for x in jax.tree.leaves(shapes(model, size)["params"]))
+
+
+@pytest.mark.parametrize(
+    ("outputs", "changes", "size", "expected"),
+    [
+        (1000, {}, 224, 61_100_840),
+        (11, {}, 224, 57_048_907),
+        (1000, {"name": "alexnet_2012"}, 227, 60_965_224),
+        (1000, {}, 96, 61_100_840),  # fc6 always sees 6x6
+    ],
+)
+def test_parameter_counts_are_those_of_the_published_networks(outputs, changes, size, expected):
+    assert parameters(make(outputs, **changes), size) == expected
+
+
+def test_parameter_shapes_are_those_of_the_single_tower():
+    found = jax.tree.map(lambda x: x.shape, shapes(make(), 224)["params"])
+    kernels = {name: layer["kernel"] for name, layer in found.items()}
+    assert kernels == {
+        "conv1": (11, 11, 3, 64),
+        "conv2": (5, 5, 64, 192),
+        "conv3": (3, 3, 192, 384),
+        "conv4": (3, 3, 384, 256),
+        "conv5": (3, 3, 256, 256),
+        "fc6": (9216, 4096),
+        "fc7": (4096, 4096),
+        "fc8": (4096, 11),
+    }
+
+
+@pytest.mark.parametrize("size", [16, 28, 32, 64])
+def test_the_small_stem_takes_small_images(size):
+    model = make(**SMALL)
+    variables = model.init(jax.random.key(0), jnp.zeros((1, size, size, 3)))
+    logits, features = model.apply(variables, jnp.ones((2, size, size, 3)))
+    chex.assert_shape(logits, (2, 11))
+    chex.assert_shape(features, (2, 512))
+    assert (features >= 0).all()
+
+
+def test_bfloat16_computes_in_bfloat16_but_keeps_float32_parameters_and_logits():
+    full, half = make(**SMALL), make(**SMALL, dtype="bfloat16")
+    images = jax.random.normal(jax.random.key(1), (4, 28, 28, 3))
+    variables = full.init(jax.random.key(0), images)
+    chex.assert_trees_all_equal_dtypes(variables, half.init(jax.random.key(0), images))
+    exact, rounded = full.apply(variables, images), half.apply(variables, images)
+    assert rounded[0].dtype == rounded[1].dtype == jnp.float32
+    difference = np.abs(exact[1] - rounded[1]).max() / np.abs(exact[1]).max()
+    assert 1e-6 < difference < 0.05  # different, because computed in bfloat16; but not by more than its rounding
+
+
+def test_hidden_layers_start_with_he_variance_and_the_first_loss_is_a_uniform_guess():
+    params = make().init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)))["params"]
+    for name in ("conv2", "conv4", "fc7"):
+        kernel = params[name]["kernel"]
+        assert np.isclose(np.var(kernel) * np.prod(kernel.shape[:-1]), 2, rtol=0.05), name
+    assert np.isclose(np.std(params["fc8"]["kernel"]), 0.01, rtol=0.05)
+
+
+def test_dropout_depends_on_the_place_in_the_global_batch_and_not_on_its_neighbours():
+    model = make(**SMALL)
+    images = jax.random.normal(jax.random.key(1), (8, 28, 28, 3))
+    variables, position = model.init(jax.random.key(0), images), jnp.arange(8)
+    run = lambda i, p: model.apply(variables, i, train=True, position=p, rngs={"dropout": jax.random.key(2)})[0]
+    whole = run(images, position)
+    halves = jnp.concatenate([run(images[:4], position[:4]), run(images[4:], position[4:])])
+    np.testing.assert_allclose(whole, halves, rtol=1e-5, atol=1e-6)
+    assert np.abs(whole - run(images, position + 8)).max() > 1e-4
+    assert np.abs(whole - model.apply(variables, images)[0]).max() > 1e-4
+
+
+def test_dropout_keeps_the_expected_value():
+    dropout = alexnet.Dropout(0.3)
+    x, position = jnp.ones((64, 1000)), jnp.arange(64)
+    dropped = dropout.apply({}, x, position, True, rngs={"dropout": jax.random.key(0)})
+    assert np.isclose((dropped == 0).mean(), 0.3, atol=0.01)
+    assert np.isclose(dropped.mean(), 1, atol=0.01)
+    chex.assert_trees_all_equal(dropout.apply({}, x, position, False), x)
+
+
+def test_local_response_norm_is_the_formula_of_2012():
+    x = np.random.default_rng(0).normal(size=(1, 2, 2, 8)).astype(np.float32) * 20
+    expected = np.empty_like(x)
+    for i in range(8):
+        around = x[..., max(0, i - 2) : i + 3]
+        expected[..., i] = x[..., i] / (2 + 1e-4 * (around**2).sum(-1)) ** 0.75
+    np.testing.assert_allclose(alexnet.local_response_norm(jnp.asarray(x)), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [3, 6, 7, 13])
+def test_adaptive_average_pool_averages_pytorchs_bins(size):
+    x = np.random.default_rng(0).normal(size=(2, size, size, 3)).astype(np.float32)
+    bins = [(i * size // 6, -(-(i + 1) * size // 6)) for i in range(6)]
+    expected = np.stack([np.stack([x[:, a:b, c:d].mean((1, 2)) for c, d in bins], 1) for a, b in bins], 1)
+    np.testing.assert_allclose(alexnet.adaptive_average_pool(jnp.asarray(x), 6), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_two_groups_do_not_see_each_other():
+    model = make(name="alexnet_2012", norm="none", **SMALL)
+    variables = model.init(jax.random.key(0), jnp.zeros((1, 28, 28, 3)))
+    assert variables["params"]["conv2"]["kernel"].shape == (5, 5, 6, 32)  # 12 inputs in two groups
+    assert make(name="alexnet_2012").norm == "local_response"
+
+
+def test_batch_normalisation_has_statistics_and_no_convolution_bias():
+    variables = shapes(make(norm="batch", **SMALL), 28)
+    assert set(variables["batch_stats"]) == {f"bn{i}" for i in range(1, 6)}
+    assert "bias" not in variables["params"]["conv1"]
+
+
+def test_layers_are_flax_layers_in_the_published_order():
+    model = make(**SMALL, dropout=0.0)
+    images = jax.random.normal(jax.random.key(1), (2, 28, 28, 3))
+    variables = model.init(jax.random.key(0), images)
+    p, x = variables["params"], images
+    for i, pad in enumerate((2, 2, 1, 1, 1), 1):
+        k = p[f"conv{i}"]["kernel"]
+        x = jax.lax.conv_general_dilated(x, k, (1, 1), [(pad, pad)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        x = jax.nn.relu(x + p[f"conv{i}"]["bias"])
+        if i in (1, 2, 5):
+            x = nn.max_pool(x, (3, 3), (2, 2))
+    x = x.reshape(2, -1)
+    for name in ("fc6", "fc7"):
+        x = jax.nn.relu(x @ p[name]["kernel"] + p[name]["bias"])
+    logits, features = model.apply(variables, images)
+    np.testing.assert_allclose(features, x, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(logits, x @ p["fc8"]["kernel"] + p["fc8"]["bias"], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [({"name": "vgg"}, "model.name"), ({"stem": "tiny"}, "model.stem"), ({"dtype": "int8"}, "model.dtype"),
+     ({"norm": "layer"}, "model.norm"), ({"name": "alexnet_2012", "width": 0.01}, "model.width")],
+)  # fmt: skip
+def test_what_cannot_be_built_is_refused_by_field(changes, field):
+    with pytest.raises(UserError, match=field):
+        make(**changes)
