@@ -3,6 +3,7 @@
 python -m openset_jax.train --config=configs/digits.py --workdir=runs/digits
 """
 
+import contextlib
 import json
 import pathlib
 from collections.abc import Callable
@@ -104,7 +105,6 @@ def train(config: Any, workdir: pathlib.Path, stop: Callable[[], str] = str) -> 
         )
     )
     log = RunLog(workdir, step=start, steps=config.steps, batch_size=config.batch_size)
-
     patience, selected_by = config.early_stopping.patience, f"validation_{config.early_stopping.metric}"
 
     def write_line(step, validation):
@@ -119,49 +119,49 @@ def train(config: Any, workdir: pathlib.Path, stop: Callable[[], str] = str) -> 
     # them, the metrics of a step are fetched when the next one is under way, so that the devices never wait for the host.
     current, pending, saved_at = devices.replicate(host_state), None, start
     del host_state
-    for step in range(start, config.steps + 1):
-        last = step == config.steps
-        stopping = not last and devices.any_process(bool(stop()), step % config.log_every == 0)
-        evaluating = step > so_far.evaluated and (last or step % config.eval.every == 0)
-        saving = stopping or last or step % config.checkpoint.every == 0
-        if evaluating or saving:
+    with contextlib.closing(checkpoints), contextlib.closing(log):
+        for step in range(start, config.steps + 1):
+            last = step == config.steps
+            stopping = not last and devices.any_process(bool(stop()), step % config.log_every == 0)
+            evaluating = step > so_far.evaluated and (last or step % config.eval.every == 0)
+            saving = stopping or last or step % config.checkpoint.every == 0
+            if evaluating or saving:
+                if pending is not None:
+                    so_far.add_step(jax.device_get(pending))
+                pending, validation = None, {}
+                log.stop_clock(step)
+                if evaluating and not stopping:
+                    validation = evaluate.validate(pool, inference, current.variables)
+                    better = so_far.add_evaluation(step, validation[selected_by])
+                    saving = saving or better or so_far.out_of_patience(patience)
+                if validation or not (evaluating or step % config.log_every):  # else its evaluation comes when resumed
+                    write_line(step, validation)
+                if saving and step > saved_at:
+                    checkpoints.save(step, current, meta | {"progress": vars(so_far)}, best=so_far.best_step)
+                    saved_at = step
+                log.start_clock(step)
+            if stopping or last or so_far.out_of_patience(patience):
+                break
+            batch = next(batches)
+            with jax.transfer_guard("disallow"):
+                current, metrics = train_step(current, batch)
             if pending is not None:
                 so_far.add_step(jax.device_get(pending))
-            pending, validation = None, {}
-            log.stop_clock(step)
-            if evaluating and not stopping:
-                validation = evaluate.validate(pool, inference, current.variables)
-                better = so_far.add_evaluation(step, validation[selected_by])
-                saving = saving or better or so_far.out_of_patience(patience)
-            if validation or not (evaluating or step % config.log_every):  # else its evaluation comes when resumed
-                write_line(step, validation)
-            if saving and step > saved_at:
-                checkpoints.save(step, current, meta | {"progress": vars(so_far)}, best=so_far.best_step)
-                saved_at = step
-            log.start_clock(step)
-        if stopping or last or so_far.out_of_patience(patience):
-            break
-        batch = next(batches)
-        with jax.transfer_guard("disallow"):
-            current, metrics = train_step(current, batch)
-        if pending is not None:
-            so_far.add_step(jax.device_get(pending))
-            if step % config.log_every == 0:
-                write_line(step, {})
-        pending = metrics
+                if step % config.log_every == 0:
+                    write_line(step, {})
+            pending = metrics
 
-    checkpoints.wait()
-    log.close()
-    if stopping:
-        why = stop() or "another process"
-        raise Stopped(f"Stopped by {why} at step {step}, saved in {workdir}. The same command goes on.")
-    if not last:
-        say(f"Stopped early: {patience} evaluations with no {config.early_stopping.metric} above {so_far.best_value:.4f}.")
-    best = step if so_far.best_step is None else so_far.best_step
-    say(f"Evaluating step {best}, the best by {config.early_stopping.metric} on validation.")
-    current = devices.replicate(checkpoints.restore_model(best, jax.device_get(current.variables)))
-    checkpoints.close()
-    return evaluate.evaluate(pool, inference, current, step=best, workdir=workdir)
+        checkpoints.wait()
+        if stopping:
+            raise Stopped(
+                f"Stopped by {stop() or 'another process'} at step {step}, saved in {workdir}. The same command goes on."
+            )
+        if not last:
+            say(f"Stopped early: {patience} evaluations, none with {selected_by} above {so_far.best_value:.4f}.")
+        best = step if so_far.best_step is None else so_far.best_step
+        say(f"Evaluating step {best}, the best by {config.early_stopping.metric} on validation.")
+        variables = devices.replicate(checkpoints.restore_model(best, current.variables))
+    return evaluate.evaluate(pool, inference, variables, step=best, workdir=workdir)
 
 
 if __name__ == "__main__":

@@ -155,14 +155,15 @@ def _batches(pool, rows_of, start, stop, size, stored_size, skipped):
 
 def _examine(pool, rows, stored_size, skipped) -> int:
     """Decodes one image at a time and reports those that fail; how many did."""
-    bad = 0
-    for row in np.unique(rows[rows != _BLANK]):
+    rows, bad, done = np.unique(rows[rows != _BLANK]), 0, 0
+    while done < len(rows):
         try:
-            read_images(pool, np.array([row]), stored_size)
+            for _ in _dataset(pool, lambda n: rows[n : n + 1], done, len(rows), 1, stored_size):
+                done += 1
         except (tf.errors.OpError, OSError) as error:
             lines = str(getattr(error, "message", error)).strip().splitlines() or [type(error).__name__]
-            skipped.add(int(row), lines[0].split("}} ")[-1].split(" [Op")[0])
-            bad += 1
+            skipped.add(int(rows[done]), lines[0].split("}} ")[-1].split(" [Op")[0])
+            done, bad = done + 1, bad + 1
     return bad
 
 
@@ -272,7 +273,7 @@ def _centre(height, width):
 
 def _upright(square, encoded):
     """Applies the EXIF turn of a JPEG. Only files whose first bytes mention EXIF are looked at in Python."""
-    head = tf.io.decode_raw(tf.strings.substr(encoded, 0, 64), tf.uint8)
+    head = tf.io.decode_raw(tf.strings.substr(encoded, 0, 1 << 13), tf.uint8)
     marks = [head[i : tf.size(head) - 3 + i] == byte for i, byte in enumerate(b"Exif")]
     has_exif = tf.reduce_any(marks[0] & marks[1] & marks[2] & marks[3])
 
@@ -294,8 +295,10 @@ def _orientation(head: bytes) -> np.int32:
     from PIL import Image
 
     try:
+        head = np.asarray(head).item()  # in a graph it comes as bytes, outside as an array
         exif = Image.Exif()
         exif.load(head[head.index(b"Exif\0\0") :])
-        return np.int32(min(max(int(exif.get(0x0112, 1)), 1), 8))
+        code = int(exif.get(0x0112, 1))
+        return np.int32(code if 1 <= code <= 8 else 1)
     except Exception:  # a damaged EXIF block is no reason to lose the image
         return np.int32(1)

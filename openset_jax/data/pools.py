@@ -58,7 +58,8 @@ class Selection:
     Attributes:
       source: where the images are.
       classes: names of the classes to take, in label order for known ones; empty means all (of this role).
-      limit: at most this many images of each class over all splits, 0 for all. Smaller limits choose subsets of larger ones.
+      limit: at most this many images of each class over all splits that the role uses, 0 for all. Smaller limits choose
+        subsets of larger ones.
       group: one name under which all these classes are counted together; empty means that each keeps its own.
     """
 
@@ -226,12 +227,11 @@ def _select(selection, role, groups, validation_fraction, test_fraction):
         index = next(i for i, (n, r) in enumerate(zip(source.classes, filed, strict=True)) if (n, r) == (name, role))
         records = np.flatnonzero(source.label == index)
         key = np.array([stable_hash(id_) for id_ in source.ids(records)], np.uint64)
-        if selection.limit:
-            chosen = np.sort(np.argsort(key, kind="stable")[: selection.limit])
-            records, key = records[chosen], key[chosen]
         split = _splits(source.split[records], key, role, validation_fraction, test_fraction)
-        keep = split != UNASSIGNED
-        yield records[keep], np.full(keep.sum(), list(groups).index(group)), split[keep], key[keep]
+        used = np.flatnonzero(split != UNASSIGNED)  # the limit comes last: it must move no image to another split
+        if selection.limit:
+            used = np.sort(used[np.argsort(key[used], kind="stable")[: selection.limit]])
+        yield records[used], np.full(len(used), list(groups).index(group)), split[used], key[used]
 
 
 def _splits(given, key, role, validation_fraction, test_fraction):
@@ -258,14 +258,17 @@ def _listing(source, most=40):
 def _check(pool: Pool) -> None:
     if pool.num_classes < 2:
         raise UserError(f"data.known: {pool.num_classes} known classes; at least 2 are needed")
-    unique, count = np.unique(pool.key, return_counts=True)
-    if (count > 1).any():
-        key = unique[count > 1][0]
-        rows = np.flatnonzero(pool.key == key)[:2]
+    names = [source.name for source in pool.sources]  # one place opened twice is one source; ids are unique within it
+    place = np.array([names.index(name) for name in names])[pool.source]
+    order = np.lexsort((pool.key, place))
+    twice = (np.diff(pool.key[order]) == 0) & (np.diff(place[order]) == 0)
+    if twice.any():
+        first = int(np.argmax(twice))
+        rows = order[first : first + 2]
         uses = [f"{pool.groups[g]!r} in data.{pool.roles[g]}" for g in pool.group[rows]]
         raise UserError(
             f"image {pool.ids(rows[:1])[0]!r} is used twice, as {uses[0]} and as {uses[1]} "
-            f"({(count > 1).sum():,} images are): an image has one role"
+            f"({twice.sum():,} images are): an image has one role"
         )
     counts = pool.counts()
     for split in SPLITS:

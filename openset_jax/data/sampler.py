@@ -218,7 +218,7 @@ def _undersample(sizes, _):
 def _negative_fraction(sizes, fraction):
     if not 0 < fraction < 1:
         raise UserError(f"sampling.negative_fraction: {fraction} is not between 0 and 1 (both excluded)")
-    share = fractions.Fraction(str(fraction)).limit_denominator(10**6)
+    share = fractions.Fraction(str(fraction))
     known = sum(sizes[:-1])
     weights = [n * (share.denominator - share.numerator) for n in sizes[:-1]]
     return [*weights, known * share.numerator], sizes

@@ -99,13 +99,15 @@ def _folder(name: str, root: pathlib.Path, splits: dict[int, str]) -> Records:
     """ROOT/{known,negatives,held_out_negatives,unknown}/CLASS/**, or TFDS's ImageFolder layout ROOT/SPLIT/CLASS/*."""
     by_role = (root / "known").is_dir()
     tops = dict.fromkeys(ROLES, UNASSIGNED) if by_role else {split: code for code, split in splits.items()}
+    if not tops:
+        raise UserError(f"{name}: no split is named; set train, validation or test")
     classes, paths, labels, codes = {}, [], [], []
     for top, code in tops.items():
         if by_role and not (root / top).is_dir():
             continue
         if not (root / top).is_dir():
             raise UserError(_no_split(name, top, sorted(entry.name for entry in os.scandir(root) if entry.is_dir())))
-        for folder in sorted(entry.name for entry in os.scandir(root / top) if entry.is_dir()):
+        for folder in sorted(e.name for e in os.scandir(root / top) if e.is_dir() and not e.name.startswith(".")):
             found = sorted(_image_files(root, f"{top}/{folder}"))
             label = classes.setdefault((top if by_role else None, folder), len(classes))
             paths.extend(found)
@@ -115,8 +117,9 @@ def _folder(name: str, root: pathlib.Path, splits: dict[int, str]) -> Records:
         raise UserError(
             f"{name}: no {', '.join(IMAGE_SUFFIXES)} files in {', '.join(f'{root}/{top}/CLASS/' for top in tops)}"
         )
-    table = np.array(paths, np.dtypes.StringDType())
-    prefix = str(root)
+    table = np.array([os.fsencode(path).decode("latin-1") for path in paths], np.dtypes.StringDType())  # any bytes
+    names = lambda records: [path.encode("latin-1") for path in table[records].tolist()]
+    prefix = os.fsencode(root)
     return Records(
         name=name,
         classes=tuple(folder for _, folder in classes),
@@ -124,8 +127,8 @@ def _folder(name: str, root: pathlib.Path, splits: dict[int, str]) -> Records:
         label=np.array(labels, np.int32),
         split=np.array(codes, np.uint8),
         form="path",
-        ids=lambda records: table[records].tolist(),
-        fetch=lambda records: [os.fsencode(f"{prefix}/{path}") for path in table[records].tolist()],
+        ids=lambda records: [os.fsdecode(path) for path in names(records)],
+        fetch=lambda records: [prefix + b"/" + path for path in names(records)],
     )
 
 
@@ -184,11 +187,13 @@ def _packed(name: str, root: pathlib.Path) -> Records:
     try:
         index = json.loads((root / "index.json").read_text())
         images = np.load(root / "images.npy", mmap_mode="r")
-    except (OSError, ValueError) as error:
+        count = {len(index[column]) for column in ("id", "group", "split")}
+        expected = (*count, index["stored_size"], index["stored_size"], 3)
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{name}: not a folder that `python -m openset_jax.prepare` has finished ({error})") from error
     shape, dtype, offset = images.shape, images.dtype, images.offset
     del images  # read with pread: a mapping would count against the memory that the process may address
-    if shape != (len(index["id"]), index["stored_size"], index["stored_size"], 3) or dtype != np.uint8:
+    if shape != expected or dtype != np.uint8:
         raise UserError(f"{name}: images.npy ({shape} {dtype}) does not belong to index.json; prepare it again")
     file, size = os.open(root / "images.npy", os.O_RDONLY), shape[1] * shape[2] * 3
     ids = np.array(index["id"], np.dtypes.StringDType())
@@ -232,15 +237,29 @@ def _tfds(name: str, dataset: str, data_dir: str, splits: dict[int, str]) -> Rec
     for code, split in splits.items():
         if split.split("[")[0] not in info.splits:
             raise UserError(_no_split(name, split, list(info.splits)))
-        for instruction in info.splits[split].file_instructions:
+        try:
+            instructions = info.splits[split].file_instructions
+        except ValueError as error:
+            raise UserError(f"{name}: {split!r} is not a slice that TFDS can read ({error})") from error
+        for instruction in instructions:
+            if not os.path.exists(instruction.filename):
+                raise UserError(f"{name}: {instruction.filename} is missing; prepare the data set again")
             shard = read_shard(instruction.filename)
             stop = instruction.skip + instruction.take if instruction.take >= 0 else instruction.examples_in_shard
             chosen = np.arange(instruction.skip, stop)
-            labels.append(shard.labels(label_key)[chosen])
+            found = shard.labels(label_key)
+            if len(found) != instruction.examples_in_shard:
+                raise UserError(
+                    f"{name}: {instruction.filename} holds {len(found):,} records, not the "
+                    f"{instruction.examples_in_shard:,} of its dataset_info.json; prepare the data set again"
+                )
+            labels.append(found[chosen])
             codes.append(np.full(len(chosen), code, np.uint8))
             places.append(np.stack([np.full(len(chosen), len(shards)), chosen], axis=1))
             names.append(os.path.basename(instruction.filename))
             shards.append(shard)
+    if not places:
+        raise UserError(f"{name}: no images in {', '.join(splits.values())}")
     place = np.concatenate(places)
 
     def fetch(records):

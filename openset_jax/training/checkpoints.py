@@ -17,7 +17,6 @@ from openset_jax.training import devices
 from openset_jax.training.state import TrainState
 
 ITEMS = ("model", "optimizer", "meta")
-_COMPLETE = "_CHECKPOINT_METADATA"  # Orbax writes it last; without it a folder is a leftover
 
 
 class _LastAndBest(ocp.checkpoint_managers.PreservationPolicy):
@@ -40,9 +39,9 @@ class Checkpoints:
     def __init__(self, workdir: pathlib.Path, *, writing: bool):
         self._directory = workdir.resolve() / "checkpoints"
         if writing and jax.process_index() == 0:
-            for leftover in self._directory.glob("*"):
-                if leftover.is_dir() and not (leftover / _COMPLETE).exists():
-                    shutil.rmtree(leftover)
+            for folder in self._directory.glob("*"):
+                if folder.is_dir() and _step_of(folder) is None:
+                    shutil.rmtree(folder)
         self._policy = _LastAndBest()
         self._manager = ocp.CheckpointManager(
             self._directory,
@@ -59,8 +58,7 @@ class Checkpoints:
 
     def latest(self) -> int | None:
         """The newest complete step, None without any."""
-        complete = [int(p.parent.name) for p in self._directory.glob(f"*/{_COMPLETE}") if p.parent.name.isdigit()]
-        return max(complete, default=None)
+        return max((s for s in map(_step_of, self._directory.glob("*")) if s is not None), default=None)
 
     def save(self, step: int, state: TrainState, meta: dict[str, Any], *, best: int | None) -> None:
         """Saves in the background; what is neither the newest nor `best` is removed.
@@ -121,6 +119,12 @@ def open_checkpoints(workdir: pathlib.Path) -> Checkpoints:
     if checkpoints.latest() is None:
         raise UserError(f"--workdir: {str(workdir / 'checkpoints')!r} has no complete checkpoint")
     return checkpoints
+
+
+def _step_of(folder: pathlib.Path) -> int | None:
+    """The step of a complete checkpoint: Orbax writes elsewhere and renames. Anything else is a leftover."""
+    complete = folder.name.isdigit() and (folder / "_CHECKPOINT_METADATA").exists()
+    return int(folder.name) if complete else None
 
 
 def _on_host(tree: Any) -> Any:

@@ -65,7 +65,7 @@ def train_step(
         "predicted": jax.nn.one_hot(predicted, logits.shape[-1]).mean(0),
     }
     grads, metrics = lax.pmean((grads, metrics), AXIS)
-    metrics["grad_norm"] = optax.global_norm(grads)
+    metrics["grad_norm"] = optax.tree.norm(grads)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     return TrainState(state.step + 1, params, batch_stats, opt_state), metrics

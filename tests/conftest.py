@@ -1,0 +1,59 @@
+"""What several test files need."""
+
+import os
+import pathlib
+
+import hypothesis
+import numpy as np
+import pytest
+
+# Before anything imports jax. Many tests, and the processes they start, run the same small network: compile it once.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).parents[1] / ".pytest_cache/xla"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+# Examples vary in cost by what they compile, and a shared machine makes any time limit a coin toss.
+hypothesis.settings.register_profile("openset_jax", deadline=None, max_examples=30, derandomize=True)
+hypothesis.settings.load_profile("openset_jax")
+
+_SHARED_DATA = pathlib.Path(__file__).parents[1] / "../shared/data"
+
+
+@pytest.fixture(scope="session")
+def tfds_dir() -> str:
+    """Where the real mnist (TFRecord) and fashion_mnist (ArrayRecord) are prepared; skips where they are not."""
+    directory = _SHARED_DATA / "tfds"
+    if not directory.is_dir():
+        pytest.skip(f"real data: {directory} is absent")
+    return str(directory.resolve())
+
+
+@pytest.fixture(scope="session")
+def make_source():
+    """A function that makes a `Source` without images: (images of each class, ...) -> Records."""
+    from openset_jax.data import pools, sources
+
+    def make(classes, *, name="fake", roles=None, splits=None, order=None, ids="{cls}/{i}"):
+        """Args:
+        classes: {name: number of images}, or [(name, number)] where a name stands under several roles.
+        splits: the split of image i of a class, as a function of (class, i); UNASSIGNED if None.
+        order: a permutation of all records.
+        ids: a format of {cls} and {i}.
+        """
+        pairs = list(classes.items()) if isinstance(classes, dict) else list(classes)
+        where = [(label, cls, i) for label, (cls, count) in enumerate(pairs) for i in range(count)]
+        where = where if order is None else [where[j] for j in order]
+        names = [ids.format(cls=cls, i=i) for _, cls, i in where]
+        return sources.Records(
+            name=name,
+            classes=tuple(cls for cls, _ in pairs),
+            roles=roles,
+            label=np.array([label for label, _, _ in where], np.int32),
+            split=np.array([pools.UNASSIGNED if splits is None else splits(cls, i) for _, cls, i in where], np.uint8),
+            form="encoded",
+            ids=lambda records: [names[r] for r in records],
+            fetch=lambda records: [b""] * len(records),
+        )
+
+    return make

@@ -1,0 +1,586 @@
+"""From rows to batches: the image contract against PIL, an order that is a function of n, and files that are no images."""
+
+import functools
+import io
+import itertools
+import pathlib
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFilter, ImageOps
+
+from openset_jax.data import pipeline, pools, sources
+from openset_jax.data.pools import TEST, VALIDATION, Selection
+from openset_jax.data.sampler import make_sampler
+from openset_jax.errors import UserError
+
+tf = pytest.importorskip("tensorflow")
+
+SIZE = 24  # stored size of the pools below
+ORIENTATION = 0x0112
+
+
+@functools.cache
+def flower():
+    from sklearn.datasets import load_sample_image
+
+    return Image.fromarray(load_sample_image("flower.jpg"))
+
+
+def photograph(shape):
+    """A real one of this shape, out of focus: the exact kernel of whoever scales it makes no difference."""
+    return flower().resize(shape).filter(ImageFilter.GaussianBlur(min(shape) / 20))
+
+
+def encode(image, form, **options):
+    file = io.BytesIO()
+    image.save(file, form, **options)
+    return file.getvalue()
+
+
+def jpeg(image, orientation=None, **options):
+    if orientation is not None:
+        options["exif"] = exif(orientation)
+    return encode(image, "JPEG", quality=95, **options)
+
+
+def exif(orientation):
+    block = Image.Exif()
+    block[ORIENTATION] = orientation
+    return block
+
+
+@functools.cache
+def decoder(stored_size):
+    """`decode_square`, as tf.data runs it: in a graph."""
+    signature = [tf.TensorSpec([], tf.string)]
+    return tf.function(lambda content: pipeline.decode_square(content, stored_size), input_signature=signature)
+
+
+def decode(content, stored_size):
+    image = decoder(stored_size)(content).numpy()
+    assert image.dtype == np.uint8
+    assert image.shape == (stored_size, stored_size, 3)
+    return image
+
+
+def by_pil(content, stored_size, *, scale_first=False):
+    """Upright, RGB, centre square, bilinear with antialiasing: what the contract says, by PIL."""
+    image = ImageOps.exif_transpose(Image.open(io.BytesIO(content))).convert("RGB")
+    if scale_first:
+        factor = stored_size / min(image.size)
+        image = image.resize([max(stored_size, round(n * factor)) for n in image.size], Image.Resampling.BILINEAR)
+    width, height = image.size
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    image = image.crop((left, top, left + side, top + side))
+    return np.asarray(image.resize((stored_size, stored_size), Image.Resampling.BILINEAR))
+
+
+def difference(a, b):
+    return np.abs(a.astype(float) - b.astype(float))
+
+
+# --- one image --------------------------------------------------------------------------------------------------------
+
+SHAPES = [(640, 427), (427, 640), (301, 300), (101, 63), (64, 64), (33, 29), (64, 100), (7, 5), (1, 1), (900, 20)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("stored_size", [28, 64])
+def test_a_png_is_as_pil_makes_it(shape, stored_size):
+    content = encode(photograph(shape), "PNG")
+    assert difference(decode(content, stored_size), by_pil(content, stored_size)).max() <= 1
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("stored_size", [28, 64])
+def test_a_jpeg_is_as_pil_makes_it(shape, stored_size):
+    """Nearly: decoders differ, and reducing while decoding shifts an odd-sized image by up to half a pixel."""
+    content = encode(photograph(shape), "JPEG", quality=95)
+    assert difference(decode(content, stored_size), by_pil(content, stored_size)).mean() < 3.5
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG"])
+@pytest.mark.parametrize("shape", [(640, 427), (427, 640), (300, 201), (641, 101)])
+def test_cutting_first_is_the_same_picture_as_scaling_first(form, shape):
+    content = encode(photograph(shape), form)
+    assert difference(decode(content, 64), by_pil(content, 64, scale_first=True)).mean() < 3
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG"])
+def test_an_image_of_the_stored_size_is_not_scaled(form):
+    content = encode(photograph((64, 64)), form)
+    assert difference(decode(content, 64), by_pil(content, 64)).max() <= (0 if form == "PNG" else 12)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "1"])
+def test_pngs_of_every_mode_become_rgb(mode):
+    image = photograph((101, 80))
+    if mode == "RGBA":
+        image.putalpha(image.convert("L"))
+    content = encode(image.convert(mode), "PNG")
+    assert difference(decode(content, 64), by_pil(content, 64)).max() <= 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"mode": "L"}, {"mode": "CMYK"}, {"progressive": True}, {"subsampling": 0}, {"subsampling": 2}, {"optimize": True}],
+    ids=str,
+)
+def test_jpegs_of_every_kind_become_rgb(options):
+    options = dict(options)
+    content = encode(photograph((101, 80)).convert(options.pop("mode", "RGB")), "JPEG", quality=95, **options)
+    assert difference(decode(content, 64), by_pil(content, 64)).mean() < 2
+
+
+def test_grey_images_have_equal_channels():
+    for form in ("PNG", "JPEG"):
+        image = decode(encode(photograph((50, 40)).convert("L"), form), 28)
+        np.testing.assert_array_equal(image, image[..., :1].repeat(3, -1))
+
+
+def test_decoding_is_deterministic():
+    content = encode(flower(), "JPEG")
+    np.testing.assert_array_equal(decode(content, 64), decode(content, 64))
+
+
+def turned(image, orientation):
+    image = Image.fromarray(image)
+    image.getexif()[ORIENTATION] = orientation
+    return np.asarray(ImageOps.exif_transpose(image))
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (90, 64), (64, 90)])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_turns_are_pils_exif_transpose(shape, orientation):
+    image = photograph(shape)
+    content = jpeg(image, orientation)
+    upright = decode(content, 64)
+    np.testing.assert_array_equal(upright, turned(decode(jpeg(image), 64), orientation))
+    assert difference(upright, by_pil(content, 64)).mean() < 3
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_turns_of_images_that_are_scaled_and_cut_at_odd_places(orientation):
+    content = jpeg(photograph((301, 200)), orientation)
+    assert difference(decode(content, 28), by_pil(content, 28)).mean() < 4
+
+
+def with_segments(content, *segments):
+    """A JPEG file with further segments in front of its own."""
+    inserted = b"".join(b"\xff" + kind + (len(body) + 2).to_bytes(2, "big") + body for kind, body in segments)
+    return content[:2] + inserted + content[2:]
+
+
+@pytest.mark.parametrize(
+    "segment",
+    [
+        (b"\xe2", b"ICC_PROFILE\0\1\1" + bytes(3000)),
+        (b"\xe1", b"http://ns.adobe.com/xap/1.0/\0" + b"<x/>" * 100),
+        (b"\xfe", b"a comment of some length, longer than sixty-four characters altogether"),
+    ],
+    ids=["colour profile", "XMP", "comment"],
+)
+def test_the_exif_turn_is_found_behind_other_segments(segment):
+    image = photograph((64, 64))
+    content = with_segments(jpeg(image, 6), segment)
+    assert Image.open(io.BytesIO(content)).getexif()[ORIENTATION] == 6
+    np.testing.assert_array_equal(decode(content, 64), turned(decode(jpeg(image), 64), 6))
+
+
+def test_the_exif_turn_in_front_of_a_long_exif_block_and_a_colour_profile():
+    block = exif(8)
+    block[0x010E] = "a description" * 4000
+    image = photograph((64, 64))
+    content = jpeg(image, exif=block, icc_profile=bytes(4000))
+    np.testing.assert_array_equal(decode(content, 64), turned(decode(jpeg(image), 64), 8))
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 65535])
+def test_an_orientation_that_does_not_exist_is_none(orientation):
+    image = photograph((64, 64))
+    field = b"\x01\x12\x00\x03\x00\x00\x00\x01"  # its number, type and length
+    content = jpeg(image, 1).replace(field + b"\0\1", field + orientation.to_bytes(2, "big"))
+    assert Image.open(io.BytesIO(content)).getexif()[ORIENTATION] == orientation
+    np.testing.assert_array_equal(decode(content, 64), decode(jpeg(image), 64))
+
+
+def test_a_damaged_exif_block_does_not_lose_the_image():
+    image = photograph((64, 64))
+    content = with_segments(jpeg(image), (b"\xe1", b"Exif\0\0" + b"\xff" * 50))
+    np.testing.assert_array_equal(decode(content, 64), decode(jpeg(image), 64))
+
+
+def test_the_exif_turn_is_the_same_outside_a_graph():
+    content = jpeg(photograph((64, 64)), 6)
+    eager = pipeline.decode_square(tf.constant(content), 64).numpy()
+    np.testing.assert_array_equal(eager, decode(content, 64))
+
+
+# --- pools of files ---------------------------------------------------------------------------------------------------
+
+
+def write_images(root, classes=("known/a", "known/b", "negatives/n", "unknown/u"), count=16):
+    """Odd-sized photographs, each a different part of one, half JPEG and half PNG."""
+    rng, soft = np.random.default_rng(0), flower().filter(ImageFilter.GaussianBlur(2))
+    for folder in classes:
+        (root / folder).mkdir(parents=True)
+        for i in range(count):
+            width, height = rng.integers(SIZE - 4, 3 * SIZE, 2)
+            left, top = rng.integers(0, 640 - width), rng.integers(0, 427 - height)
+            part = soft.crop((left, top, left + width, top + height))
+            part.save(root / folder / (f"{i}.png" if i % 2 else f"{i}.jpg"))
+
+
+def pool_of(source, **roles):
+    roles = roles or dict.fromkeys(("known", "negatives", "unknown"), ())
+    chosen = {role: [Selection(source, classes)] for role, classes in roles.items()}
+    return pools.build_pool(chosen, validation_fraction=0.25, test_fraction=0.25)
+
+
+def folder_pool(root):
+    return pool_of(sources.open_source(f"folder:{root}"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("images")
+    write_images(root)
+    Image.new("RGB", (30, 40)).save(root / "known/a/black.png")  # all zeros, as a string's end may be
+    return root
+
+
+@pytest.fixture(scope="module")
+def pool(folder):
+    return folder_pool(folder)
+
+
+@pytest.fixture(scope="module")
+def images(pool):
+    """Every image of the pool, by row."""
+    return pipeline.read_images(pool, np.arange(len(pool)), SIZE)
+
+
+def skipped(pool, lines=None, max_fraction=0.5):
+    return pipeline.Skipped(pool, max_fraction, report=(lines if lines is not None else []).append)
+
+
+def training(pool, start, stop, *, batch_size=8, **options):
+    members = pool.training_members()
+    sampler = make_sampler("natural", tuple(map(len, members)), batch_size=batch_size, seed=1)
+    options = {"skipped": skipped(pool)} | options
+    return list(pipeline.training_batches(pool, members, sampler, start=start, stop=stop, stored_size=SIZE, **options))
+
+
+def drawn_rows(pool, step, *, batch_size=8):
+    """The rows that the sampler of `training` draws."""
+    members = pool.training_members()
+    sampler = make_sampler("natural", tuple(map(len, members)), batch_size=batch_size, seed=1)
+    return np.array([members[k][i] for k, i in zip(*sampler.batch(step), strict=True)])
+
+
+def evaluation(pool, rows, batch_size, **options):
+    options = {"skipped": skipped(pool)} | options
+    return list(pipeline.evaluation_batches(pool, rows, batch_size=batch_size, stored_size=SIZE, **options))
+
+
+def assert_same(batches, others):
+    for batch, other in itertools.zip_longest(batches, others):
+        assert batch.keys() == other.keys()
+        for name, values in batch.items():
+            np.testing.assert_array_equal(values, other[name], err_msg=name)
+
+
+def joined(batches):
+    return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+
+
+def test_a_row_is_the_image_of_its_file(folder, pool, images):
+    for id_, image in zip(pool.ids(np.arange(len(pool))), images, strict=True):
+        assert difference(image, by_pil((folder / id_).read_bytes(), SIZE)).mean() < 4, id_
+
+
+@pytest.fixture(scope="module")
+def training_run(pool):
+    return training(pool, 0, 6)
+
+
+def test_training_batches_are_what_the_sampler_draws(pool, images, training_run):
+    assert len(training_run) == 6
+    for step, batch in enumerate(training_run):
+        assert {name: (values.dtype, values.shape) for name, values in batch.items()} == {
+            "image": (np.uint8, (8, SIZE, SIZE, 3)),
+            "label": (np.int32, (8,)),
+            "position": (np.int32, (8,)),
+            "mask": (bool, (8,)),
+        }
+        rows = drawn_rows(pool, step)
+        np.testing.assert_array_equal(batch["image"], images[rows])
+        expected = [pool.num_classes if pool.label[row] < 0 else pool.label[row] for row in rows]
+        assert batch["label"].tolist() == expected
+        assert batch["position"].tolist() == list(range(8))
+        assert batch["mask"].all()
+
+
+def test_two_iterations_are_equal_and_starting_late_equals_skipping(pool, training_run):
+    assert_same(training(pool, 0, 6), training_run)
+    assert_same(training(pool, 4, 6), training_run[4:])
+
+
+def test_batches_far_into_the_stream_start_at_once(pool, images):
+    (batch,) = training(pool, 10**9, 10**9 + 1)
+    np.testing.assert_array_equal(batch["image"], images[drawn_rows(pool, 10**9)])
+
+
+def test_no_batches_asked_for_are_no_batches(pool):
+    assert training(pool, 3, 3) == []
+
+
+def test_the_parts_of_hosts_are_the_global_training_batch(pool, training_run):
+    parts = [training(pool, 2, 4, part=(host, 2)) for host in range(2)]
+    assert_same([joined(of_one_batch) for of_one_batch in zip(*parts, strict=True)], training_run[2:4])
+
+
+# --- evaluation -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("count", "batch_size"), [(20, 8), (16, 8), (1, 4)])
+def test_evaluation_covers_each_row_once_in_order_and_pads(pool, images, count, batch_size):
+    rows = np.random.default_rng(0).permutation(len(pool))[:count]
+    batches = evaluation(pool, rows, batch_size)
+    assert len(batches) == -(-count // batch_size)
+    assert {batch["image"].shape for batch in batches} == {(batch_size, SIZE, SIZE, 3)}
+    every = joined(batches)
+    assert every["mask"].tolist() == [True] * count + [False] * (len(batches) * batch_size - count)
+    assert every["position"].tolist() == list(range(len(batches) * batch_size))
+    np.testing.assert_array_equal(every["image"][:count], images[rows])
+    np.testing.assert_array_equal(every["label"][:count], pool.label[rows])
+    assert not every["image"][count:].any()
+    assert {name: values.dtype for name, values in every.items()} == {
+        "image": np.uint8, "label": np.int32, "position": np.int32, "mask": bool,
+    }  # fmt: skip
+
+
+def test_evaluation_of_no_rows_is_no_batches(pool):
+    assert evaluation(pool, np.zeros(0, int), 8) == []
+
+
+def test_the_parts_of_hosts_are_the_global_evaluation(pool):
+    rows = np.arange(21)
+    parts = [evaluation(pool, rows, 8, part=(host, 2)) for host in range(2)]
+    assert_same([joined(of_one_batch) for of_one_batch in zip(*parts, strict=True)], evaluation(pool, rows, 8))
+
+
+# --- packed, and mixed sources ----------------------------------------------------------------------------------------
+
+
+def pack(pool, images, root):
+    root.mkdir(exist_ok=True)
+    np.save(root / "images.npy", images)
+    sources.write_packed_index(
+        root,
+        stored_size=images.shape[1],
+        groups=list(zip(pool.roles, pool.groups, strict=True)),
+        ids=pool.ids(np.arange(len(pool))),
+        group=pool.group,
+        split=pool.split,
+    )
+    return sources.open_source(f"packed:{root}")
+
+
+def test_streamed_and_packed_batches_are_identical(pool, images, training_run, tmp_path):
+    packed = pool_of(pack(pool, images, tmp_path))
+    assert packed.fingerprint() == pool.fingerprint()
+    assert packed.ids(np.arange(len(pool))) == pool.ids(np.arange(len(pool)))
+    assert_same(training(packed, 0, 6), training_run)
+    rows = pool.rows(TEST)
+    np.testing.assert_array_equal(packed.rows(TEST), rows)
+    assert_same(evaluation(packed, rows, 8), evaluation(pool, rows, 8))
+
+
+def test_packed_at_another_size_is_an_error_that_names_both(pool, images, tmp_path):
+    packed = pool_of(pack(pool, images[:, 4:, 4:], tmp_path))
+    with pytest.raises(UserError, match=rf"packed:.*20x20.*data\.stored_size is {SIZE}"):
+        training(packed, 0, 1)
+    with pytest.raises(UserError, match=rf"packed:.*20x20.*data\.stored_size is {SIZE}"):
+        evaluation(packed, np.arange(3), 8)
+
+
+def check_mixed(mixed, expected):
+    """Every batch of a pool of several sources has each row's own image."""
+    rows = np.random.default_rng(0).permutation(len(mixed))[:48]
+    every = joined(evaluation(mixed, rows, 16))
+    for row, image, label in zip(rows, every["image"], every["label"], strict=True):
+        assert label == mixed.label[row]
+        np.testing.assert_array_equal(image, expected(mixed.sources[mixed.source[row]], mixed.record[row]))
+
+
+def mixed_selections(folder, pool, images, packed_at):
+    digits, paths = sources.open_source("digits"), sources.open_source(f"folder:{folder}")
+    packed = pack(pool, images, packed_at)
+    return {
+        "known": [Selection(digits, ("3", "1"), limit=20), Selection(paths, ("a",)), Selection(packed, ("b",))],
+        "negatives": [Selection(digits, ("5",), limit=20), Selection(paths)],
+        "unknown": [Selection(packed)],
+    }
+
+
+def content_of(source, record):
+    """The image of one record, without the pipeline's batching."""
+    (content,) = source.fetch(np.array([record]))
+    kind, _, detail = source.form.partition(":")
+    if kind == "pixels":
+        return np.frombuffer(content, np.uint8).reshape(SIZE, SIZE, 3)
+    if kind == "path":
+        content = pathlib.Path(content.decode()).read_bytes()
+    if kind == "example":
+        content = tf.train.Example.FromString(content).features.feature[detail].bytes_list.value[0]
+    return decode(content, SIZE)
+
+
+def test_one_pool_may_mix_encoded_images_paths_and_pixels(folder, pool, images, tmp_path):
+    chosen = mixed_selections(folder, pool, images, tmp_path)
+    mixed = pools.build_pool(chosen, validation_fraction=0.25, test_fraction=0.25)
+    assert {source.form for source in mixed.sources} == {"encoded", "path", f"pixels:{SIZE}"}
+    check_mixed(mixed, content_of)
+
+
+def test_one_pool_may_mix_both_kinds_of_tfds_sets_too(folder, pool, images, tmp_path, tfds_dir):
+    chosen = mixed_selections(folder, pool, images, tmp_path)
+    for role, name, cls in (("negatives", "mnist", "7"), ("unknown", "fashion_mnist", "Bag")):
+        source = sources.open_source(f"tfds:{name}", data_dir=tfds_dir, train="test[:100]", test="test[100:200]")
+        chosen[role] = [*chosen[role], Selection(source, (cls,))]
+    check_mixed(pools.build_pool(chosen, validation_fraction=0.25, test_fraction=0.25), content_of)
+
+
+# --- files that are no images -----------------------------------------------------------------------------------------
+
+
+def corrupt(path, kind="text"):
+    content = path.read_bytes()
+    if kind == "vanished":
+        path.unlink()
+    else:
+        path.write_bytes({"text": b"not an image", "empty": b"", "cut off": content[: len(content) // 2]}[kind])
+
+
+@pytest.fixture
+def own_folder(tmp_path):
+    """Images that a test may spoil, and their pool."""
+    write_images(tmp_path, count=12)
+    return tmp_path, folder_pool(tmp_path)
+
+
+def test_a_corrupt_training_image_is_named_once_and_replaced_by_the_next_of_its_class_wherever_one_starts(own_folder):
+    root, pool = own_folder
+    images = pipeline.read_images(pool, np.arange(len(pool)), SIZE)
+    steps = range(6)
+    drawn = [drawn_rows(pool, step, batch_size=2).tolist() for step in steps]
+    members = pool.training_members()[0]
+    first = next(row for rows in drawn for row in rows if row in members)
+    following = np.roll(members, -members.tolist().index(first))
+    bad, good = following[:2], following[2]  # two neighbours, so that the first replacement is bad too
+    for row, kind in zip(bad, ("text", "vanished"), strict=True):
+        corrupt(root / pool.ids([row])[0], kind)
+    last = max(step for step in steps if set(bad) & set(drawn[step]))
+    for start in {0, last}:
+        lines = []
+        batches = training(pool, start, len(steps), batch_size=2, skipped=skipped(pool, lines))
+        assert len(batches) == len(steps) - start
+        for step, batch in enumerate(batches, start):
+            expected = [good if row in bad else row for row in drawn[step]]
+            np.testing.assert_array_equal(batch["image"], images[expected])
+            assert batch["label"].tolist() == [pool.label[r] if pool.label[r] >= 0 else 2 for r in drawn[step]]
+            assert batch["mask"].all()
+        assert all("skipped" in line and "(a)" in line for line in lines)
+        named = [line.split("'")[1] for line in lines]
+        assert len(named) == len(set(named))
+        assert set(named) <= set(pool.ids(bad))
+        if start == 0:
+            assert set(named) == set(pool.ids(bad))
+
+
+def test_bad_images_are_masked_in_evaluation_and_named_once(own_folder):
+    root, pool = own_folder
+    kinds = ["text", "empty", "cut off", "cut off", "vanished", None, None]
+    suffixes = [".jpg", ".png", ".jpg", ".png", ".jpg", ".jpg", ".png"]
+    left = list(range(len(pool)))
+    rows = []
+    for suffix in suffixes:
+        rows.append(next(row for row in left if pool.ids([row])[0].endswith(suffix)))
+        left.remove(rows[-1])
+    rows = np.array(rows)
+    images = pipeline.read_images(pool, rows, SIZE)
+    for row, kind in zip(rows, kinds, strict=True):
+        if kind:
+            corrupt(root / pool.ids([row])[0], kind)
+    lines = []
+    shared = skipped(pool, lines)
+    (batch,) = evaluation(pool, rows, 7, skipped=shared)
+    assert batch["mask"].tolist() == [kind is None for kind in kinds]
+    np.testing.assert_array_equal(batch["image"][5:], images[5:])
+    np.testing.assert_array_equal(batch["label"][5:], pool.label[rows[5:]])
+    assert shared.rows == set(rows[:5].tolist())
+    assert sorted(line.split("'")[1] for line in lines) == sorted(pool.ids(rows[:5]))
+    (again,) = evaluation(pool, rows, 7, skipped=shared)
+    assert_same([again], [batch])
+    assert len(lines) == 5
+
+
+def test_too_many_bad_images_end_the_run_with_the_count_and_the_setting(own_folder):
+    root, pool = own_folder
+    rows = pool.rows(VALIDATION)[:2]
+    corrupt(root / pool.ids(rows)[0])
+    with pytest.raises(UserError, match=r"1 of \d+ images could not be read.*data\.max_bad_fraction=0\.01"):
+        evaluation(pool, rows, 2, skipped=skipped(pool, max_fraction=0.01))
+
+
+def test_a_class_without_a_readable_image_is_an_error(own_folder):
+    _, pool = own_folder
+    bad = skipped(pool, max_fraction=1)
+    for row in pool.training_members()[1]:
+        bad.add(int(row), "as found before")
+    with pytest.raises(UserError, match="'b' has no readable image"):
+        training(pool, 0, 3, skipped=bad)
+
+
+def test_one_bad_image_does_not_set_the_pipeline_up_once_for_every_image_of_its_batch(own_folder, monkeypatch):
+    """Setting up takes about half a second: with 512 images to a batch, four minutes for one bad file."""
+    root, pool = own_folder
+    rows = np.arange(8)
+    corrupt(root / pool.ids(rows)[5])
+    original, set_up = tf.data.Dataset.range, []
+    monkeypatch.setattr(tf.data.Dataset, "range", lambda *args, **kwargs: set_up.append(args) or original(*args, **kwargs))
+    evaluation(pool, rows, 8)
+    assert len(set_up) <= 5
+
+
+# --- Skipped ----------------------------------------------------------------------------------------------------------
+
+
+def fake_pool(make_source):
+    return pool_of(make_source({"a": 100, "b": 100}, name="folder:/x"), known=())
+
+
+def test_skipped_names_image_source_group_and_reason(make_source):
+    lines = []
+    bad = skipped(fake_pool(make_source), lines)
+    bad.add(150, "it is a teapot")
+    assert lines == ["skipped: 'b/50' of folder:/x (b) is not a readable image: it is a teapot"]
+
+
+def test_skipped_accepts_exactly_the_share_it_was_given(make_source):
+    bad = skipped(fake_pool(make_source), max_fraction=0.01)
+    bad.add(0, "")
+    bad.add(1, "")
+    with pytest.raises(UserError, match=r"3 of 200 images.*max_bad_fraction=0\.01.*'a/2'"):
+        bad.add(2, "")
+
+
+def test_skipped_masks_what_it_was_told(make_source):
+    bad = skipped(fake_pool(make_source))
+    rows = np.array([5, 6, -1, 5])
+    assert bad.mask(rows).tolist() == [False] * 4
+    bad.add(5, "")
+    assert bad.mask(rows).tolist() == [True, False, False, True]

@@ -1,0 +1,81 @@
+"""A small run, and ways to start one in a process of its own."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+# --config=configs/digits.py with these is trained in seconds
+SMALL = {
+    "steps": 12, "batch_size": 16, "log_every": 2, "data.stored_size": 16, "data.image_size": 16, "model.width": 0.0625,
+    "eval.every": 4, "eval.batch_size": 64, "checkpoint.every": 3, "optimizer.warmup_steps": 2,
+}  # fmt: skip
+
+
+def small_config(**changes):
+    """`configs/digits.py`, made small; field names with dots."""
+    from configs import digits
+
+    config = digits.get_config()
+    config.update_from_flattened_dict(SMALL | changes)
+    return config
+
+
+def command(module: str, *arguments: str, **changes) -> list[str]:
+    """`python -m openset_jax.MODULE` with configs/digits.py made small."""
+    fields = [f"--config.{name}={value}" for name, value in (SMALL | changes).items()]
+    return [sys.executable, "-m", f"openset_jax.{module}", "--config=configs/digits.py", *fields, *arguments]
+
+
+def environment(devices: int = 1) -> dict[str, str]:
+    """For a process with that many CPU devices."""
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    return os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
+
+
+def run(arguments: list[str], *, devices: int = 1, timeout: int = 240) -> subprocess.CompletedProcess:
+    """Runs a command from the repository's root to its end."""
+    return subprocess.run(
+        arguments, cwd=ROOT, env=environment(devices), capture_output=True, text=True, timeout=timeout, check=False
+    )
+
+
+def lines(workdir: pathlib.Path) -> list[dict]:
+    """metrics.jsonl without the one thing that no two runs share."""
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if k != "images_per_second"} for row in rows]
+
+
+def saved_arrays(workdir: pathlib.Path, step: int | None = None) -> dict[str, np.ndarray]:
+    """All arrays of a checkpoint (the last, unless `step` is given), by path."""
+    import jax
+
+    from openset_jax import config as configs
+    from openset_jax.training import checkpoints, state
+
+    saved = checkpoints.open_checkpoints(workdir)
+    step = saved.latest() if step is None else step
+    meta = saved.meta(step)
+    config = configs.from_json(meta["config"])
+    model = configs.make_model(config, len(meta["classes"]))
+    _, optimizer = configs.make_optimizer(config)
+    like = state.create_state(model, optimizer, seed=0, image_size=config.data.image_size)
+    restored = saved.restore(step, like)
+    saved.close()
+    return {jax.tree_util.keystr(path): np.asarray(x) for path, x in jax.tree_util.tree_leaves_with_path(restored)}
+
+
+def assert_same_run(one: pathlib.Path, other: pathlib.Path) -> None:
+    """The last parameters and optimizer state, metrics.json and metrics.jsonl are equal, bit by bit."""
+    first, second = saved_arrays(one), saved_arrays(other)
+    assert first.keys() == second.keys()
+    for name in first:
+        np.testing.assert_array_equal(first[name], second[name], err_msg=name)
+    assert lines(one) == lines(other)
+    for name in ("metrics.json", "scores.csv"):
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name

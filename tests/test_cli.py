@@ -1,0 +1,87 @@
+"""The commands from outside: help, exit codes, one clear line and no traceback."""
+
+import subprocess
+import sys
+
+import pytest
+from small_run import ROOT, command, environment, run
+
+COMMANDS = ["openset_jax.train", "openset_jax.evaluate", "openset_jax.prepare"]
+BENCHMARKS = ["benchmarks.step", "benchmarks.pipeline", "benchmarks.sampler", "benchmarks.end_to_end"]
+
+
+@pytest.mark.parametrize("module", COMMANDS + BENCHMARKS)
+def test_help_answers_without_importing_anything_heavy(module):
+    done = run([sys.executable, "-X", "importtime", "-m", module, "--help"])
+    assert done.returncode == 0
+    assert f"python -m {module}" in done.stdout
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert not imported & {"jax", "flax", "optax", "orbax", "tensorflow", "sklearn", "scipy"}
+    if "--config" in done.stdout:
+        assert "--config.optimizer.learning_rate=0.0001" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--config.learning_rate=1"], "learning_rate"),
+        (["--config.model.widht=1"], "widht"),
+        (["--config.steps=many"], "steps"),
+        (["--config.steps=1.5"], "steps"),
+        (["--workdri=x"], "workdri"),
+        (["stray"], "stray"),
+    ],
+)
+def test_a_mistake_in_the_flags_is_one_line_and_exit_code_2(tmp_path, arguments, says):
+    done = run(command("train", f"--workdir={tmp_path / 'run'}", *arguments))
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ([], "config"),
+        (["--config=configs/digits.py"], "workdir"),
+        (["--config=configs/absent.py", "--workdir=x"], "absent.py"),
+        (["--config=README.md", "--workdir=x"], "README.md"),
+    ],
+)
+def test_missing_flags_and_files_are_named(flags, says):
+    done = run([sys.executable, "-m", "openset_jax.train", *flags])
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_mistake_inside_a_config_file_says_what_it_is(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from configs import default\ndef get_config():\n  c = default.get_config()\n  c.stepz = 3\n  return c\n"
+    )
+    done = run([sys.executable, "-m", "openset_jax.train", f"--config={file}", "--workdir=x"])
+    assert done.returncode == 2
+    assert "stepz" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_bad_data_is_exit_code_2_before_anything_is_trained(tmp_path):
+    done = run(command("train", f"--workdir={tmp_path}", "--config.data.known.classes=('0', '11')"))
+    assert done.returncode == 2
+    assert done.stderr == "error: data.known: no class '11' in digits; it has 0, 1, 2, 3, 4, 5, 6, 7, 8, 9\n"
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_defect_of_ours_keeps_its_traceback_and_exits_with_1():
+    script = (
+        "import sys; sys.argv = ['x']\nfrom openset_jax import cli\n"
+        "def main(): raise RuntimeError('ours')\ncli.run(main, lambda: None)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr

@@ -1,0 +1,57 @@
+"""Restoring a run for evaluation."""
+
+import json
+import shutil
+import sys
+
+import pytest
+from small_run import run, small_config
+
+from openset_jax.errors import UserError
+from openset_jax.evaluate import restore_and_evaluate
+from openset_jax.train import train
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    train(small_config(), folder)
+    return folder
+
+
+def test_the_command_writes_what_training_wrote_on_one_device_and_to_rounding_on_two(tmp_path, workdir):
+    shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
+    wrote = {name: (tmp_path / name).read_text() for name in ("metrics.json", "scores.csv")}
+    for devices in (1, 2):
+        for name in wrote:
+            (tmp_path / name).unlink()
+        done = run([sys.executable, "-m", "openset_jax.evaluate", f"--workdir={tmp_path}"], devices=devices)
+        assert done.returncode == 0, done.stderr
+        assert "seen negatives" in done.stdout
+        if devices == 1:
+            assert {name: (tmp_path / name).read_text() for name in wrote} == wrote
+    assert json.loads((tmp_path / "metrics.json").read_text())["confusion"] == json.loads(wrote["metrics.json"])["confusion"]
+
+
+def test_the_last_checkpoint_may_be_asked_for(workdir, tmp_path):
+    shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
+    assert restore_and_evaluate(tmp_path, best=False)["step"] == 12
+    best = max((r for r in map(json.loads, (workdir / "metrics.jsonl").open()) if "validation_auroc" in r),
+               key=lambda r: (r["validation_auroc"], -r["step"]))  # fmt: skip
+    assert restore_and_evaluate(tmp_path, best=True)["step"] == best["step"]
+
+
+def test_data_that_is_not_the_runs_is_refused_and_data_that_has_moved_is_found(tmp_path, workdir):
+    shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
+    with pytest.raises(UserError, match="images, or their roles"):
+        restore_and_evaluate(tmp_path, moved=small_config(**{"data.unknown.limit": 20}))
+    with pytest.raises(UserError, match="data.known"):
+        restore_and_evaluate(tmp_path, moved=small_config(**{"data.known.classes": ("0", "1", "2")}))
+    restore_and_evaluate(tmp_path, moved=small_config())
+
+
+def test_a_folder_that_is_no_run_is_exit_code_2(tmp_path):
+    done = run([sys.executable, "-m", "openset_jax.evaluate", f"--workdir={tmp_path / 'nothing'}"])
+    assert done.returncode == 2
+    assert "train first" in done.stderr
+    assert not (tmp_path / "nothing").exists()

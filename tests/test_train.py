@@ -1,0 +1,132 @@
+"""A run from its config to its files; and what stops it before it begins."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+from small_run import command, lines, run, small_config
+
+from openset_jax.errors import UserError
+from openset_jax.train import train
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run of a few seconds that learns something, by the command."""
+    workdir = tmp_path_factory.mktemp("trained")
+    done = run(command("train", f"--workdir={workdir}", **{"steps": 150, "eval.every": 50, "model.width": 0.125,
+                                                           "batch_size": 64, "log_every": 25}))  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return workdir, done.stdout
+
+
+def test_it_learns_and_says_so(trained):
+    workdir, said = trained
+    result = json.loads((workdir / "metrics.json").read_text())
+    assert result["known"]["accuracy"] > 0.8
+    assert result["open_set"]["seen_negatives"]["auroc"] > 0.8
+    for word in ("known classes", "seen negatives", "unseen unknowns", "Confusion", "conv1/kernel", str(workdir)):
+        assert word in said
+    losses = [row["loss"] for row in lines(workdir)]
+    assert losses[-1] < losses[0] / 2
+
+
+def test_metrics_json_has_the_documented_schema_and_counts_every_test_image(trained):
+    workdir, _ = trained
+    result = json.loads((workdir / "metrics.json").read_text())
+    assert result["step"] in (50, 100, 150)
+    assert set(result["open_set"]) == {"seen_negatives", "unseen_unknowns", "by_group"}
+    assert set(result["open_set"]["by_group"]) == {"5", "6", "8", "9"}
+    counts = result["counts"]
+    total = sum(sum(counts[k].values()) for k in ("known", "seen_negatives", "unseen_unknowns"))
+    assert counts["skipped"] == 0
+    assert total == np.sum(result["confusion"]["counts"]) == sum(1 for _ in (workdir / "scores.csv").open()) - 1
+    assert np.sum(result["confusion"]["counts"][5]) == sum(counts["seen_negatives"].values())
+
+
+def test_scores_csv_gives_the_same_numbers_as_metrics_json(trained):
+    workdir, _ = trained
+    result = json.loads((workdir / "metrics.json").read_text())
+    with (workdir / "scores.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    label, score = np.array([int(r["label"]) for r in rows]), np.array([float(r["score"]) for r in rows])
+    for name, negative in (("seen_negatives", -1), ("unseen_unknowns", -2)):
+        use = (label >= 0) | (label == negative)
+        assert roc_auc_score(label[use] < 0, score[use]) == pytest.approx(result["open_set"][name]["auroc"], abs=1e-12)
+        rejected = np.mean([r["decision"] == "none" for r in rows if int(r["label"]) == negative])
+        assert rejected == pytest.approx(result["open_set"][name]["rejected_at_argmax"])
+    p = np.array([[float(r[f"p_{c}"]) for c in ("0", "1", "2", "3", "4", "none")] for r in rows])
+    np.testing.assert_allclose(p.sum(1), 1)
+    known = label >= 0
+    assert (p[known, :5].argmax(1) == label[known]).mean() == pytest.approx(result["known"]["accuracy"])
+
+
+def test_metrics_jsonl_has_a_line_per_logging_step_with_the_documented_fields(trained):
+    workdir, _ = trained
+    rows = lines(workdir)
+    assert [row["step"] for row in rows] == [25, 50, 75, 100, 125, 150]
+    for row in rows:
+        assert {"loss", "accuracy", "none_rate", "learning_rate"} <= row.keys()
+        assert ("validation_auroc" in row) == (row["step"] % 50 == 0)
+    assert json.loads((workdir / "config.json").read_text())["steps"] == 150
+    assert any(workdir.glob("events.out.tfevents.*"))
+
+
+def test_equal_runs_leave_equal_files(tmp_path, uninterrupted_again):
+    train(small_config(), tmp_path)
+    for name in ("metrics.json", "scores.csv"):
+        assert (tmp_path / name).read_bytes() == (uninterrupted_again / name).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def uninterrupted_again(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("again")
+    train(small_config(), workdir)
+    return workdir
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"data.known.source": "folder:/nowhere"}, "data.known: folder:/nowhere: there is no folder"),
+        ({"data.known.source": "tfds:no_such_set"}, "data.known: tfds:no_such_set"),
+        ({"data.negatives.source": "imagenet"}, "data.negatives: source 'imagenet': not one of"),
+        ({"data.negatives.classes": ("twelve",)}, "data.negatives: no class 'twelve' in digits; it has 0, 1, 2"),
+        ({"data.negatives.classes": ("3",)}, "'3' .* is already in data.known"),
+        ({"data.known.classes": ("1",)}, "data.known: 1 known classes; at least 2"),
+        ({"data.known.limit": 2}, "data.known: class .* has no .* images"),
+        ({"data.known": None}, "data.known: empty"),
+        ({"sampling.policy": "smote"}, "sampling.policy: 'smote' is not one of natural"),
+        ({"sampling.negatives": 10**6}, "sampling.negatives: 1,000,000 asked for"),
+        ({"objective.name": "hinge"}, "objective.name"),
+        ({"model.name": "resnet"}, "model.name"),
+        ({"optimizer.schedule": "step"}, "optimizer.schedule"),
+        ({"data.held_out_negatives": None, "data.negatives.limit": 3}, "early_stopping.metric: auroc needs negatives"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_training(tmp_path, changes, says):
+    with pytest.raises(UserError, match=says):
+        train(small_config(**changes), tmp_path)
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_a_workdir_of_another_network_is_refused_and_left_as_it_was(tmp_path):
+    train(small_config(steps=2), tmp_path)
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
+    with pytest.raises(UserError, match="model.width: the run in .* has 0.0625, this start 0.125"):
+        train(small_config(**{"steps": 2, "model.width": 0.125}), tmp_path)
+    with pytest.raises(
+        UserError, match="data.known: the run in .* has the classes 0, 1, 2, 3, 4; this start has 0, 1, 2, 3"
+    ):
+        train(small_config(**{"steps": 2, "data.known.classes": ("0", "1", "2", "3")}), tmp_path)
+    with pytest.raises(UserError, match="images, or their roles or splits"):
+        train(small_config(**{"steps": 2, "data.negatives.classes": ("5",)}), tmp_path)
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == before
+
+
+def test_a_run_may_be_made_longer(tmp_path):
+    train(small_config(**{"steps": 4, "optimizer.schedule": "constant"}), tmp_path)
+    train(small_config(**{"steps": 8, "optimizer.schedule": "constant"}), tmp_path)
+    assert [row["step"] for row in lines(tmp_path)] == [2, 4, 6, 8]

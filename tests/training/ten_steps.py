@@ -1,0 +1,61 @@
+"""Ten train steps of a small network with dropout, augmentation and batch normalisation, on whatever devices there are.
+
+    python ten_steps.py OUT.npz [PROCESS_ID NUM_PROCESSES PORT] [--workdir=DIR]
+
+Writes the losses, and the parameters after the first step. A process of its own, because the number of devices of a process
+is fixed when JAX starts.
+"""
+
+import pathlib
+import sys
+
+import numpy as np
+
+from openset_jax import config as configs
+from openset_jax.training import devices, progress, state
+from openset_jax.training.checkpoints import Checkpoints
+
+
+def main(out, *distributed, workdir=None):
+    import jax
+    from small_run import small_config
+
+    if distributed:
+        process, processes, port = map(int, distributed)
+        devices.connect(f"localhost:{port}", process, processes)
+    config = small_config(**{"model.norm": "batch", "augment.flip": True, "optimizer.warmup_steps": 0, "batch_size": 32})
+    assert config.model.dropout == 0.5
+    assert config.augment.pad > 0
+    model = configs.make_model(config, 5)
+    _, optimizer = configs.make_optimizer(config)
+    current = devices.replicate(state.create_state(model, optimizer, seed=0, image_size=16))
+    step, rng = configs.make_train_step(config, model, optimizer), np.random.default_rng(0)
+    process, processes = devices.host_part()
+    size = config.batch_size // processes
+    mine = slice(process * size, (process + 1) * size)
+    losses, first = [], None
+    for _ in range(10):
+        batch = {
+            "image": rng.integers(0, 256, (32, 16, 16, 3), np.uint8),
+            "label": rng.integers(0, 6, 32, np.int32),
+            "position": np.arange(32, dtype=np.int32),
+            "mask": np.ones(32, bool),
+        }
+        current, metrics = step(current, devices.shard({k: v[mine] for k, v in batch.items()}))
+        jax.block_until_ready(current)
+        losses.append(float(jax.device_get(metrics["loss"])))
+        first = first or jax.device_get(current.variables)
+    if workdir is not None:
+        saved = Checkpoints(workdir, writing=True)
+        saved.save(10, current, {"progress": vars(progress.Progress())}, best=None)
+        saved.close()
+    if devices.is_first_process():
+        leaves = {jax.tree_util.keystr(p): x for p, x in jax.tree_util.tree_leaves_with_path(first)}
+        last = {"last" + jax.tree_util.keystr(p): x for p, x in jax.tree_util.tree_leaves_with_path(jax.device_get(current))}
+        np.savez(out, losses=losses, **leaves, **last)
+
+
+if __name__ == "__main__":
+    words = [a for a in sys.argv[1:] if not a.startswith("--workdir=")]
+    folders = [pathlib.Path(a.partition("=")[2]) for a in sys.argv[1:] if a.startswith("--workdir=")]
+    main(*words, workdir=folders[0] if folders else None)

@@ -1,0 +1,73 @@
+"""Checkpoints are complete or absent, and the last and the best are kept."""
+
+import jax
+import numpy as np
+import pytest
+from small_run import small_config
+
+from openset_jax import config as configs
+from openset_jax.errors import UserError
+from openset_jax.training import devices, state
+from openset_jax.training.checkpoints import Checkpoints, open_checkpoints
+
+
+def make_state(seed=0, **changes):
+    config = small_config(**changes)
+    model = configs.make_model(config, 5)
+    _, optimizer = configs.make_optimizer(config)
+    return state.create_state(model, optimizer, seed=seed, image_size=16)
+
+
+def steps_in(workdir):
+    return sorted(int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit())
+
+
+def test_last_and_best_are_kept_and_the_rest_removed(tmp_path):
+    saved, current = Checkpoints(tmp_path, writing=True), devices.replicate(make_state())
+    assert saved.latest() is None
+    for step, best in [(1, 1), (2, 2), (3, 2), (4, 2), (5, 5), (6, 5)]:
+        saved.save(step, current, {"n": step}, best=best)
+        saved.wait()
+        assert steps_in(tmp_path) == sorted({step, best})
+        assert saved.latest() == step
+    assert saved.meta(5) == {"n": 5}
+    saved.close()
+
+
+def test_a_state_comes_back_bit_by_bit_also_with_batch_statistics(tmp_path):
+    original = make_state(**{"model.norm": "batch"})
+    saved = Checkpoints(tmp_path, writing=True)
+    saved.save(3, devices.replicate(original), {}, best=None)
+    saved.wait()
+    restored = saved.restore(3, make_state(seed=1, **{"model.norm": "batch"}))
+    assert jax.tree.structure(restored) == jax.tree.structure(original)
+    jax.tree.map(np.testing.assert_array_equal, restored, original)
+    assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(restored))
+    jax.tree.map(np.testing.assert_array_equal, saved.restore_model(3, original.variables), original.variables)
+    saved.close()
+
+
+@pytest.mark.parametrize("name", ["7", "7.orbax-checkpoint-tmp"])
+def test_leftovers_of_a_killed_save_are_never_chosen_and_are_removed(tmp_path, name):
+    saved = Checkpoints(tmp_path, writing=True)
+    saved.save(5, devices.replicate(make_state()), {}, best=None)
+    saved.close()
+    leftover = tmp_path / "checkpoints" / name
+    (leftover / "model").mkdir(parents=True)
+    reader = open_checkpoints(tmp_path)
+    assert reader.latest() == 5
+    reader.close()
+    writer = Checkpoints(tmp_path, writing=True)
+    assert writer.latest() == 5
+    assert not leftover.exists()
+    writer.save(7, devices.replicate(make_state()), {}, best=None)
+    writer.close()
+    assert steps_in(tmp_path) == [7]
+
+
+def test_a_workdir_without_checkpoints_is_refused_for_reading(tmp_path):
+    with pytest.raises(UserError, match="train first"):
+        open_checkpoints(tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(UserError, match="no complete checkpoint"):
+        open_checkpoints(tmp_path)

@@ -1,0 +1,120 @@
+"""One device and many do the same, in one process and in two."""
+
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from small_run import ROOT, environment, small_config
+
+from openset_jax import config as configs
+from openset_jax.errors import UserError
+from openset_jax.training import devices, state
+
+SCRIPT = pathlib.Path(__file__).with_name("ten_steps.py")
+
+
+def ten_steps(out, *, device_count, processes=1, workdir=None):
+    """Runs `ten_steps.py` and returns what it wrote."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    env = environment(device_count) | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    extra = [f"--workdir={workdir}"] if workdir else []
+    started = [
+        subprocess.Popen(
+            [sys.executable, SCRIPT, out, *([str(i), str(processes), str(port)] if processes > 1 else []), *extra],
+            cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for i in range(processes)
+    ]  # fmt: skip
+    for process in started:
+        output, _ = process.communicate(timeout=240)
+        assert process.returncode == 0, output
+    return dict(np.load(out))
+
+
+@pytest.fixture(scope="module")
+def one_device(tmp_path_factory):
+    return ten_steps(tmp_path_factory.mktemp("one") / "out.npz", device_count=1)
+
+
+@pytest.mark.parametrize(("device_count", "processes"), [(2, 1), (4, 1), (8, 1), (2, 2)])
+def test_any_number_of_devices_agrees_with_one(tmp_path, one_device, device_count, processes):
+    many = ten_steps(tmp_path / "out.npz", device_count=device_count, processes=processes)
+    assert many.keys() == one_device.keys()
+    for name in (k for k in many if k.startswith("[")):  # after the first step
+        difference = np.linalg.norm(many[name] - one_device[name]) / np.linalg.norm(one_device[name])
+        assert difference < 1e-5, (name, difference)
+    np.testing.assert_allclose(many["losses"], one_device["losses"], rtol=1e-4)
+    assert one_device["losses"][-1] != one_device["losses"][0]
+
+
+def test_a_checkpoint_of_four_devices_restores_on_one_and_two(tmp_path, one_device):
+    written = ten_steps(tmp_path / "four.npz", device_count=4, workdir=tmp_path / "run")
+    restored_on_one = restore(tmp_path / "run")
+    for name, value in restored_on_one.items():
+        np.testing.assert_array_equal(value, written["last" + name], err_msg=name)
+    script = (
+        "import sys, pathlib, numpy as np, test_devices, jax\n"
+        "assert jax.device_count() == 2\n"
+        "np.savez(sys.argv[2], **test_devices.restore(pathlib.Path(sys.argv[1]), replicate=True))\n"
+    )
+    env = environment(2) | {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests", SCRIPT.parent)))}
+    subprocess.run(
+        [sys.executable, "-c", script, tmp_path / "run", tmp_path / "two.npz"], cwd=ROOT, env=env, check=True, timeout=240
+    )
+    for name, value in np.load(tmp_path / "two.npz").items():
+        np.testing.assert_array_equal(value, restored_on_one[name], err_msg=name)
+
+
+def restore(workdir, replicate=False):
+    """The state in a workdir of `ten_steps.py`, by path; on all devices first, if asked."""
+    from openset_jax.training.checkpoints import Checkpoints
+
+    config = small_config(**{"model.norm": "batch"})
+    model = configs.make_model(config, 5)
+    _, optimizer = configs.make_optimizer(config)
+    saved = Checkpoints(workdir, writing=False)
+    tree = saved.restore(10, state.create_state(model, optimizer, seed=1, image_size=16))
+    saved.close()
+    if replicate:
+        tree = jax.device_get(devices.replicate(tree))
+    return {jax.tree_util.keystr(p): np.asarray(x) for p, x in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def test_prefetch_yields_every_batch_once_in_order():
+    batches = [{"x": np.full((2, 3), i)} for i in range(7)]
+    assert [int(b["x"][0, 0, 0]) for b in devices.prefetch(batches)] == list(range(7))
+    assert list(devices.prefetch([])) == []
+
+
+def test_prefetch_asks_for_two_batches_ahead_and_no_more():
+    asked = []
+
+    def source():
+        for i in range(10):
+            asked.append(i)
+            yield {"x": np.zeros(1)}
+
+    stream = devices.prefetch(source())
+    next(stream)
+    assert asked == [0, 1]
+    next(stream)
+    assert asked == [0, 1, 2]
+
+
+def test_a_batch_that_does_not_divide_is_refused_by_field(monkeypatch):
+    monkeypatch.setattr(jax, "device_count", lambda: 8)
+    devices.check_batch_size("batch_size", 64)
+    with pytest.raises(UserError, match="eval.batch_size: 60 is not divisible by the 8 devices"):
+        devices.check_batch_size("eval.batch_size", 60)
+
+
+def test_a_coordinator_needs_the_number_of_this_process():
+    with pytest.raises(UserError, match="--process_id"):
+        devices.connect("localhost:1234")

@@ -1,0 +1,81 @@
+"""What a run remembers, and when it says that it is stuck."""
+
+import json
+
+import numpy as np
+import pytest
+from small_run import lines, small_config
+
+from openset_jax.errors import UserError
+from openset_jax.train import train
+from openset_jax.training.progress import PLATEAU_LINES, Progress, check_finite, plateau_warning
+
+PRIOR = np.array([0.05] * 10 + [0.5])
+CLASSES = [*map(str, range(10)), "none"]
+STUCK = {"loss": 1.85, "top_rate": 1.0, "none_rate": 1.0}
+
+
+def step_metrics(loss, predicted):
+    return {"loss": np.float32(loss), "correct": 0.5, "predicted": np.array(predicted), "grad_norm": 1.0}
+
+
+def test_means_are_over_the_steps_since_the_last_line():
+    progress = Progress()
+    progress.add_step(step_metrics(1.0, [0.75, 0.25]))
+    progress.add_step(step_metrics(3.0, [0.25, 0.75]))
+    assert progress.means() == {"loss": 2.0, "accuracy": 0.5, "none_rate": 0.5, "top_rate": 0.75, "grad_norm": 1.0}
+    progress.add_step(step_metrics(5.0, [1.0, 0.0]))
+    assert progress.means()["loss"] == 5.0
+
+
+def test_progress_survives_json_exactly():
+    progress = Progress()
+    progress.add_step(step_metrics(1 / 3, [1 / 3, 2 / 3]))
+    progress.add_evaluation(10, 0.1 + 0.2)
+    assert Progress(**json.loads(json.dumps(vars(progress)))) == progress
+
+
+def test_the_first_of_equal_evaluations_is_the_best_and_patience_counts_the_rest():
+    progress = Progress()
+    assert [progress.add_evaluation(i, v) for i, v in enumerate([0.5, 0.7, 0.7, None, 0.6])] == [True, True] + [False] * 3
+    assert (progress.best_step, progress.best_value, progress.since_best) == (1, 0.7, 3)
+    assert progress.out_of_patience(3)
+    assert not progress.out_of_patience(4)
+    assert not progress.out_of_patience(0)
+
+
+def test_the_plateau_is_named_once_per_stay():
+    progress = Progress()
+    said = [plateau_warning(progress, STUCK, PRIOR, CLASSES) for _ in range(PLATEAU_LINES + 3)]
+    assert [s is not None for s in said] == [False] * (PLATEAU_LINES - 1) + [True] + [False] * 3
+    for word in ("none", "1.844", "Likely cause", "learning_rate"):
+        assert word in said[PLATEAU_LINES - 1]
+    assert plateau_warning(progress, STUCK | {"loss": 1.0}, PRIOR, CLASSES) is None
+    assert progress.plateau == 0
+
+
+@pytest.mark.parametrize(
+    "healthy",
+    [{"loss": 0.5}, {"top_rate": 0.6}, {"loss": 2.4}],  # it has learned; answers differ; it is at the start, at log 11
+)
+def test_a_healthy_run_is_left_alone(healthy):
+    progress = Progress()
+    assert not any(plateau_warning(progress, STUCK | healthy, PRIOR, CLASSES) for _ in range(10))
+
+
+def test_a_run_whose_relus_died_says_so(tmp_path, capsys):
+    # a learning rate that no AlexNet survives: after a few steps every image gets the same answer
+    config = small_config(**{
+        "optimizer.learning_rate": 0.3, "optimizer.schedule": "constant", "optimizer.grad_clip": 0.0, "steps": 120,
+        "log_every": 10, "eval.every": 120, "checkpoint.every": 120, "batch_size": 64,
+        "data.validation_fraction": 0.1,
+    })  # fmt: skip
+    train(config, tmp_path)
+    assert lines(tmp_path)[-1]["top_rate"] > 0.99
+    assert "Stuck: every image gets the same answer" in capsys.readouterr().out
+
+
+def test_a_loss_that_is_no_number_ends_the_run_with_advice():
+    check_finite(3, {"loss": 1.0})
+    with pytest.raises(UserError, match="nan at step 7.*learning_rate"):
+        check_finite(7, {"loss": float("nan")})

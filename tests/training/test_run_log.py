@@ -1,0 +1,48 @@
+"""metrics.jsonl."""
+
+import json
+
+from openset_jax.training.run_log import RunLog, cut_back
+
+VALUES = {"loss": 1.0, "accuracy": 0.5, "none_rate": 0.25, "learning_rate": 0.1}
+
+
+def test_resuming_cuts_back_what_came_after_the_checkpoint_and_a_torn_line(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 2}\n{"step": 4}\n{"step": 6}\n{"ste')
+    cut_back(path, 4)
+    assert path.read_text() == '{"step": 2}\n{"step": 4}\n'
+    cut_back(path, 100)
+    assert path.read_text() == '{"step": 2}\n{"step": 4}\n'
+    cut_back(tmp_path / "absent.jsonl", 4)
+
+
+def test_a_line_has_the_documented_fields_and_is_on_disk_at_once(tmp_path, capsys):
+    log = RunLog(tmp_path, step=0, steps=100, batch_size=10)
+    log.line(10, VALUES | {"validation_auroc": 0.9, "validation_auroc_seen": None})
+    row = json.loads((tmp_path / "metrics.jsonl").read_text())
+    assert row.items() >= (VALUES | {"step": 10, "validation_auroc": 0.9}).items()
+    assert row["images_per_second"] > 0
+    said = capsys.readouterr().out
+    assert "step  10/100" in said
+    assert "auroc 0.9000" in said
+    log.line(20, VALUES | {"loss": float("nan")})
+    assert json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[1])["loss"] is None
+    log.close()
+    assert any(tmp_path.glob("events.out.tfevents.*"))
+
+
+def test_time_between_stopping_and_starting_the_clock_does_not_count(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("openset_jax.training.run_log.time.monotonic", lambda: now[0])
+    log = RunLog(tmp_path, step=0, steps=100, batch_size=10)
+    now[0] = 2.0
+    log.stop_clock(10)
+    now[0] = 50.0  # evaluating
+    log.line(10, VALUES)
+    log.start_clock(10)
+    now[0] = 51.0
+    log.line(20, VALUES)
+    log.close()
+    rates = [json.loads(line)["images_per_second"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert rates == [50.0, 100.0]

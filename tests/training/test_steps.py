@@ -1,0 +1,106 @@
+"""The train step against the same thing written down plainly; and that it is compiled once."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from small_run import small_config
+
+from openset_jax import config as configs
+from openset_jax.data import augment
+from openset_jax.training import devices, state, steps
+
+
+def make(config):
+    model = configs.make_model(config, 5)
+    schedule, optimizer = configs.make_optimizer(config)
+    return model, schedule, optimizer, state.create_state(model, optimizer, seed=0, image_size=config.data.image_size)
+
+
+def batch_of(size=8, seed=0):
+    rng = np.random.default_rng(seed)
+    return {
+        "image": rng.integers(0, 256, (size, 16, 16, 3), np.uint8),
+        "label": rng.integers(0, 6, size, np.int32),
+        "position": np.arange(size, dtype=np.int32),
+        "mask": np.ones(size, bool),
+    }
+
+
+def test_one_step_is_adamw_on_the_mean_cross_entropy():
+    config = small_config(**{
+        "model.dropout": 0.0, "augment.pad": 0, "optimizer.warmup_steps": 0, "optimizer.weight_decay": 0.1,
+        "optimizer.schedule": "constant", "optimizer.learning_rate": 1e-3, "optimizer.grad_clip": 0.5,
+    })  # fmt: skip
+    model, _, optimizer, before = make(config)
+    batch = batch_of()
+    after, metrics = configs.make_train_step(config, model, optimizer)(devices.replicate(before), devices.shard(batch))
+
+    def loss_of(params):
+        logits, _ = model.apply({"params": params}, augment.normalise(batch["image"], config.data.mean, config.data.std))
+        return -jax.nn.log_softmax(logits)[jnp.arange(8), batch["label"]].mean(), logits
+
+    (loss, logits), grads = jax.value_and_grad(loss_of, has_aux=True)(before.params)
+    norm = np.sqrt(sum((np.asarray(g) ** 2).sum() for g in jax.tree.leaves(grads)))
+    np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-5)
+    np.testing.assert_allclose(metrics["grad_norm"], norm, rtol=1e-4)
+    np.testing.assert_allclose(metrics["correct"], (logits.argmax(1) == batch["label"]).mean())
+    np.testing.assert_allclose(metrics["predicted"], np.bincount(logits.argmax(1), minlength=6) / 8)
+
+    def adamw(p, g):  # the first step: the moments' bias corrections cancel their decay
+        g = np.asarray(g) * min(1.0, 0.5 / norm)
+        return p - 1e-3 * (g / (np.abs(g) + 1e-8) + (0.1 * p if p.ndim > 1 else 0))
+
+    expected = jax.tree.map(adamw, before.params, grads)
+    # an element whose gradient is nearly 0 may step either way: compare where Adam's first step is certain
+    for path, new in jax.tree_util.tree_leaves_with_path(after.params):
+        get = functools.partial(functools.reduce, lambda tree, key: tree[key.key], path)
+        certain = np.abs(get(grads)) > 1e-6
+        assert certain.mean() > 0.2, path
+        np.testing.assert_allclose(np.asarray(new)[certain], np.asarray(get(expected))[certain], rtol=1e-3, atol=2e-6)
+    assert after.step == 1
+
+
+def test_the_step_depends_on_seed_and_step_and_on_nothing_else():
+    config = small_config()
+    model, _, optimizer, before = make(config)
+    run = lambda config, begin: configs.make_train_step(config, model, optimizer)(
+        devices.replicate(begin), devices.shard(batch_of())
+    )[1]["loss"]
+    assert run(config, before) == run(config, before)
+    assert run(config, before) != run(small_config(seed=1), before)
+    assert run(config, before) != run(config, before.replace(step=np.int32(1)))
+
+
+def test_many_steps_compile_once_and_consume_their_state(monkeypatch):
+    config = small_config()
+    model, _, optimizer, before = make(config)
+    traced = []
+    monkeypatch.setattr(
+        steps, "train_step", lambda *a, original=steps.train_step, **k: traced.append(1) or original(*a, **k)
+    )
+    step, current = configs.make_train_step(config, model, optimizer), devices.replicate(before)
+    for i in range(4):
+        given = current
+        batch = devices.shard(batch_of(seed=i))
+        with jax.transfer_guard("disallow"):
+            current, metrics = step(current, batch)
+        jax.block_until_ready(metrics)
+        assert all(x.is_deleted() for x in jax.tree.leaves(given))
+    assert before.params["conv1"]["kernel"].any()  # the host's copy is not what was consumed
+    assert traced == [1]
+    assert current.step == 4
+
+
+def test_evaluation_gives_every_device_all_logits_in_order():
+    config = small_config()
+    model, _, _, before = make(config)
+    normalise = lambda images: images.astype(jnp.float32) / 255
+    step = devices.pmap_eval(functools.partial(steps.eval_step, model=model, preprocess=normalise))
+    batch = batch_of() | {"mask": np.arange(8) < 5}
+    out = step(devices.replicate(before.variables), devices.shard(batch))
+    expected, _ = model.apply(before.variables, batch["image"].astype(np.float32) / 255)
+    np.testing.assert_allclose(out["logits"], expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(out["mask"], batch["mask"])
+    np.testing.assert_array_equal(out["position"], batch["position"])
