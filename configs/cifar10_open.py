@@ -18,7 +18,8 @@ def get_config():
     config.batch_size = 128
     config.log_every = 200
 
-    config.data.root = config_dict.FieldReference("cifar10")
+    with config.unlocked():
+        config.data.root = config_dict.FieldReference("cifar10")
     cifar10 = "folder:" + config.data.get_ref("root")
     config.data.known = default.images(cifar10, ("airplane", "automobile", "cat", "deer", "frog", "ship"))
     config.data.negatives = default.images(cifar10, ("dog", "truck"))

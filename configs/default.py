@@ -88,4 +88,4 @@ def get_config():
     config.early_stopping = stopping = ml_collections.ConfigDict()
     stopping.metric = "auroc"  # of knowns against negatives on validation; or "accuracy", "balanced_accuracy" (K+1)
     stopping.patience = 0  # evaluations without improvement before stopping; 0 for never
-    return config
+    return config.lock()  # a field that is not here is a slip of the pen

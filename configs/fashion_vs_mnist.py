@@ -19,7 +19,8 @@ def get_config():
     config.batch_size = 128
     config.log_every = 100
 
-    config.data.root = config_dict.FieldReference("cifar10")
+    with config.unlocked():
+        config.data.root = config_dict.FieldReference("cifar10")
     config.data.known = default.images("tfds:fashion_mnist")
     config.data.negatives = default.images("tfds:mnist", map(str, range(9)))
     config.data.held_out_negatives = default.images("tfds:mnist", ("9",))

@@ -17,7 +17,8 @@ from configs import default
 
 def get_config():
     config = default.get_config()
-    config.data.root = config_dict.FieldReference("images")
+    with config.unlocked():
+        config.data.root = config_dict.FieldReference("images")
     root = "folder:" + config.data.get_ref("root")
     for role in ("known", "negatives", "held_out_negatives", "unknown"):
         config.data[role] = default.images(root)

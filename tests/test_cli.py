@@ -59,9 +59,13 @@ def test_missing_flags_and_files_are_named(flags, says):
 
 def test_a_mistake_inside_a_config_file_says_what_it_is(tmp_path):
     file = tmp_path / "mine.py"
-    file.write_text(
-        "from configs import default\ndef get_config():\n  c = default.get_config()\n  c.stepz = 3\n  return c\n"
-    )
+    file.write_text("from configs import default
+
+def get_config():
+  c = default.get_config()
+  c.stepz = 3
+  return c
+")
     done = run([sys.executable, "-m", "openset_jax.train", f"--config={file}", "--workdir=x"])
     assert done.returncode == 2
     assert "stepz" in done.stderr

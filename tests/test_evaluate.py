@@ -5,7 +5,7 @@ import shutil
 import sys
 
 import pytest
-from small_run import run, small_config
+from small_run import lines, run, small_config
 
 from openset_jax.errors import UserError
 from openset_jax.evaluate import restore_and_evaluate
@@ -36,7 +36,7 @@ def test_the_command_writes_what_training_wrote_on_one_device_and_to_rounding_on
 def test_the_last_checkpoint_may_be_asked_for(workdir, tmp_path):
     shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
     assert restore_and_evaluate(tmp_path, best=False)["step"] == 12
-    best = max((r for r in map(json.loads, (workdir / "metrics.jsonl").open()) if "validation_auroc" in r),
+    best = max((r for r in lines(workdir) if "validation_auroc" in r),
                key=lambda r: (r["validation_auroc"], -r["step"]))  # fmt: skip
     assert restore_and_evaluate(tmp_path, best=True)["step"] == best["step"]
 

@@ -42,7 +42,7 @@ def test_metrics_json_has_the_documented_schema_and_counts_every_test_image(trai
     counts = result["counts"]
     total = sum(sum(counts[k].values()) for k in ("known", "seen_negatives", "unseen_unknowns"))
     assert counts["skipped"] == 0
-    assert total == np.sum(result["confusion"]["counts"]) == sum(1 for _ in (workdir / "scores.csv").open()) - 1
+    assert total == np.sum(result["confusion"]["counts"]) == len((workdir / "scores.csv").read_text().splitlines()) - 1
     assert np.sum(result["confusion"]["counts"][5]) == sum(counts["seen_negatives"].values())
 
 
@@ -103,7 +103,7 @@ def uninterrupted_again(tmp_path_factory):
         ({"objective.name": "hinge"}, "objective.name"),
         ({"model.name": "resnet"}, "model.name"),
         ({"optimizer.schedule": "step"}, "optimizer.schedule"),
-        ({"data.held_out_negatives": None, "data.negatives.limit": 3}, "early_stopping.metric: auroc needs negatives"),
+        ({"data.held_out_negatives": None, "data.negatives.limit": 1}, "early_stopping.metric: auroc needs negatives"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_before_training(tmp_path, changes, says):
@@ -117,9 +117,7 @@ def test_a_workdir_of_another_network_is_refused_and_left_as_it_was(tmp_path):
     before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
     with pytest.raises(UserError, match="model.width: the run in .* has 0.0625, this start 0.125"):
         train(small_config(**{"steps": 2, "model.width": 0.125}), tmp_path)
-    with pytest.raises(
-        UserError, match="data.known: the run in .* has the classes 0, 1, 2, 3, 4; this start has 0, 1, 2, 3"
-    ):
+    with pytest.raises(UserError, match="data.known: the run in .* has the classes 0, .*; this start has 0, 1, 2, 3;"):
         train(small_config(**{"steps": 2, "data.known.classes": ("0", "1", "2", "3")}), tmp_path)
     with pytest.raises(UserError, match="images, or their roles or splits"):
         train(small_config(**{"steps": 2, "data.negatives.classes": ("5",)}), tmp_path)

@@ -76,10 +76,8 @@ def test_the_step_depends_on_seed_and_step_and_on_nothing_else():
 def test_many_steps_compile_once_and_consume_their_state(monkeypatch):
     config = small_config()
     model, _, optimizer, before = make(config)
-    traced = []
-    monkeypatch.setattr(
-        steps, "train_step", lambda *a, original=steps.train_step, **k: traced.append(1) or original(*a, **k)
-    )
+    traced, train_step = [], steps.train_step
+    monkeypatch.setattr(steps, "train_step", lambda *a, **k: traced.append(1) or train_step(*a, **k))
     step, current = configs.make_train_step(config, model, optimizer), devices.replicate(before)
     for i in range(4):
         given = current
