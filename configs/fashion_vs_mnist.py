@@ -15,7 +15,7 @@ from configs import default
 
 def get_config():
     config = default.get_config()
-    config.steps = 2_000
+    config.steps = 3_000
     config.batch_size = 128
     config.log_every = 100
 

@@ -59,13 +59,8 @@ def test_missing_flags_and_files_are_named(flags, says):
 
 def test_a_mistake_inside_a_config_file_says_what_it_is(tmp_path):
     file = tmp_path / "mine.py"
-    file.write_text("from configs import default
-
-def get_config():
-  c = default.get_config()
-  c.stepz = 3
-  return c
-")
+    text = "from configs import default\ndef get_config():\n  config = default.get_config()\n  config.stepz = 3\n"
+    file.write_text(text)
     done = run([sys.executable, "-m", "openset_jax.train", f"--config={file}", "--workdir=x"])
     assert done.returncode == 2
     assert "stepz" in done.stderr

@@ -186,14 +186,15 @@ def _packed(name: str, root: pathlib.Path) -> Records:
     """Arrays written by `python -m openset_jax.prepare`."""
     try:
         index = json.loads((root / "index.json").read_text())
-        images = np.load(root / "images.npy", mmap_mode="r")
+        with open(root / "images.npy", "rb") as images:  # not mapped: that counts against addressable memory
+            np.lib.format.read_magic(images)
+            shape, _, dtype = np.lib.format.read_array_header_1_0(images)
+            offset, bytes_there = images.tell(), images.seek(0, os.SEEK_END)
         count = {len(index[column]) for column in ("id", "group", "split")}
         expected = (*count, index["stored_size"], index["stored_size"], 3)
     except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{name}: not a folder that `python -m openset_jax.prepare` has finished ({error})") from error
-    shape, dtype, offset = images.shape, images.dtype, images.offset
-    del images  # read with pread: a mapping would count against the memory that the process may address
-    if shape != expected or dtype != np.uint8:
+    if shape != expected or dtype != np.uint8 or bytes_there < offset + np.prod(shape, dtype=np.int64):
         raise UserError(f"{name}: images.npy ({shape} {dtype}) does not belong to index.json; prepare it again")
     file, size = os.open(root / "images.npy", os.O_RDONLY), shape[1] * shape[2] * 3
     ids = np.array(index["id"], np.dtypes.StringDType())

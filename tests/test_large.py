@@ -1,0 +1,126 @@
+"""Not the toy: a pool larger than the memory that the process may address, and the full network at 224 on photographs."""
+
+import importlib.util
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from small_run import ROOT, environment, lines, run
+
+from openset_jax.data import sources
+
+DATA = ROOT / "../shared/data"
+
+STREAM = """
+import resource, sys
+limit = int(sys.argv[2])
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+try:
+    bytearray(limit)
+except MemoryError:
+    print("limited")
+from openset_jax import config as configs
+from openset_jax.data import pipeline
+from tests_config import get_config
+config = get_config(sys.argv[1])
+pool = configs.open_pool(config)
+members = pool.training_members()
+sampler = configs.make_sampler(config, members)
+batches = pipeline.training_batches(pool, members, sampler, start=10**6, stop=10**6 + 30, stored_size=256,
+                                    skipped=pipeline.Skipped(pool))
+bytes_read = sum(batch["image"].nbytes for batch in batches)
+print(len(pool), bytes_read)
+"""
+
+CONFIG = """
+from configs import default
+def get_config(root):
+    config = default.get_config()
+    config.data.packed = root
+    config.batch_size = 64
+    return config
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS and sparse files")
+def test_a_pool_larger_than_the_memory_limit_streams(tmp_path):
+    count, size = 120_000, 256  # 23.6 GB of pixels, in a sparse file that takes no room
+    with (tmp_path / "images.npy").open("wb") as file:
+        header = {"descr": "|u1", "fortran_order": False, "shape": (count, size, size, 3)}
+        np.lib.format.write_array_header_1_0(file, header)
+        file.truncate(file.tell() + count * size * size * 3)
+    group = np.arange(count) % 3
+    sources.write_packed_index(
+        tmp_path,
+        stored_size=size,
+        groups=[("known", "a"), ("known", "b"), ("negatives", "c")],
+        ids=[f"made/{i}" for i in range(count)],
+        group=group,
+        split=np.arange(count) // 3 % 10 // 8 + (np.arange(count) // 3 % 10 == 9),
+    )
+    (tmp_path / "tests_config.py").write_text(CONFIG)
+    limit = 12 << 30
+    assert (tmp_path / "images.npy").stat().st_size > 1.8 * limit
+    done = subprocess.run(
+        [sys.executable, "-c", STREAM, str(tmp_path), str(limit)],
+        cwd=ROOT, env=environment() | {"PYTHONPATH": f"{ROOT}:{tmp_path}"}, capture_output=True, text=True, timeout=300,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    said = done.stdout.split()
+    assert said[0] == "limited"
+    assert said[-2:] == [str(count), str(30 * 64 * size * size * 3)]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> pathlib.Path:
+    """The real photographs as folders by role; skips where they are absent."""
+    if not (DATA / "unpack.py").exists():
+        pytest.skip(f"real data: {DATA} is absent")
+    spec = importlib.util.spec_from_file_location("unpack", DATA / "unpack.py")
+    unpack = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(unpack)
+    out = tmp_path_factory.mktemp("photos")
+    unpack.unpack_photos(out)
+    return out / "photos"
+
+
+def test_the_full_network_trains_is_killed_and_resumes_at_224_on_photographs(tmp_path, photos):
+    # enough images for every split of every class; the rest would only take time
+    small = tmp_path / "photos"
+    for group in sorted(photos.glob("*/*")):
+        keep = small / group.relative_to(photos)
+        keep.mkdir(parents=True)
+        for file in sorted(group.iterdir())[:40]:
+            shutil.copy(file, keep)
+
+    def command(workdir):
+        fields = {"data.root": small, "steps": 4, "batch_size": 8, "log_every": 1, "checkpoint.every": 2, "eval.every": 4,
+                  "eval.batch_size": 32, "optimizer.warmup_steps": 2, "data.unknown.limit": 10,
+                  "data.validation_fraction": 0.2}  # fmt: skip
+        fields = [f"--config.{k}={v}" for k, v in fields.items()]
+        return [sys.executable, "-m", "openset_jax.train", "--config=configs/folder.py", f"--workdir={workdir}", *fields]
+
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    process = subprocess.Popen(
+        command(killed), cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    deadline = time.monotonic() + 240
+    while not (killed / "checkpoints/2").exists() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.02)
+    process.kill()
+    process.communicate()
+    assert not (killed / "metrics.json").exists()
+    resumed = run(command(killed), timeout=400)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "Resuming at step 2." in resumed.stdout
+    assert "57,032,519" in resumed.stdout  # parameters of the network with seven outputs
+    assert run(command(whole), timeout=400).returncode == 0
+    assert lines(killed) == lines(whole)
+    assert json.loads((killed / "metrics.json").read_text()) == json.loads((whole / "metrics.json").read_text())
+    assert (killed / "scores.csv").read_bytes() == (whole / "scores.csv").read_bytes()
