@@ -60,7 +60,7 @@ def restore_and_evaluate(workdir: pathlib.Path, *, best: bool = True, moved: Any
     like = jax.eval_shape(lambda: state.initial_variables(model, seed=config.seed, image_size=config.data.image_size))
     variables = devices.replicate(saved.restore_model(step, like))
     saved.close()
-    skipped = pipeline.Skipped(pool, config.data.max_bad_fraction, report=say)
+    skipped = pipeline.Skipped(pool, config.data.max_bad_fraction)
     inference = configs.make_inference(config, model, pool, skipped)
     return evaluate(pool, inference, variables, step=step, workdir=workdir)
 

@@ -90,7 +90,7 @@ def train(config: Any, workdir: pathlib.Path, stop: Callable[[], str] = str) -> 
 
     # What runs on the devices: the step, its batches, and the forward pass over a split.
     train_step = configs.make_train_step(config, model, optimizer)
-    skipped = pipeline.Skipped(pool, config.data.max_bad_fraction, report=say)
+    skipped = pipeline.Skipped(pool, config.data.max_bad_fraction)
     inference = configs.make_inference(config, model, pool, skipped)
     batches = devices.prefetch(
         pipeline.training_batches(
@@ -160,6 +160,8 @@ def train(config: Any, workdir: pathlib.Path, stop: Callable[[], str] = str) -> 
             say(f"Stopped early: {patience} evaluations, none with {selected_by} above {so_far.best_value:.4f}.")
         best = step if so_far.best_step is None else so_far.best_step
         say(f"Evaluating step {best}, the best by {config.early_stopping.metric} on validation.")
+        if skipped.rows:
+            say(f"{len(skipped.rows)} images could not be read so far, and were skipped.")
         variables = devices.replicate(checkpoints.restore_model(best, current.variables))
     return evaluate.evaluate(pool, inference, variables, step=best, workdir=workdir)
 

@@ -83,10 +83,12 @@ def training_batches(
     """
     size = sampler.batch_size // part[1]
     position = np.arange(part[0] * size, (part[0] + 1) * size, dtype=np.int32)
+    first = np.cumsum([0, *map(len, members[:-1])])
+    all_members = np.concatenate(members)
 
     def rows_of(n):
         label, index = sampler.batch(n, position[0], position[-1] + 1)
-        rows = np.array([members[k][i] for k, i in zip(label, index, strict=True)], np.int64)
+        rows = all_members[first[label] + index]
         for i in np.flatnonzero(skipped.mask(rows)):
             candidates = np.roll(members[label[i]], -int(index[i]))
             good = candidates[~skipped.mask(candidates)]
@@ -143,14 +145,16 @@ def _batches(pool, rows_of, start, stop, size, stored_size, skipped):
     """Yields (rows, images) for each batch, starting again behind each bad image."""
     _check_stored_size(pool, stored_size)
     unreadable = (tf.errors.OpError, OSError)  # a local name: at interpreter exit, `tf` goes before this generator
+    retried = -1
     while start < stop:
         try:
             for rows, image in _dataset(pool, rows_of, start, stop, size, stored_size):
                 yield rows, image
                 start += 1
         except unreadable:
-            if not _examine(pool, rows_of(start), stored_size, skipped):
-                raise
+            if not _examine(pool, rows_of(start), stored_size, skipped) and retried == start:
+                raise  # it failed twice, and no image of it is to blame
+            retried = start
 
 
 def _examine(pool, rows, stored_size, skipped) -> int:
