@@ -1,15 +1,18 @@
 """One device and many do the same, in one process and in two."""
 
+import json
 import os
 import pathlib
+import signal
 import socket
 import subprocess
 import sys
+import time
 
 import jax
 import numpy as np
 import pytest
-from small_run import ROOT, environment, small_config
+from small_run import ROOT, command, environment, lines, run, small_config
 
 from openset_jax import config as configs
 from openset_jax.errors import UserError
@@ -18,11 +21,15 @@ from openset_jax.training import devices, state
 SCRIPT = pathlib.Path(__file__).with_name("ten_steps.py")
 
 
-def ten_steps(out, *, device_count, processes=1, workdir=None):
-    """Runs `ten_steps.py` and returns what it wrote."""
+def free_port():
     with socket.socket() as free:
         free.bind(("localhost", 0))
-        port = free.getsockname()[1]
+        return free.getsockname()[1]
+
+
+def ten_steps(out, *, device_count, processes=1, workdir=None):
+    """Runs `ten_steps.py` and returns what it wrote."""
+    port = free_port()
     env = environment(device_count) | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
     extra = [f"--workdir={workdir}"] if workdir else []
     started = [
@@ -118,3 +125,48 @@ def test_a_batch_that_does_not_divide_is_refused_by_field(monkeypatch):
 def test_a_coordinator_needs_the_number_of_this_process():
     with pytest.raises(UserError, match="--process_id"):
         devices.connect("localhost:1234")
+
+
+def start_processes(workdir, **changes):
+    """The train command as two processes with two devices each."""
+    port = free_port()
+    return [
+        subprocess.Popen(
+            command("train", f"--workdir={workdir}", f"--coordinator=localhost:{port}", "--num_processes=2",
+                    f"--process_id={i}", **changes),
+            cwd=ROOT, env=environment(2), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for i in range(2)
+    ]  # fmt: skip
+
+
+def finish(processes):
+    outputs = [process.communicate(timeout=240)[0] for process in processes]
+    return [process.returncode for process in processes], outputs
+
+
+def test_two_processes_stop_together_resume_and_do_what_one_process_does(tmp_path, uninterrupted):
+    # SIGTERM to one of them: both save the same step and exit with 3
+    slow = {"steps": 4000, "log_every": 5, "eval.every": 4000, "checkpoint.every": 4000}
+    stopped = start_processes(tmp_path / "stopped", **slow)
+    while not (tmp_path / "stopped/metrics.jsonl").exists() or not lines(tmp_path / "stopped"):
+        assert all(process.poll() is None for process in stopped), finish(stopped)
+        time.sleep(0.05)
+    stopped[1].send_signal(signal.SIGTERM)
+    codes, outputs = finish(stopped)
+    assert codes == [3, 3], outputs
+    assert any((tmp_path / "stopped/checkpoints").iterdir())
+
+    codes, outputs = finish(start_processes(tmp_path / "two"))
+    assert codes == [0, 0], outputs
+    assert "seen negatives" in outputs[0]
+    assert "seen negatives" not in outputs[1]
+    one, two = lines(uninterrupted), lines(tmp_path / "two")
+    assert [row["step"] for row in one] == [row["step"] for row in two]
+    np.testing.assert_allclose([row["loss"] for row in two], [row["loss"] for row in one], rtol=1e-3)
+    counts = [json.loads((folder / "metrics.json").read_text())["counts"] for folder in (uninterrupted, tmp_path / "two")]
+    assert counts[0] == counts[1]
+    # and it goes on, on another number of processes
+    done = run(command("train", f"--workdir={tmp_path / 'two'}", steps=14))
+    assert done.returncode == 0, done.stderr
+    assert "Resuming at step 12." in done.stdout
