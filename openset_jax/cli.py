@@ -55,6 +55,9 @@ def _one_line_errors() -> Iterator[None]:
 
 def _exit(code: int) -> None:
     sys.stdout.flush()
+    distributed = sys.modules.get("jax._src.distributed")
+    if code == 2 and distributed and distributed.global_state.client:
+        os._exit(code)  # waiting for the other processes, which may wait for this one, would hide the error
     sys.exit(code)
 
 

@@ -50,7 +50,7 @@ _RANGES = {
 
 # what may differ when a run goes on: nothing that the parameters already learned depend on
 _MAY_CHANGE = ("steps", "log_every", "eval.", "checkpoint.", "early_stopping.", "data.")
-_NOT_FREE = ("data.stored_size", "data.image_size", "data.grey", "data.mean", "data.std")
+_NOT_FREE = ("early_stopping.metric", "data.stored_size", "data.image_size", "data.grey", "data.mean", "data.std")
 
 
 def check(config: ml_collections.ConfigDict) -> None:
@@ -67,6 +67,14 @@ def check(config: ml_collections.ConfigDict) -> None:
             f"data.image_size: {config.data.image_size} is larger than data.stored_size, {config.data.stored_size}"
         )
 
+    from openset_jax.model import alexnet
+
+    if config.model.stem in alexnet.STEMS and config.data.image_size < (smallest := alexnet.STEMS[config.model.stem][-1]):
+        raise UserError(
+            f"data.image_size: {config.data.image_size} is below {smallest}, the smallest that model.stem="
+            f"{config.model.stem} can take" + ("; use model.stem=small" if config.model.stem == "imagenet" else "")
+        )
+
 
 def open_pool(config: ml_collections.ConfigDict) -> Any:
     """The `Pool` of `config.data`.
@@ -78,16 +86,27 @@ def open_pool(config: ml_collections.ConfigDict) -> Any:
 
     opened = {}
 
+    def build(selections):
+        pool = pools.build_pool(
+            selections, validation_fraction=config.data.validation_fraction, test_fraction=config.data.test_fraction
+        )
+        pools.check_stored_size(pool, config.data.stored_size)
+        return pool
+
     def select(role, spec):
         try:
             options = spec.to_dict()
             classes, limit, group = tuple(options.pop("classes")), options.pop("limit"), options.pop("group")
-            key = tuple(options.items())
-            if key not in opened:
-                opened[key] = sources.open_source(options.pop("source"), data_dir=config.data.tfds_data_dir, **options)
+            source, train, validation, test = (options.pop(k) for k in ("source", "train", "validation", "test"))
         except (AttributeError, TypeError, KeyError) as error:
             raise UserError(f"data.{role}: not an images(...) of configs/default.py ({error})") from error
-        except UserError as error:
+        key = (source, train, validation, test)
+        try:
+            if key not in opened:
+                opened[key] = sources.open_source(
+                    source, data_dir=config.data.tfds_data_dir, train=train, validation=validation, test=test
+                )
+        except (UserError, OSError) as error:
             raise UserError(f"data.{role}: {error}") from error
         if limit < 0:
             raise UserError(f"data.{role}.limit: {limit} is not 0 or more")
@@ -95,7 +114,7 @@ def open_pool(config: ml_collections.ConfigDict) -> Any:
 
     if config.data.packed:
         packed = sources.open_source(f"packed:{config.data.packed}")
-        return pools.build_pool({role: [pools.Selection(packed)] for role in pools.ROLES})
+        return build({role: [pools.Selection(packed)] for role in pools.ROLES})
     selections = {}
     for role in pools.ROLES:
         specs = config.data[role]
@@ -104,9 +123,7 @@ def open_pool(config: ml_collections.ConfigDict) -> Any:
     for role in ("known", "negatives"):
         if not selections[role]:
             raise UserError(f"data.{role}: empty; set it to an images(...) of configs/default.py")
-    return pools.build_pool(
-        selections, validation_fraction=config.data.validation_fraction, test_fraction=config.data.test_fraction
-    )
+    return build(selections)
 
 
 def make_sampler(config: ml_collections.ConfigDict, members: list[Any]) -> Any:
@@ -187,7 +204,7 @@ def _normalise(config):
 
 def to_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """Plain JSON values: tuples are lists."""
-    return json.loads(json.dumps(config.to_dict()))
+    return json.loads(json.dumps(config.to_dict(), default=lambda value: value.to_dict()))  # those in tuples
 
 
 def from_json(values: dict[str, Any]) -> ml_collections.ConfigDict:
@@ -218,10 +235,10 @@ def check_same_run(saved: dict[str, Any], now: dict[str, Any], workdir: pathlib.
     """
     before, after = dict(fields(saved["config"])), dict(fields(now["config"]))
     fixed = lambda name: name in _NOT_FREE or not name.startswith(_MAY_CHANGE)
-    for name in sorted(before.keys() | after.keys()):
-        if fixed(name) and before.get(name) != after.get(name):
+    for name in sorted(before):
+        if fixed(name) and before[name] != after.get(name):
             raise UserError(
-                f"{name}: the run in {workdir} has {before.get(name)!r}, this start {after.get(name)!r}; use another "
+                f"{name}: the run in {workdir} has {before[name]!r}, this start {after.get(name)!r}; use another "
                 "--workdir for another run"
             )
     check_same_data(saved, now["classes"], now["fingerprint"], workdir)

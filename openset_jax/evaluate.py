@@ -52,6 +52,8 @@ def restore_and_evaluate(workdir: pathlib.Path, *, best: bool = True, moved: Any
         step = meta["progress"]["best_step"]
     config = configs.from_json(meta["config"])
     devices.check_batch_size("eval.batch_size", config.eval.batch_size)
+    if moved is not None:
+        configs.check(moved)
     pool = configs.open_pool(moved or config)
     configs.check_same_data(meta, pool.classes, pool.fingerprint(), workdir)
     say(table.pool_table(pool))
@@ -138,7 +140,7 @@ def _write_scores(file, pool, rows, logits):
     from openset_jax.openset import scores
 
     names = [*pool.classes, "none"]
-    writer = csv.writer(file)
+    writer = csv.writer(file, lineterminator="\n")
     writer.writerow(["id", "group", "label", "decision", "score", "p_none", *(f"p_{name}" for name in pool.classes)])
     posterior, score = scores.softmax(logits), scores.none_log_odds(logits)
     for id_, row, k, s, p in zip(pool.ids(rows), rows, logits.argmax(1), score, posterior, strict=True):
@@ -149,7 +151,7 @@ def _write_scores(file, pool, rows, logits):
 def _write_whole(path, write):
     """Writes a file that is there whole or not at all."""
     temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", newline="") as file:
+    with temporary.open("w", encoding="utf-8", errors="surrogateescape") as file:  # ids are file names
         write(file)
     temporary.replace(path)
 

@@ -12,7 +12,7 @@ from typing import Any
 from absl import flags
 
 from openset_jax import cli
-from openset_jax.errors import Stopped
+from openset_jax.errors import Stopped, UserError
 
 
 def define_flags() -> None:
@@ -85,6 +85,13 @@ def train(config: Any, workdir: pathlib.Path, stop: Callable[[], str] = str) -> 
         configs.check_same_run(before, meta, workdir)
         host_state, so_far, start = checkpoints.restore(latest, host_state), progress.Progress(**before["progress"]), latest
         say(f"Resuming at step {start}.")
+        if start > config.steps:
+            raise UserError(f"steps: {config.steps}, but the run in {workdir} is at step {start} already")
+        if before["config"]["steps"] != config.steps and config.optimizer.schedule != "constant":
+            say(
+                f"steps was {before['config']['steps']}, and is {config.steps}: the learning rate jumps to the new schedule."
+            )
+    devices.check_agreement(meta, start)
     if devices.is_first_process():
         (workdir / "config.json").write_text(json.dumps(meta["config"], indent=2) + "\n")
 
@@ -109,17 +116,17 @@ def train(config: Any, workdir: pathlib.Path, stop: Callable[[], str] = str) -> 
 
     def write_line(step, validation):
         if so_far.count:
-            means = so_far.means() | {"learning_rate": float(schedule(step - 1))} | validation
-            log.line(step, means)
-            progress.check_finite(step, means)
-            if warning := progress.plateau_warning(so_far, means, sampler.prior, [*pool.classes, "none"]):
+            means = so_far.means() | {"learning_rate": devices.on_host(schedule, step - 1)}
+            log.line(step, means | validation)
+            warning = progress.plateau_warning(so_far, means, sampler.prior, [*pool.classes, "none"])
+            if warning and step > config.optimizer.warmup_steps:
                 say(warning)
 
     # evaluate -> save -> next batch -> step -> log the step before. Evaluating and saving wait for the devices; between
     # them, the metrics of a step are fetched when the next one is under way, so that the devices never wait for the host.
     current, pending, saved_at = devices.replicate(host_state), None, start
     del host_state
-    with contextlib.closing(checkpoints), contextlib.closing(log):
+    with contextlib.closing(checkpoints), contextlib.closing(log), contextlib.closing(batches):
         for step in range(start, config.steps + 1):
             last = step == config.steps
             stopping = not last and devices.any_process(bool(stop()), step % config.log_every == 0)
@@ -134,8 +141,8 @@ def train(config: Any, workdir: pathlib.Path, stop: Callable[[], str] = str) -> 
                     validation = evaluate.validate(pool, inference, current.variables)
                     better = so_far.add_evaluation(step, validation[selected_by])
                     saving = saving or better or so_far.out_of_patience(patience)
-                if validation or not (evaluating or step % config.log_every):  # else its evaluation comes when resumed
-                    write_line(step, validation)
+                if validation or (step % config.log_every == 0 and not evaluating):
+                    write_line(step, validation)  # an evaluation that a stop put off writes the line when it comes
                 if saving and step > saved_at:
                     checkpoints.save(step, current, meta | {"progress": vars(so_far)}, best=so_far.best_step)
                     saved_at = step
@@ -153,11 +160,10 @@ def train(config: Any, workdir: pathlib.Path, stop: Callable[[], str] = str) -> 
 
         checkpoints.wait()
         if stopping:
-            raise Stopped(
-                f"Stopped by {stop() or 'another process'} at step {step}, saved in {workdir}. The same command goes on."
-            )
+            why = stop() or "another process"
+            raise Stopped(f"Stopped by {why} at step {step}; {workdir} is as of that step. The same command goes on.")
         if not last:
-            say(f"Stopped early: {patience} evaluations, none with {selected_by} above {so_far.best_value:.4f}.")
+            say(f"Stopped early: {patience} evaluations, none with {selected_by} above {so_far.best_value}.")
         best = step if so_far.best_step is None else so_far.best_step
         say(f"Evaluating step {best}, the best by {config.early_stopping.metric} on validation.")
         if skipped.rows:

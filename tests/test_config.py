@@ -30,12 +30,17 @@ def test_every_config_is_well_formed_and_survives_json(name):
         ("data.mean", (0.5,)), ("data.std", (1.0, 1.0, 0.0)), ("augment.pad", -1), ("model.dropout", 1.0),
         ("model.width", 0.0), ("optimizer.learning_rate", 0.0), ("optimizer.learning_rate", float("inf")),
         ("optimizer.b2", 1.0), ("optimizer.grad_clip", -1.0), ("eval.every", 0), ("checkpoint.every", 0),
-        ("early_stopping.metric", "loss"), ("early_stopping.patience", -1), ("data.image_size", 32),
+        ("data.image_size", 14), ("early_stopping.metric", "loss"), ("early_stopping.patience", -1), ("data.image_size", 32),
     ],
 )  # fmt: skip
 def test_a_value_out_of_range_is_refused_by_field(field, value):
     with pytest.raises(UserError, match=f"^{field}: "):
         configs.check(small_config(**{field: value}))
+
+
+def test_images_too_small_for_the_stem_are_refused_with_the_stem_to_use():
+    with pytest.raises(UserError, match="data.image_size: 16 is below 63.*use model.stem=small"):
+        configs.check(small_config(**{"model.stem": "imagenet"}))
 
 
 def test_a_config_that_lacks_a_field_is_told_where_to_start():
@@ -53,9 +58,9 @@ def meta(config, classes=("a", "b"), fingerprint="f"):
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("model.width", 0.5), ("model.stem", "imagenet"), ("seed", 1), ("batch_size", 32), ("objective.name", "other"),
+        ("model.width", 0.5), ("model.stem", "other"), ("seed", 1), ("batch_size", 32), ("objective.name", "other"),
         ("optimizer.b1", 0.5), ("sampling.policy", "balanced"), ("augment.pad", 3), ("data.mean", (0.0, 0.0, 0.0)),
-        ("data.image_size", 15),
+        ("data.image_size", 15), ("early_stopping.metric", "accuracy"),
     ],
 )  # fmt: skip
 def test_another_network_or_stream_is_refused_by_field(field, value):
@@ -81,6 +86,7 @@ def test_a_role_may_have_several_sources():
 
     config = small_config()
     config.data.negatives = (default.images("digits", ("5",)), default.images("digits", ("6",), group="six"))
+    config = configs.from_json(configs.to_json(config))
     pool = configs.open_pool(config)
     assert dict(zip(pool.groups, pool.roles, strict=True)) == {
         "0": "known", "1": "known", "2": "known", "3": "known", "4": "known", "5": "negatives", "six": "negatives",

@@ -50,7 +50,9 @@ def folder_config(root, **changes):
     from configs import folder
 
     config = folder.get_config()
-    config.update_from_flattened_dict({"data.root": str(root), "data.stored_size": 16, "data.image_size": 16} | changes)
+    config.update_from_flattened_dict(
+        {"data.root": str(root), "data.stored_size": 16, "data.image_size": 16, "model.stem": "small"} | changes
+    )
     return config
 
 

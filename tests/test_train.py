@@ -128,3 +128,9 @@ def test_a_run_may_be_made_longer(tmp_path):
     train(small_config(**{"steps": 4, "optimizer.schedule": "constant"}), tmp_path)
     train(small_config(**{"steps": 8, "optimizer.schedule": "constant"}), tmp_path)
     assert [row["step"] for row in lines(tmp_path)] == [2, 4, 6, 8]
+
+
+def test_fewer_steps_than_are_done_are_refused(tmp_path):
+    train(small_config(steps=4), tmp_path)
+    with pytest.raises(UserError, match="steps: 2, but the run in .* is at step 4 already"):
+        train(small_config(steps=2), tmp_path)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import tensorflow as tf
 
-from openset_jax.data.pools import Pool
+from openset_jax.data.pools import Pool, check_stored_size
 from openset_jax.data.sampler import Sampler
 from openset_jax.errors import UserError
 
@@ -143,7 +143,7 @@ def read_images(pool: Pool, rows: np.ndarray, stored_size: int) -> np.ndarray:
 
 def _batches(pool, rows_of, start, stop, size, stored_size, skipped):
     """Yields (rows, images) for each batch, starting again behind each bad image."""
-    _check_stored_size(pool, stored_size)
+    check_stored_size(pool, stored_size)
     unreadable = (tf.errors.OpError, OSError)  # a local name: at interpreter exit, `tf` goes before this generator
     retried = -1
     while start < stop:
@@ -164,11 +164,23 @@ def _examine(pool, rows, stored_size, skipped) -> int:
         try:
             for _ in _dataset(pool, lambda n: rows[n : n + 1], done, len(rows), 1, stored_size):
                 done += 1
-        except (tf.errors.OpError, OSError) as error:
+        except (tf.errors.OpError, OSError):
+            if (error := _error_of(pool, rows[done], stored_size)) is None:
+                done += 1
+                continue
             lines = str(getattr(error, "message", error)).strip().splitlines() or [type(error).__name__]
             skipped.add(int(rows[done]), lines[0].split("}} ")[-1].split(" [Op")[0])
             done, bad = done + 1, bad + 1
     return bad
+
+
+def _error_of(pool, row, stored_size) -> Exception | None:
+    """What goes wrong when one image is read again: a failure that passes is not the image's."""
+    try:
+        read_images(pool, np.array([row]), stored_size)
+    except (tf.errors.OpError, OSError) as error:
+        return error
+    return None
 
 
 def _dataset(pool, rows_of, start, stop, size, stored_size) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -207,16 +219,6 @@ def _dataset(pool, rows_of, start, stop, size, stored_size) -> Iterator[tuple[np
     options.deterministic = True
     options.autotune.ram_budget = 1 << 30  # buffers stay bounded whatever the machine's memory
     return dataset.with_options(options).as_numpy_iterator()
-
-
-def _check_stored_size(pool, stored_size):
-    for source in pool.sources:
-        kind, _, size = source.form.partition(":")
-        if kind == "pixels" and int(size) != stored_size:
-            raise UserError(
-                f"{source.name}: packed at {size}x{size}, but data.stored_size is {stored_size}; set one to the other, or "
-                "run prepare again"
-            )
 
 
 def _image(content: tf.Tensor, form: str, stored_size: int) -> tf.Tensor:

@@ -255,6 +255,17 @@ def _listing(source, most=40):
     return (", ".join(names[:most]) or "no classes") + more
 
 
+def check_stored_size(pool: Pool, stored_size: int) -> None:
+    """Raises UserError for packed arrays of images of another size."""
+    for source in pool.sources:
+        kind, _, size = source.form.partition(":")
+        if kind == "pixels" and int(size) != stored_size:
+            raise UserError(
+                f"{source.name}: packed at {size}x{size}, but data.stored_size is {stored_size}; set one to the other, or "
+                "run prepare again"
+            )
+
+
 def _check(pool: Pool) -> None:
     if pool.num_classes < 2:
         raise UserError(f"data.known: {pool.num_classes} known classes; at least 2 are needed")
@@ -270,11 +281,12 @@ def _check(pool: Pool) -> None:
             f"image {pool.ids(rows[:1])[0]!r} is used twice, as {uses[0]} and as {uses[1]} "
             f"({twice.sum():,} images are): an image has one role"
         )
-    counts = pool.counts()
-    for split in SPLITS:
-        for name, row in counts["known"].items():
-            if not row[split]:
+    for role, groups in pool.counts().items():
+        for name, counts in groups.items():
+            if role == "known" and (missing := [split for split in SPLITS if not counts[split]]):
                 raise UserError(
-                    f"data.known: class {name!r} has no {split} images (it has {row}); add images, or change "
+                    f"data.known: class {name!r} has no {missing[0]} images (it has {counts}); add images, or change "
                     "data.validation_fraction or data.test_fraction"
                 )
+            if not sum(counts.values()):
+                raise UserError(f"data.{role}: {name!r} has no images that this role uses; add images, or leave it out")

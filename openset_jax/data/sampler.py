@@ -16,6 +16,7 @@ jax.numpy (`Sampler.draw`), so that indices may also be drawn on a device.
 import dataclasses
 import fractions
 import functools
+import itertools
 import math
 import types
 from typing import Any, NamedTuple
@@ -184,7 +185,7 @@ class Sampler:
 
     @functools.cached_property
     def _cumulative(self) -> list[int]:
-        return [sum(self.weights[:i]) for i in range(len(self.weights) + 1)]
+        return [0, *itertools.accumulate(self.weights)]
 
     @functools.cached_property
     def _seed_words(self) -> tuple[np.uint32, np.uint32]:

@@ -4,6 +4,7 @@ Whatever the storage, reads are random access and nothing but labels and positio
 """
 
 import dataclasses
+import functools
 import io
 import itertools
 import json
@@ -60,6 +61,7 @@ def open_source(name: str, *, data_dir: str = "", train: str = "train", validati
         root = pathlib.Path(place).expanduser()
         if not root.is_dir():
             raise UserError(f"{name}: there is no folder {str(root)!r}")
+        name = f"{kind}:{os.path.normpath(root)}"
         return _packed(name, root) if kind == "packed" else _folder(name, root, splits)
     if kind == "tfds" and place:
         return _tfds(name, place, data_dir, splits)
@@ -117,7 +119,7 @@ def _folder(name: str, root: pathlib.Path, splits: dict[int, str]) -> Records:
         raise UserError(
             f"{name}: no {', '.join(IMAGE_SUFFIXES)} files in {', '.join(f'{root}/{top}/CLASS/' for top in tops)}"
         )
-    table = np.array([os.fsencode(path).decode("latin-1") for path in paths], np.dtypes.StringDType())  # any bytes
+    table = _byte_strings(paths)
     names = lambda records: [path.encode("latin-1") for path in table[records].tolist()]
     prefix = os.fsencode(root)
     return Records(
@@ -130,6 +132,11 @@ def _folder(name: str, root: pathlib.Path, splits: dict[int, str]) -> Records:
         ids=lambda records: [os.fsdecode(path) for path in names(records)],
         fetch=lambda records: [prefix + b"/" + path for path in names(records)],
     )
+
+
+def _byte_strings(paths: Sequence[str]) -> np.ndarray:
+    """Compact strings whose characters are the bytes of file names, which need not be UTF-8."""
+    return np.array([os.fsencode(path).decode("latin-1") for path in paths], np.dtypes.StringDType())
 
 
 def _no_split(name, split, existing):
@@ -197,7 +204,7 @@ def _packed(name: str, root: pathlib.Path) -> Records:
     if shape != expected or dtype != np.uint8 or bytes_there < offset + np.prod(shape, dtype=np.int64):
         raise UserError(f"{name}: images.npy ({shape} {dtype}) does not belong to index.json; prepare it again")
     file, size = os.open(root / "images.npy", os.O_RDONLY), shape[1] * shape[2] * 3
-    ids = np.array(index["id"], np.dtypes.StringDType())
+    ids = _byte_strings(index["id"])
     return Records(
         name=name,
         classes=tuple(class_ for _, class_ in index["groups"]),
@@ -205,7 +212,7 @@ def _packed(name: str, root: pathlib.Path) -> Records:
         label=np.array(index["group"], np.int32),
         split=np.array(index["split"], np.uint8),
         form=f"pixels:{shape[1]}",
-        ids=lambda records: ids[records].tolist(),
+        ids=lambda records: [os.fsdecode(id_.encode("latin-1")) for id_ in ids[records].tolist()],
         fetch=lambda records: [os.pread(file, size, offset + int(r) * size) for r in records],
     )
 
@@ -273,7 +280,7 @@ def _tfds(name: str, dataset: str, data_dir: str, splits: dict[int, str]) -> Rec
         return content
 
     return Records(
-        name=name,
+        name=f"tfds:{info.full_name}",
         classes=tuple(info.features[label_key].names),
         roles=None,
         label=np.concatenate(labels).astype(np.int32),
@@ -301,22 +308,28 @@ def _parse_labels(serialized: Sequence[bytes], key: str) -> np.ndarray:
     return tf.io.parse_example(serialized, {key: tf.io.FixedLenFeature([], tf.int64)})[key].numpy()
 
 
+@functools.lru_cache(maxsize=64)  # of a thousand shards, not all stay open
+def _array_record_reader(path: str):
+    from array_record.python import array_record_module
+
+    # the defaults read ahead, which makes random reads 15 times slower
+    return array_record_module.ArrayRecordReader(path, options="readahead_buffer_size:0,max_parallelism:0")
+
+
 class _ArrayRecordShard:
     """One ArrayRecord file: random access is what the format is for."""
 
     def __init__(self, path: str):
-        from array_record.python import array_record_module
-
-        # the defaults read ahead, which makes random reads 15 times slower
-        self._reader = array_record_module.ArrayRecordReader(path, options="readahead_buffer_size:0,max_parallelism:0")
+        self._path = path
 
     def labels(self, key: str) -> np.ndarray:
-        count = self._reader.num_records()
-        parts = [_parse_labels(self._reader.read(i, min(i + 4096, count)), key) for i in range(0, count, 4096)]
+        reader = _array_record_reader(self._path)
+        count = reader.num_records()
+        parts = [_parse_labels(reader.read(i, min(i + 4096, count)), key) for i in range(0, count, 4096)]
         return np.concatenate(parts) if parts else np.zeros(0, np.int64)
 
     def read(self, records: np.ndarray) -> list[bytes]:
-        return self._reader.read(records.tolist())
+        return _array_record_reader(self._path).read(records.tolist())
 
 
 class _TFRecordShard:
@@ -327,7 +340,6 @@ class _TFRecordShard:
 
     def __init__(self, path: str):
         self._path = path
-        self._file = os.open(path, os.O_RDONLY)
         self._offset = self._length = np.zeros(0, np.int64)
 
     def labels(self, key: str) -> np.ndarray:
@@ -340,7 +352,8 @@ class _TFRecordShard:
         return np.concatenate(labels) if labels else np.zeros(0, np.int64)
 
     def read(self, records: np.ndarray) -> list[bytes]:
-        return [os.pread(self._file, int(self._length[r]), int(self._offset[r])) for r in records]
+        with open(self._path, "rb", buffering=0) as file:
+            return [os.pread(file.fileno(), int(self._length[r]), int(self._offset[r])) for r in records]
 
     def _records(self, file):
         position = 0

@@ -20,8 +20,9 @@ NETWORKS = {
     "alexnet_2012": ((96, 256, 384, 384, 256), (1, 2, 1, 2, 2), "local_response"),
 }
 NORMS = ("", "none", "batch", "local_response")
-# by name: size, stride and padding of the first convolution, and side of the feature map that fc6 sees (None: as it comes)
-STEMS = {"imagenet": (11, 4, 2, 6), "small": (5, 1, 2, None)}
+# by name: size, stride and padding of the first convolution; side of the feature map that fc6 sees (None: as it comes); the
+# smallest image that leaves anything to see
+STEMS = {"imagenet": (11, 4, 2, 6, 63), "small": (5, 1, 2, None, 15)}
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 _he = nn.initializers.he_normal()  # He et al. 2015, arXiv 1502.01852: variance 2 / fan_in, for what a ReLU follows
@@ -67,7 +68,7 @@ class AlexNet(nn.Module):
         Returns:
           (logits float32 [b, num_outputs], penultimate features float32 [b, F], after the ReLU of fc7).
         """
-        size, stride, padding, side = STEMS[self.stem]
+        size, stride, padding, side, _ = STEMS[self.stem]
         kernels = [(size, stride, padding), (5, 1, 2), (3, 1, 1), (3, 1, 1), (3, 1, 1)]
         x = images.astype(self.dtype)
         for i, (kernel, step, pad) in enumerate(kernels, 1):

@@ -74,18 +74,17 @@ def result_table(result: dict[str, Any]) -> str:
         ),
         columns([["none of these", "images", "AUROC", "rejected at argmax"], *_none_rows(counts, open_set)]),
         '  Rejected at argmax: answered "none". AUROC: P(the image looks more like "none" than a known image does).',
-        "Confusion (rows: truth, columns: answer)",
-        columns(
-            [
-                ["", *result["confusion"]["columns"]],
-                *(
-                    [name, *row]
-                    for name, row in zip(result["confusion"]["rows"], result["confusion"]["counts"], strict=True)
-                ),
-            ]
-        ),
+        *_confusion(result["confusion"]),
     ]
     return "\n".join(lines)
+
+
+def _confusion(confusion):
+    if len(confusion["columns"]) > 2 * _SHOWN:
+        return ["The confusion matrix is in metrics.json."]
+    rows = zip(confusion["rows"], confusion["counts"], strict=True)
+    table = columns([["", *confusion["columns"]], *([name, *row] for name, row in rows)])
+    return ["Confusion (rows: truth, columns: answer)", table]
 
 
 def _none_rows(counts, open_set):

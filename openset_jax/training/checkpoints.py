@@ -4,7 +4,9 @@ A checkpoint has three items: "model" (parameters and batch statistics: all that
 optimizer state), and "meta" (JSON: config, class names, the pools' fingerprint, the effective prior, and `Progress`).
 """
 
+import json
 import pathlib
+import re
 import shutil
 from typing import Any
 
@@ -39,9 +41,7 @@ class Checkpoints:
     def __init__(self, workdir: pathlib.Path, *, writing: bool):
         self._directory = workdir.resolve() / "checkpoints"
         if writing and jax.process_index() == 0:
-            for folder in self._directory.glob("*"):
-                if folder.is_dir() and _step_of(folder) is None:
-                    shutil.rmtree(folder)
+            _remove_leftovers(self._directory)
         self._policy = _LastAndBest()
         self._manager = ocp.CheckpointManager(
             self._directory,
@@ -51,9 +51,7 @@ class Checkpoints:
                 "optimizer": ocp.StandardCheckpointHandler(),
                 "meta": ocp.JsonCheckpointHandler(),
             },
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=self._policy, create=writing, read_only=not writing, cleanup_tmp_directories=writing
-            ),
+            options=ocp.CheckpointManagerOptions(preservation_policy=self._policy, create=writing),
         )
 
     def latest(self) -> int | None:
@@ -72,7 +70,7 @@ class Checkpoints:
             args=ocp.args.Composite(
                 model=ocp.args.StandardSave(state.variables),
                 optimizer=ocp.args.StandardSave({"step": state.step, "opt_state": state.opt_state}),
-                meta=ocp.args.JsonSave(meta),
+                meta=ocp.args.JsonSave(json.loads(json.dumps(meta))),  # written later, in a thread: what it is now
             ),
         )
         if not saved:
@@ -119,6 +117,17 @@ def open_checkpoints(workdir: pathlib.Path) -> Checkpoints:
     if checkpoints.latest() is None:
         raise UserError(f"--workdir: {str(workdir / 'checkpoints')!r} has no complete checkpoint")
     return checkpoints
+
+
+def _remove_leftovers(directory: pathlib.Path) -> None:
+    """Removes what a killed save left; refuses a folder that would pass for a step, and is not ours to remove."""
+    for folder in directory.glob("*"):
+        if re.fullmatch(r"\d+\.orbax-checkpoint-tmp.*", folder.name):
+            shutil.rmtree(folder)
+        elif folder.name.isdigit() and _step_of(folder) is None:
+            if not {entry.name for entry in folder.iterdir()} <= {*ITEMS, "commit_success.txt"}:
+                raise UserError(f"--workdir: {str(folder)!r} is no checkpoint of this program; use another --workdir")
+            shutil.rmtree(folder)
 
 
 def _step_of(folder: pathlib.Path) -> int | None:

@@ -7,6 +7,8 @@ copy of the state, which `jax.pmap` keeps equal.
 
 import collections
 import itertools
+import json
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -32,6 +34,8 @@ def connect(coordinator: str, process_id: int | None = None, num_processes: int 
         if process_id is None or num_processes is None:
             raise UserError("--coordinator=HOST:PORT also needs --process_id and --num_processes")
         jax.distributed.initialize(coordinator, num_processes, process_id)
+    elif process_id is not None or num_processes is not None:
+        raise UserError("--process_id and --num_processes also need --coordinator=HOST:PORT")
 
 
 def check_batch_size(field: str, batch_size: int) -> None:
@@ -90,6 +94,29 @@ def any_process(flag: bool, due: bool) -> bool:
     if jax.process_count() == 1:
         return flag
     return due and bool(multihost_utils.process_allgather(np.array(flag)).any())
+
+
+def check_agreement(meta: dict[str, Any], start: int) -> None:
+    """Raises UserError in every process unless all have the same config, images and checkpoint: else they would deadlock.
+
+    Where the images are may differ; which they are, `meta["fingerprint"]` says.
+    """
+    if jax.process_count() == 1:
+        return
+    compared = meta | {"config": {k: v for k, v in meta["config"].items() if k != "data"}, "start": start}
+    mine = zlib.crc32(json.dumps(compared, sort_keys=True).encode())
+    everyone = multihost_utils.process_allgather(np.array(mine, np.uint32))
+    if (everyone != everyone[0]).any():
+        raise UserError(
+            f"the {jax.process_count()} processes disagree about the config, the images or the checkpoint (this one is at "
+            f"step {start}); give all the same flags, the same images, and a --workdir that all of them see"
+        )
+
+
+def on_host(function: Callable[..., jax.Array], *arguments: Any) -> float:
+    """A number that JAX computes, without queueing behind what the accelerators do."""
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        return float(function(*arguments))
 
 
 def is_first_process() -> bool:

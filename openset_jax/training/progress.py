@@ -30,7 +30,16 @@ class Progress:
     plateau: int = 0
 
     def add_step(self, metrics: dict[str, Any]) -> None:
-        """Adds the metrics of one step (as `train_step` gives them, on the host)."""
+        """Adds the metrics of one step (as `train_step` gives them, on the host).
+
+        Raises:
+          UserError: the loss or the gradient is no longer finite, before anything is evaluated or saved.
+        """
+        if not np.isfinite([metrics["loss"], metrics["grad_norm"]]).all():
+            raise UserError(
+                f"training diverged: the loss is {metrics['loss']}, the norm of the gradient {metrics['grad_norm']}. Start "
+                "again in another --workdir with a smaller optimizer.learning_rate, or with optimizer.grad_clip=1.0"
+            )
         predicted = np.asarray(metrics["predicted"], np.float64)
         values = {
             "loss": metrics["loss"],
@@ -62,15 +71,6 @@ class Progress:
     def out_of_patience(self, patience: int) -> bool:
         """Whether `patience` evaluations in a row (0: any number) were no better than the best."""
         return 0 < patience <= self.since_best
-
-
-def check_finite(step: int, means: dict[str, float]) -> None:
-    """Raises UserError when the loss is no longer a number."""
-    if not np.isfinite(means["loss"]):
-        raise UserError(
-            f"the loss is {means['loss']} at step {step}: training diverged. Start again in another --workdir with "
-            "a smaller optimizer.learning_rate, or with optimizer.grad_clip=1.0"
-        )
 
 
 PLATEAU_LINES = 3

@@ -6,7 +6,6 @@ import pathlib
 import time
 
 import jax
-from clu import metric_writers
 
 
 def say(text: str) -> None:
@@ -32,6 +31,8 @@ class RunLog:
             path = workdir / "metrics.jsonl"
             cut_back(path, step)
             self._file = path.open("a")
+            from clu import metric_writers  # here, because it imports TensorFlow
+
             self._writer = metric_writers.AsyncWriter(metric_writers.SummaryWriter(str(workdir)))
         self.start_clock(step)
 

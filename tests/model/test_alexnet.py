@@ -56,6 +56,19 @@ def test_parameter_shapes_are_those_of_the_single_tower():
     }
 
 
+@pytest.mark.parametrize("stem", ["imagenet", "small"])
+def test_the_smallest_image_of_a_stem_is_seen_and_a_smaller_one_is_not(stem):
+    model, smallest = make(stem=stem, width=0.125), alexnet.STEMS[stem][-1]
+    images = jax.random.normal(jax.random.key(1), (2, smallest, smallest, 3))
+    _, features = model.apply(model.init(jax.random.key(0), images), images)
+    assert np.abs(features[0] - features[1]).max() > 0
+    try:
+        _, features = model.apply(model.init(jax.random.key(0), images[:, 1:, 1:]), images[:, 1:, 1:])
+    except ZeroDivisionError:
+        return  # nothing is left for fc6
+    assert np.abs(features[0] - features[1]).max() == 0
+
+
 @pytest.mark.parametrize("size", [16, 28, 32, 64])
 def test_the_small_stem_takes_small_images(size):
     model = make(**SMALL)

@@ -41,7 +41,9 @@ def main(out, *distributed, workdir=None):
             "position": np.arange(32, dtype=np.int32),
             "mask": np.ones(32, bool),
         }
-        current, metrics = step(current, devices.shard({k: v[mine] for k, v in batch.items()}))
+        on_devices = devices.shard({k: v[mine] for k, v in batch.items()})
+        with jax.transfer_guard("disallow"):
+            current, metrics = step(current, on_devices)
         jax.block_until_ready(current)
         losses.append(float(jax.device_get(metrics["loss"])))
         first = first or jax.device_get(current.variables)

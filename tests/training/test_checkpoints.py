@@ -71,3 +71,25 @@ def test_a_workdir_without_checkpoints_is_refused_for_reading(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(UserError, match="no complete checkpoint"):
         open_checkpoints(tmp_path)
+
+
+def test_what_is_saved_is_what_it_was_when_it_was_saved(tmp_path):
+    saved, current, progress = Checkpoints(tmp_path, writing=True), devices.replicate(make_state()), {"n": 0}
+    for step in range(1, 11):
+        progress["n"] = step
+        saved.save(step, current, {"progress": progress}, best=None)
+        progress["n"] = -1  # while it is being written
+        saved.wait()
+        assert saved.meta(step) == {"progress": {"n": step}}
+    saved.close()
+
+
+def test_folders_of_others_are_left_alone(tmp_path):
+    (tmp_path / "checkpoints/backup").mkdir(parents=True)
+    Checkpoints(tmp_path, writing=True).close()
+    (tmp_path / "checkpoints/1000").mkdir()
+    (tmp_path / "checkpoints/1000/weights.pt").write_text("somebody's")
+    with pytest.raises(UserError, match="1000.*no checkpoint of this program"):
+        Checkpoints(tmp_path, writing=True)
+    assert (tmp_path / "checkpoints/backup").exists()
+    assert (tmp_path / "checkpoints/1000/weights.pt").exists()

@@ -8,7 +8,7 @@ from small_run import lines, small_config
 
 from openset_jax.errors import UserError
 from openset_jax.train import train
-from openset_jax.training.progress import PLATEAU_LINES, Progress, check_finite, plateau_warning
+from openset_jax.training.progress import PLATEAU_LINES, Progress, plateau_warning
 
 PRIOR = np.array([0.05] * 10 + [0.5])
 CLASSES = [*map(str, range(10)), "none"]
@@ -75,7 +75,17 @@ def test_a_run_whose_relus_died_says_so(tmp_path, capsys):
     assert "Stuck: every image gets the same answer" in capsys.readouterr().out
 
 
-def test_a_loss_that_is_no_number_ends_the_run_with_advice():
-    check_finite(3, {"loss": 1.0})
-    with pytest.raises(UserError, match="nan at step 7.*learning_rate"):
-        check_finite(7, {"loss": float("nan")})
+@pytest.mark.parametrize("bad", [{"loss": np.float32("nan")}, {"grad_norm": np.float32("inf")}])
+def test_a_step_that_diverged_ends_the_run_with_advice(bad):
+    with pytest.raises(UserError, match="diverged.*learning_rate"):
+        Progress().add_step(step_metrics(1.0, [0.5, 0.5]) | bad)
+
+
+def test_divergence_ends_the_run_before_anything_is_evaluated_or_saved(tmp_path):
+    config = small_config(**{
+        "optimizer.learning_rate": 1e30, "optimizer.warmup_steps": 0, "optimizer.schedule": "constant",
+        "optimizer.grad_clip": 0.0, "log_every": 100,
+    })  # fmt: skip
+    with pytest.raises(UserError, match="training diverged"):
+        train(config, tmp_path)
+    assert not list((tmp_path / "checkpoints").iterdir())
