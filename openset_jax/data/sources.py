@@ -108,7 +108,8 @@ def _folder(name: str, root: pathlib.Path, splits: dict[int, str]) -> Records:
         if by_role and not (root / top).is_dir():
             continue
         if not (root / top).is_dir():
-            raise UserError(_no_split(name, top, sorted(entry.name for entry in os.scandir(root) if entry.is_dir())))
+            existing = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
+            raise UserError(f"{_no_split(name, top, existing)}. Folders by role need {root}/known/CLASS/")
         for folder in sorted(e.name for e in os.scandir(root / top) if e.is_dir() and not e.name.startswith(".")):
             found = sorted(_image_files(root, f"{top}/{folder}"))
             label = classes.setdefault((top if by_role else None, folder), len(classes))
@@ -141,7 +142,7 @@ def _byte_strings(paths: Sequence[str]) -> np.ndarray:
 
 def _no_split(name, split, existing):
     return (
-        f"{name}: no split {split!r}; it has {', '.join(existing) or 'none'}. Name its splits in the config (train, "
+        f"{name}: no split {split!r}; it has {', '.join(existing[:20]) or 'none'}. Name its splits in the config (train, "
         "validation, test; a source that has only one: leave the other two empty, and it is split by hash)"
     )
 
