@@ -39,7 +39,7 @@ def prepare(config: Any, out: pathlib.Path) -> dict[str, int]:
     from tqdm import tqdm
 
     from openset_jax import config as configs
-    from openset_jax.data import pipeline, sources
+    from openset_jax.data import packed, pipeline
     from openset_jax.report import table
 
     configs.check(config)
@@ -66,7 +66,7 @@ def prepare(config: Any, out: pathlib.Path) -> dict[str, int]:
         print(f"leak: {line}")
     if leaks[20:]:
         print(f"... and {len(leaks) - 20} more leaks")
-    sources.write_packed_index(
+    packed.write_index(
         out,
         stored_size=size,
         groups=list(zip(pool.roles, pool.groups, strict=True)),

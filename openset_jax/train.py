@@ -88,9 +88,7 @@ def train(config: Any, workdir: pathlib.Path, stop: Callable[[], str] = str) -> 
         if start > config.steps:
             raise UserError(f"steps: {config.steps}, but the run in {workdir} is at step {start} already")
         if before["config"]["steps"] != config.steps and config.optimizer.schedule != "constant":
-            say(
-                f"steps was {before['config']['steps']}, and is {config.steps}: the learning rate jumps to the new schedule."
-            )
+            say(f"steps was {before['config']['steps']}, now {config.steps}: the learning rate jumps to the new schedule.")
     devices.check_agreement(meta, start)
     if devices.is_first_process():
         (workdir / "config.json").write_text(json.dumps(meta["config"], indent=2) + "\n")
@@ -118,9 +116,8 @@ def train(config: Any, workdir: pathlib.Path, stop: Callable[[], str] = str) -> 
         if so_far.count:
             means = so_far.means() | {"learning_rate": devices.on_host(schedule, step - 1)}
             log.line(step, means | validation)
-            warning = progress.plateau_warning(so_far, means, sampler.prior, [*pool.classes, "none"])
-            if warning and step > config.optimizer.warmup_steps:
-                say(warning)
+            if step > config.optimizer.warmup_steps:  # before, a network that has learned nothing is no news
+                say(progress.plateau_warning(so_far, means, sampler.prior, [*pool.classes, "none"]))
 
     # evaluate -> save -> next batch -> step -> log the step before. Evaluating and saving wait for the devices; between
     # them, the metrics of a step are fetched when the next one is under way, so that the devices never wait for the host.

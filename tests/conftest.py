@@ -32,7 +32,7 @@ def tfds_dir() -> str:
 @pytest.fixture(scope="session")
 def make_source():
     """A function that makes a `Source` without images: (images of each class, ...) -> Records."""
-    from openset_jax.data import pools, sources
+    from openset_jax.data import pools
 
     def make(classes, *, name="fake", roles=None, splits=None, order=None, ids="{cls}/{i}"):
         """Args:
@@ -45,7 +45,7 @@ def make_source():
         where = [(label, cls, i) for label, (cls, count) in enumerate(pairs) for i in range(count)]
         where = where if order is None else [where[j] for j in order]
         names = [ids.format(cls=cls, i=i) for _, cls, i in where]
-        return sources.Records(
+        return pools.Source(
             name=name,
             classes=tuple(cls for cls, _ in pairs),
             roles=roles,

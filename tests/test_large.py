@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from small_run import ROOT, environment, lines, run
 
-from openset_jax.data import sources
+from openset_jax.data import packed
 
 DATA = ROOT / "../shared/data"
 
@@ -55,7 +55,7 @@ def test_a_pool_larger_than_the_memory_limit_streams(tmp_path):
         np.lib.format.write_array_header_1_0(file, header)
         file.truncate(file.tell() + count * size * size * 3)
     group = np.arange(count) % 3
-    sources.write_packed_index(
+    packed.write_index(
         tmp_path,
         stored_size=size,
         groups=[("known", "a"), ("known", "b"), ("negatives", "c")],

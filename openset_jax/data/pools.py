@@ -9,8 +9,7 @@ import collections
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -23,11 +22,12 @@ ROLES = ("known", "negatives", "held_out_negatives", "unknown")
 _LABELS = {"negatives": NEGATIVE, "held_out_negatives": NEGATIVE, "unknown": UNKNOWN}
 
 
-class Source(Protocol):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Source:
     """Images of some classes, read by number.
 
     Attributes:
-      name: how the config calls it, as "tfds:mnist".
+      name: of the place, as "tfds:mnist/3.0.1" or "folder:/data/photos"; ids are unique within it.
       classes: the names of its classes.
       roles: for a source that files its classes under roles (folders and packed arrays do), the role of each class, else
         None. A class may then stand under several roles.
@@ -35,6 +35,8 @@ class Source(Protocol):
       split: uint8 [n], TRAIN, VALIDATION, TEST, or UNASSIGNED where the source does not say.
       form: what `fetch` returns: "path", "encoded", "example:KEY" (a serialised tf.Example whose feature KEY is an
         encoded image) or "pixels:S" (uint8 [S, S, 3], final).
+      ids: records (int [n]) -> their names, which survive reordering, and moving the data.
+      fetch: records (int [n]) -> their content, bytes each, in the form that `form` names.
     """
 
     name: str
@@ -43,12 +45,8 @@ class Source(Protocol):
     label: np.ndarray
     split: np.ndarray
     form: str
-
-    def ids(self, records: np.ndarray) -> list[str]:
-        """Stable names of records: they survive reordering, and moving the data."""
-
-    def fetch(self, records: np.ndarray) -> Sequence[bytes]:
-        """The records' content, in the form that `form` names."""
+    ids: Callable[[np.ndarray], list[str]]
+    fetch: Callable[[np.ndarray], Sequence[bytes]]
 
 
 @dataclasses.dataclass(frozen=True)

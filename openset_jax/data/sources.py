@@ -3,40 +3,25 @@
 Whatever the storage, reads are random access and nothing but labels and positions is held in memory.
 """
 
-import dataclasses
 import functools
 import io
 import itertools
-import json
 import os
 import pathlib
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from openset_jax.data.pools import ROLES, TEST, TRAIN, UNASSIGNED, VALIDATION
+from openset_jax.data import packed
+from openset_jax.data.pools import ROLES, TEST, TRAIN, UNASSIGNED, VALIDATION, Source
 from openset_jax.errors import UserError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 KINDS = ("tfds:NAME", "folder:PATH", "packed:PATH", "digits")
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Records:
-    """The one `Source`: columns, and two functions of record numbers. See `pools.Source` for the fields."""
-
-    name: str
-    classes: tuple[str, ...]
-    roles: tuple[str, ...] | None
-    label: np.ndarray
-    split: np.ndarray
-    form: str
-    ids: Callable[[np.ndarray], list[str]]
-    fetch: Callable[[np.ndarray], Sequence[bytes]]
-
-
-def open_source(name: str, *, data_dir: str = "", train: str = "train", validation: str = "", test: str = "test") -> Records:
+def open_source(name: str, *, data_dir: str = "", train: str = "train", validation: str = "", test: str = "test") -> Source:
     """Opens `tfds:NAME`, `folder:PATH`, `packed:PATH` or `digits`.
 
     Args:
@@ -62,7 +47,7 @@ def open_source(name: str, *, data_dir: str = "", train: str = "train", validati
         if not root.is_dir():
             raise UserError(f"{name}: there is no folder {str(root)!r}")
         name = f"{kind}:{os.path.normpath(root)}"
-        return _packed(name, root) if kind == "packed" else _folder(name, root, splits)
+        return packed.open_packed(name, root) if kind == "packed" else _folder(name, root, splits)
     if kind == "tfds" and place:
         return _tfds(name, place, data_dir, splits)
     raise UserError(f"source {name!r}: not one of {', '.join(KINDS)}")
@@ -71,7 +56,7 @@ def open_source(name: str, *, data_dir: str = "", train: str = "train", validati
 # --- digits -----------------------------------------------------------------------------------------------------------
 
 
-def _digits() -> Records:
+def _digits() -> Source:
     """The 1,797 8x8 digits that come with scikit-learn (UCI Optical Recognition of Handwritten Digits, test part)."""
     from PIL import Image
     from sklearn.datasets import load_digits
@@ -82,7 +67,7 @@ def _digits() -> Records:
         file = io.BytesIO()
         Image.fromarray(image).save(file, "PNG")
         encoded.append(file.getvalue())
-    return Records(
+    return Source(
         name="digits",
         classes=tuple(map(str, range(10))),
         roles=None,
@@ -97,7 +82,7 @@ def _digits() -> Records:
 # --- folders ----------------------------------------------------------------------------------------------------------
 
 
-def _folder(name: str, root: pathlib.Path, splits: dict[int, str]) -> Records:
+def _folder(name: str, root: pathlib.Path, splits: dict[int, str]) -> Source:
     """ROOT/{known,negatives,held_out_negatives,unknown}/CLASS/**, or TFDS's ImageFolder layout ROOT/SPLIT/CLASS/*."""
     by_role = (root / "known").is_dir()
     tops = dict.fromkeys(ROLES, UNASSIGNED) if by_role else {split: code for code, split in splits.items()}
@@ -120,10 +105,10 @@ def _folder(name: str, root: pathlib.Path, splits: dict[int, str]) -> Records:
         raise UserError(
             f"{name}: no {', '.join(IMAGE_SUFFIXES)} files in {', '.join(f'{root}/{top}/CLASS/' for top in tops)}"
         )
-    table = _byte_strings(paths)
+    table = packed.byte_strings(paths)
     names = lambda records: [path.encode("latin-1") for path in table[records].tolist()]
     prefix = os.fsencode(root)
-    return Records(
+    return Source(
         name=name,
         classes=tuple(folder for _, folder in classes),
         roles=tuple(role for role, _ in classes) if by_role else None,
@@ -133,11 +118,6 @@ def _folder(name: str, root: pathlib.Path, splits: dict[int, str]) -> Records:
         ids=lambda records: [os.fsdecode(path) for path in names(records)],
         fetch=lambda records: [prefix + b"/" + path for path in names(records)],
     )
-
-
-def _byte_strings(paths: Sequence[str]) -> np.ndarray:
-    """Compact strings whose characters are the bytes of file names, which need not be UTF-8."""
-    return np.array([os.fsencode(path).decode("latin-1") for path in paths], np.dtypes.StringDType())
 
 
 def _no_split(name, split, existing):
@@ -159,69 +139,10 @@ def _image_files(root: pathlib.Path, below: str):
             yield path
 
 
-# --- packed arrays ----------------------------------------------------------------------------------------------------
-
-
-def write_packed_index(
-    root: pathlib.Path,
-    *,
-    stored_size: int,
-    groups: Sequence[tuple[str, str]],
-    ids: list[str],
-    group: np.ndarray,
-    split: np.ndarray,
-) -> None:
-    """Writes what `packed:ROOT` needs beside ROOT/images.npy, uint8 [n, stored_size, stored_size, 3].
-
-    Args:
-      groups: (role, name) of each group, known classes in label order.
-      ids, group, split: of each image: its stable name, an index into `groups`, an index into `pools.SPLITS`.
-    """
-    index = {
-        "version": 1,
-        "stored_size": stored_size,
-        "groups": groups,
-        "id": ids,
-        "group": np.asarray(group).tolist(),
-        "split": np.asarray(split).tolist(),
-    }
-    temporary = root / "index.json.tmp"
-    temporary.write_text(json.dumps(index))
-    temporary.replace(root / "index.json")
-
-
-def _packed(name: str, root: pathlib.Path) -> Records:
-    """Arrays written by `python -m openset_jax.prepare`."""
-    try:
-        index = json.loads((root / "index.json").read_text())
-        with open(root / "images.npy", "rb") as images:  # not mapped: that counts against addressable memory
-            np.lib.format.read_magic(images)
-            shape, _, dtype = np.lib.format.read_array_header_1_0(images)
-            offset, bytes_there = images.tell(), images.seek(0, os.SEEK_END)
-        count = {len(index[column]) for column in ("id", "group", "split")}
-        expected = (*count, index["stored_size"], index["stored_size"], 3)
-    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{name}: not a folder that `python -m openset_jax.prepare` has finished ({error})") from error
-    if shape != expected or dtype != np.uint8 or bytes_there < offset + np.prod(shape, dtype=np.int64):
-        raise UserError(f"{name}: images.npy ({shape} {dtype}) does not belong to index.json; prepare it again")
-    file, size = os.open(root / "images.npy", os.O_RDONLY), shape[1] * shape[2] * 3
-    ids = _byte_strings(index["id"])
-    return Records(
-        name=name,
-        classes=tuple(class_ for _, class_ in index["groups"]),
-        roles=tuple(role for role, _ in index["groups"]),
-        label=np.array(index["group"], np.int32),
-        split=np.array(index["split"], np.uint8),
-        form=f"pixels:{shape[1]}",
-        ids=lambda records: [os.fsdecode(id_.encode("latin-1")) for id_ in ids[records].tolist()],
-        fetch=lambda records: [os.pread(file, size, offset + int(r) * size) for r in records],
-    )
-
-
 # --- TFDS -------------------------------------------------------------------------------------------------------------
 
 
-def _tfds(name: str, dataset: str, data_dir: str, splits: dict[int, str]) -> Records:
+def _tfds(name: str, dataset: str, data_dir: str, splits: dict[int, str]) -> Source:
     """Any prepared TFDS image classification set, in TFRecord or ArrayRecord files."""
     import tensorflow_datasets as tfds
 
@@ -280,7 +201,7 @@ def _tfds(name: str, dataset: str, data_dir: str, splits: dict[int, str]) -> Rec
                 content[j] = record
         return content
 
-    return Records(
+    return Source(
         name=f"tfds:{info.full_name}",
         classes=tuple(info.features[label_key].names),
         roles=None,

@@ -76,8 +76,8 @@ class Progress:
 PLATEAU_LINES = 3
 
 
-def plateau_warning(progress: Progress, means: dict[str, float], prior: np.ndarray, classes: list[str]) -> str | None:
-    """Says so when training sits at the prior-only plateau; None otherwise.
+def plateau_warning(progress: Progress, means: dict[str, float], prior: np.ndarray, classes: list[str]) -> str:
+    """Says so when training sits at the prior-only plateau; "" otherwise.
 
     There, the loss equals the entropy of the label prior and every image gets the same answer: the network has learned the
     class frequencies and ignores its input. With many negatives this looks like "it always says none", and it is a failure
@@ -92,7 +92,7 @@ def plateau_warning(progress: Progress, means: dict[str, float], prior: np.ndarr
     stuck = means["top_rate"] > 0.99 and abs(means["loss"] - entropy) < 0.03 * entropy
     progress.plateau = progress.plateau + 1 if stuck else 0
     if progress.plateau != PLATEAU_LINES:
-        return None
+        return ""
     answer = "none" if means["none_rate"] > 0.5 else "one class"
     likely = classes[int(np.argmax(prior))]
     return (

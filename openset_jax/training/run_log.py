@@ -9,8 +9,8 @@ import jax
 
 
 def say(text: str) -> None:
-    """Prints to the person, once for all processes."""
-    if jax.process_index() == 0:
+    """Prints to the person, once for all processes; nothing for no text."""
+    if text and jax.process_index() == 0:
         print(text, flush=True)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter, ImageOps
 
-from openset_jax.data import pipeline, pools, sources
+from openset_jax.data import packed, pipeline, pools, sources
 from openset_jax.data.pools import TEST, VALIDATION, Selection
 from openset_jax.data.sampler import make_sampler
 from openset_jax.errors import UserError
@@ -378,7 +378,7 @@ def test_the_parts_of_hosts_are_the_global_evaluation(pool):
 def pack(pool, images, root):
     root.mkdir(exist_ok=True)
     np.save(root / "images.npy", images)
-    sources.write_packed_index(
+    packed.write_index(
         root,
         stored_size=images.shape[1],
         groups=list(zip(pool.roles, pool.groups, strict=True)),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from openset_jax.data import sources
+from openset_jax.data import packed, sources
 from openset_jax.data.pools import TEST, TRAIN, UNASSIGNED, VALIDATION
 from openset_jax.errors import UserError
 
@@ -258,7 +258,7 @@ PACKED = {
 def write_packed(root, *, size=6):
     images = np.random.default_rng(0).integers(0, 256, (len(PACKED["ids"]), size, size, 3), dtype=np.uint8)
     np.save(root / "images.npy", images)
-    sources.write_packed_index(root, stored_size=size, groups=GROUPS, **PACKED)
+    packed.write_index(root, stored_size=size, groups=GROUPS, **PACKED)
     return images
 
 
