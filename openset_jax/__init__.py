@@ -2,7 +2,5 @@
 
 import os
 
-# TensorFlow only reads and decodes images here: what goes wrong is reported in our words, and oneDNN, which has nothing to
-# do, need not announce itself at every start.
+# TensorFlow only reads and decodes images here, and what goes wrong is reported in our words.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")

@@ -6,14 +6,32 @@ iterator; the batch at fault is then examined image by image, what is bad is nam
 pipeline starts again at that very batch.
 """
 
+import contextlib
+import os
 from collections.abc import Callable, Iterator
 
 import numpy as np
-import tensorflow as tf
 
 from openset_jax.data.pools import Pool, check_stored_size
 from openset_jax.data.sampler import Sampler
 from openset_jax.errors import UserError
+
+
+@contextlib.contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """What C++ code writes to standard error in the meantime is lost; Python's exceptions are not."""
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nothing, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)
+
+
+with _silent_stderr():  # TensorFlow announces oneDNN at every start, whatever its log level
+    import tensorflow as tf
 
 try:
     tf.config.set_visible_devices([], "GPU")  # the accelerators belong to JAX
@@ -125,7 +143,7 @@ def evaluation_batches(
         mine = padded[n * batch_size + part[0] * size :][:size]
         return np.where(skipped.mask(mine), _BLANK, mine)
 
-    for n, (mine, image) in enumerate(_batches(pool, rows_of, 0, count, size, stored_size, skipped)):
+    for n, (mine, image) in enumerate(_batches(pool, rows_of, 0, count, size, stored_size, skipped, blanks=True)):
         first = n * batch_size + part[0] * size
         yield {
             "image": image,
@@ -141,14 +159,14 @@ def read_images(pool: Pool, rows: np.ndarray, stored_size: int) -> np.ndarray:
     return image
 
 
-def _batches(pool, rows_of, start, stop, size, stored_size, skipped):
+def _batches(pool, rows_of, start, stop, size, stored_size, skipped, blanks=False):
     """Yields (rows, images) for each batch, starting again behind each bad image."""
     check_stored_size(pool, stored_size)
     unreadable = (tf.errors.OpError, OSError)  # a local name: at interpreter exit, `tf` goes before this generator
     retried = -1
     while start < stop:
         try:
-            for rows, image in _dataset(pool, rows_of, start, stop, size, stored_size):
+            for rows, image in _dataset(pool, rows_of, start, stop, size, stored_size, blanks):
                 yield rows, image
                 start += 1
         except unreadable:
@@ -183,8 +201,8 @@ def _error_of(pool, row, stored_size) -> Exception | None:
     return None
 
 
-def _dataset(pool, rows_of, start, stop, size, stored_size) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """tf.data from "n -> rows" to (rows, images), in order, in bounded memory."""
+def _dataset(pool, rows_of, start, stop, size, stored_size, blanks=False) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """tf.data from "n -> rows" to (rows, images), in order, in bounded memory; `blanks`: rows may be _BLANK."""
     forms = sorted({source.form for source in pool.sources})
 
     def load(n):
@@ -205,15 +223,14 @@ def _dataset(pool, rows_of, start, stop, size, stored_size) -> Iterator[tuple[np
     def image(row, content, form):
         branches = [lambda f=f: _image(content, f, stored_size) for f in forms]
         decoded = branches[0]() if len(forms) == 1 else tf.switch_case(form, branches)
-        return row, decoded
+        return row, tf.ensure_shape(decoded, [stored_size, stored_size, 3])
 
     def blank_or_image(row, content, form):
-        shape = [stored_size, stored_size, 3]
-        row, decoded = tf.cond(row == _BLANK, lambda: (row, tf.zeros(shape, tf.uint8)), lambda: image(row, content, form))
-        return row, tf.ensure_shape(decoded, shape)
+        blank = tf.zeros([stored_size, stored_size, 3], tf.uint8)
+        return tf.cond(row == _BLANK, lambda: (row, blank), lambda: image(row, content, form))
 
     dataset = tf.data.Dataset.range(start, stop).flat_map(read)
-    dataset = dataset.map(blank_or_image, num_parallel_calls=tf.data.AUTOTUNE)
+    dataset = dataset.map(blank_or_image if blanks else image, num_parallel_calls=tf.data.AUTOTUNE)
     dataset = dataset.batch(size, drop_remainder=True).prefetch(2)
     options = tf.data.Options()
     options.deterministic = True
@@ -278,10 +295,9 @@ def _centre(height, width):
 
 
 def _upright(square, encoded):
-    """Applies the EXIF turn of a JPEG. Only files whose first bytes mention EXIF are looked at in Python."""
-    head = tf.io.decode_raw(tf.strings.substr(encoded, 0, 1 << 13), tf.uint8)
-    marks = [head[i : tf.size(head) - 3 + i] == byte for i, byte in enumerate(b"Exif")]
-    has_exif = tf.reduce_any(marks[0] & marks[1] & marks[2] & marks[3])
+    """Applies the EXIF turn of a JPEG. Files that go from their start (and JFIF block) to a table have none."""
+    first, second = tf.strings.substr(encoded, 2, 2), tf.strings.substr(encoded, 20, 2)
+    plain = (first == b"\xff\xdb") | ((first == b"\xff\xe0") & (second == b"\xff\xdb"))
 
     def turned():
         code = tf.numpy_function(_orientation, [tf.strings.substr(encoded, 0, 1 << 16)], tf.int32, stateful=False)
@@ -289,7 +305,7 @@ def _upright(square, encoded):
         mirrored = tf.gather(tf.constant(_MIRRORED), code)
         return tf.cond(mirrored, lambda: tf.image.flip_left_right(image), lambda: image)
 
-    return tf.cond(has_exif, turned, lambda: square)
+    return tf.cond(plain, lambda: square, turned)
 
 
 # By EXIF orientation, 1 to 8 (0 is unused): quarter turns counter-clockwise, then a mirror image or not.
