@@ -215,10 +215,8 @@ def _dataset(pool, rows_of, start, stop, size, stored_size, blanks=False) -> Ite
         return rows, content, form
 
     def read(n):
-        rows, content, form = tf.numpy_function(load, [n], (tf.int64, tf.string, tf.int32), stateful=False)
-        return tf.data.Dataset.from_tensor_slices(
-            (tf.ensure_shape(rows, [size]), tf.ensure_shape(content, [size]), tf.ensure_shape(form, [size]))
-        )
+        columns = tf.numpy_function(load, [n], (tf.int64, tf.string, tf.int32), stateful=False)
+        return tuple(tf.ensure_shape(column, [size]) for column in columns)
 
     def image(row, content, form):
         branches = [lambda f=f: _image(content, f, stored_size) for f in forms]
@@ -229,7 +227,8 @@ def _dataset(pool, rows_of, start, stop, size, stored_size, blanks=False) -> Ite
         blank = tf.zeros([stored_size, stored_size, 3], tf.uint8)
         return tf.cond(row == _BLANK, lambda: (row, blank), lambda: image(row, content, form))
 
-    dataset = tf.data.Dataset.range(start, stop).flat_map(read)
+    dataset = tf.data.Dataset.range(start, stop).map(read).prefetch(2)  # the next rows are known before they are needed
+    dataset = dataset.flat_map(lambda *columns: tf.data.Dataset.from_tensor_slices(columns))
     dataset = dataset.map(blank_or_image if blanks else image, num_parallel_calls=tf.data.AUTOTUNE)
     dataset = dataset.batch(size, drop_remainder=True).prefetch(2)
     options = tf.data.Options()
