@@ -3,8 +3,9 @@
     python -m benchmarks.end_to_end --config=configs/digits.py
 
 Why: where the input is faster than the step, feeding real images, moving them to the devices and fetching metrics should
-cost nothing. One compiled step serves both sides; "together" is the loop of `openset_jax.train` without evaluating and
-saving. On a CPU step and input share the cores, so that together they are slower than either.
+cost nothing. "Together" is the loop of `openset_jax.train` without evaluating and saving, with the config's `input` and
+`steps_per_call`; the step alone has one batch, which is on the devices already. On a CPU step and input share the cores,
+so that together they are slower than either.
 """
 
 import itertools
@@ -35,7 +36,8 @@ def main() -> None:
 
     from benchmarks.step import Step
     from openset_jax import config as configs
-    from openset_jax.data import pipeline
+    from openset_jax.data import batches
+    from openset_jax.data.skipped import Skipped
     from openset_jax.training import devices, progress
 
     configs.check(config)
@@ -45,28 +47,24 @@ def main() -> None:
     pool = configs.open_pool(config)
     members = pool.training_members(config.sampling.negatives)
     sampler = configs.make_sampler(config, members)
-    skipped = pipeline.Skipped(pool, config.data.max_bad_fraction)
-    step = Step(config, pool.num_classes)
-    compile_s = step.compile()
-
-    def real_batches():
-        return pipeline.training_batches(
-            pool, members, sampler, start=0, stop=10**9, stored_size=config.data.stored_size, skipped=skipped
-        )
+    skipped = Skipped(pool, config.data.max_bad_fraction)
+    plan = batches.training(pool, members, sampler, start=0, stop=10**9, skipped=skipped)
+    feed = configs.make_feed(config, pool, skipped)
+    bare, fed = Step(config, pool.num_classes), Step(config, pool.num_classes, feed)
+    compile_s = bare.compile()
+    per_call = config.batch_size * config.steps_per_call
 
     def step_alone():
-        rate = loop_rate(step, itertools.repeat(step.batch), jax.block_until_ready)
-        return rate * config.batch_size
+        return per_call * loop_rate(bare, itertools.repeat(bare.batch), jax.block_until_ready)
 
     def input_alone():
-        return common.stream_rate(real_batches(), config.batch_size, warmup=args.warmup, seconds=args.seconds)
+        return common.stream_rate(feed.read(plan), config.batch_size, warmup=args.warmup, seconds=args.seconds)
 
     def together():
-        so_far, batches = progress.Progress(), devices.prefetch(real_batches())
-        fetch = lambda metrics: so_far.add_step(jax.device_get(metrics))
-        rate = loop_rate(step, batches, fetch)
-        batches.close()
-        return rate * config.batch_size
+        so_far, calls = progress.Progress(), devices.prefetch_steps(feed.read(plan), config.steps_per_call)
+        rate = loop_rate(fed, calls, lambda metrics: so_far.add_steps(jax.device_get(metrics)))
+        calls.close()
+        return per_call * rate
 
     values = common.alternate(args.rounds, {"step alone": step_alone, "together": together, "input alone": input_alone})
     summaries = {name: common.summary(v) for name, v in values.items()}
@@ -78,7 +76,7 @@ def main() -> None:
 
 
 def loop_rate(step: Any, batches: Iterable[Any], fetch: Callable[[Any], Any]) -> float:
-    """Steps per second of the loop of `openset_jax.train`: metrics are fetched when the next step is under way.
+    """Calls per second of the loop of `openset_jax.train`: metrics are fetched when the next step is under way.
 
     Args:
       step: a `benchmarks.step.Step`.

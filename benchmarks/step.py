@@ -82,28 +82,30 @@ class Step:
     Args:
       config: as `configs/default.py`; its data are not opened.
       num_classes: K.
+      feed: how real images will reach it, a `feed.Feed`; None for those of `batch` alone.
     """
 
-    def __init__(self, config: Any, num_classes: int):
+    def __init__(self, config: Any, num_classes: int, feed: Any = None):
         import numpy as np
 
         from openset_jax import config as configs
         from openset_jax.training import devices, state
+        from openset_jax.training.feed import IMAGES_IN_BATCH
 
         self.model = configs.make_model(config, num_classes)
         _, optimizer = configs.make_optimizer(config)
         host_state = state.create_state(self.model, optimizer, seed=config.seed, image_size=config.data.image_size)
         self.state = devices.replicate(host_state)
-        self.function = configs.make_train_step(config, self.model, optimizer)
+        self.function = configs.make_train_step(config, self.model, optimizer, feed or IMAGES_IN_BATCH)
+        self.steps_per_call = config.steps_per_call
         rng, size, side = np.random.default_rng(0), config.batch_size, config.data.stored_size
-        self.batch = devices.shard(
-            {
-                "image": rng.integers(0, 256, (size, side, side, 3), np.uint8),
-                "label": rng.integers(0, num_classes + 1, size, np.int32),
-                "position": np.arange(size, dtype=np.int32),
-                "mask": np.ones(size, bool),
-            }
-        )
+        batch = {
+            "image": rng.integers(0, 256, (size, side, side, 3), np.uint8),
+            "label": rng.integers(0, num_classes + 1, size, np.int32),
+            "position": np.arange(size, dtype=np.int32),
+            "mask": np.ones(size, bool),
+        }
+        self.batch = devices.shard_steps([batch] * config.steps_per_call)
 
     def compile(self) -> float:
         """Runs the first step, and returns its seconds, almost all of them compilation; then one that does not count."""
@@ -111,16 +113,16 @@ class Step:
         self.group(1)
         return seconds
 
-    def group(self, steps: int) -> float:
-        """Seconds per step of steps dispatched one after another, from an idle device to an idle device."""
+    def group(self, calls: int) -> float:
+        """Seconds per step of calls dispatched one after another, from an idle device to an idle device."""
         import jax
 
         jax.block_until_ready(self.state)
         start = time.perf_counter()
-        for _ in range(steps):
+        for _ in range(calls):
             self.state, metrics = self.function(self.state, self.batch)
         jax.block_until_ready((self.state, metrics))
-        return (time.perf_counter() - start) / steps
+        return (time.perf_counter() - start) / (calls * self.steps_per_call)
 
 
 def flops_per_image(model: Any, image_size: int) -> int:

@@ -39,7 +39,8 @@ def prepare(config: Any, out: pathlib.Path) -> dict[str, int]:
     from tqdm import tqdm
 
     from openset_jax import config as configs
-    from openset_jax.data import packed, pipeline
+    from openset_jax.data import batches, packed, pipeline
+    from openset_jax.data.skipped import Skipped
     from openset_jax.report import table
 
     configs.check(config)
@@ -48,12 +49,12 @@ def prepare(config: Any, out: pathlib.Path) -> dict[str, int]:
     pool = configs.open_pool(config)
     print(table.pool_table(pool), flush=True)
     size, rows = config.data.stored_size, np.arange(len(pool))
-    skipped = pipeline.Skipped(pool, config.data.max_bad_fraction, report=tqdm.write)
-    batches = pipeline.evaluation_batches(pool, rows, batch_size=min(256, len(rows)), stored_size=size, skipped=skipped)
+    skipped = Skipped(pool, config.data.max_bad_fraction, report=tqdm.write)
+    plan = batches.evaluation(pool, rows, batch_size=min(256, len(rows)), skipped=skipped)
     digests, kept = [], []
     with (out / "images.npy").open("wb") as file, tqdm(total=len(rows), unit=" images", smoothing=0.1) as bar:
         _write_header(file, len(rows), size)
-        for batch in batches:
+        for batch in pipeline.stream(pool, plan, stored_size=size, skipped=skipped):
             images = batch["image"][batch["mask"]]
             file.write(images.tobytes())
             kept.append(batch["position"][batch["mask"]])

@@ -10,6 +10,7 @@ from small_run import small_config
 from openset_jax import config as configs
 from openset_jax.data import augment
 from openset_jax.training import devices, state, steps
+from openset_jax.training.feed import IMAGES_IN_BATCH
 
 
 def make(config):
@@ -28,6 +29,12 @@ def batch_of(size=8, seed=0):
     }
 
 
+def one_call(config, model, optimizer, begin, *batches):
+    """(state, metrics) after a call with these batches."""
+    step = configs.make_train_step(config, model, optimizer, IMAGES_IN_BATCH)
+    return step(devices.replicate(begin), devices.shard_steps(batches))
+
+
 def test_one_step_is_adamw_on_the_mean_cross_entropy():
     config = small_config(**{
         "model.dropout": 0.0, "augment.pad": 0, "optimizer.warmup_steps": 0, "optimizer.weight_decay": 0.1,
@@ -35,7 +42,8 @@ def test_one_step_is_adamw_on_the_mean_cross_entropy():
     })  # fmt: skip
     model, _, optimizer, before = make(config)
     batch = batch_of()
-    after, metrics = configs.make_train_step(config, model, optimizer)(devices.replicate(before), devices.shard(batch))
+    after, metrics = one_call(config, model, optimizer, before, batch)
+    metrics = {name: value[0] for name, value in metrics.items()}
 
     def loss_of(params):
         logits, _ = model.apply({"params": params}, augment.normalise(batch["image"], config.data.mean, config.data.std))
@@ -65,9 +73,7 @@ def test_one_step_is_adamw_on_the_mean_cross_entropy():
 def test_the_step_depends_on_seed_and_step_and_on_nothing_else():
     config = small_config()
     model, _, optimizer, before = make(config)
-    run = lambda config, begin: configs.make_train_step(config, model, optimizer)(
-        devices.replicate(begin), devices.shard(batch_of())
-    )[1]["loss"]
+    run = lambda config, begin: one_call(config, model, optimizer, begin, batch_of())[1]["loss"]
     assert run(config, before) == run(config, before)
     assert run(config, before) != run(small_config(seed=1), before)
     assert run(config, before) != run(config, before.replace(step=np.int32(1)))
@@ -78,10 +84,10 @@ def test_many_steps_compile_once_and_consume_their_state(monkeypatch):
     model, _, optimizer, before = make(config)
     traced, train_step = [], steps.train_step
     monkeypatch.setattr(steps, "train_step", lambda *a, **k: traced.append(1) or train_step(*a, **k))
-    step, current = configs.make_train_step(config, model, optimizer), devices.replicate(before)
+    step, current = configs.make_train_step(config, model, optimizer, IMAGES_IN_BATCH), devices.replicate(before)
     for i in range(4):
         given = current
-        batch = devices.shard(batch_of(seed=i))
+        batch = devices.shard_steps([batch_of(seed=i)])
         with jax.transfer_guard("disallow"):
             current, metrics = step(current, batch)
         jax.block_until_ready(metrics)
@@ -91,11 +97,26 @@ def test_many_steps_compile_once_and_consume_their_state(monkeypatch):
     assert current.step == 4
 
 
+def test_steps_of_one_call_are_steps_of_as_many_calls():
+    config = small_config(**{"model.norm": "batch"})
+    model, _, optimizer, begin = make(config)
+    batches = [batch_of(seed=i) for i in range(3)]
+    together, metrics = one_call(config, model, optimizer, begin, *batches)
+    current, losses = begin, []
+    for batch in batches:
+        current, one = one_call(config, model, optimizer, current, batch)
+        current = jax.device_get(current)
+        losses.append(float(one["loss"][0]))
+    assert metrics["predicted"].shape == (3, 6)
+    np.testing.assert_allclose(metrics["loss"], losses, rtol=1e-5)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), jax.device_get(together), current)
+
+
 def test_evaluation_gives_every_device_all_logits_in_order():
     config = small_config()
     model, _, _, before = make(config)
     normalise = lambda images: images.astype(jnp.float32) / 255
-    step = devices.pmap_eval(functools.partial(steps.eval_step, model=model, preprocess=normalise))
+    step = devices.pmap_eval(functools.partial(steps.eval_step, model=model, preprocess=normalise), IMAGES_IN_BATCH)
     batch = batch_of() | {"mask": np.arange(8) < 5}
     out = step(devices.replicate(before.variables), devices.shard(batch))
     expected, _ = model.apply(before.variables, batch["image"].astype(np.float32) / 255)
