@@ -80,6 +80,7 @@ def get_config():
     optimizer.eps = 1e-8
     optimizer.weight_decay = 1e-4  # decoupled, on kernels
     optimizer.grad_clip = 1.0  # global norm; 0 for none
+    optimizer.all_reduce_dtype = "float32"  # of gradients between devices; "bfloat16" halves the bytes
 
     config.eval = evaluation = ml_collections.ConfigDict()
     evaluation.every = 1_000  # steps between evaluations on the validation split

@@ -43,6 +43,7 @@ _RANGES = {
     "optimizer.eps": _POSITIVE,
     "optimizer.weight_decay": _AT_LEAST_0,
     "optimizer.grad_clip": _AT_LEAST_0,
+    "optimizer.all_reduce_dtype": ("float32 or bfloat16", lambda v: v in ("float32", "bfloat16")),
     "eval.every": _AT_LEAST_1,
     "eval.batch_size": _AT_LEAST_1,
     "checkpoint.every": _AT_LEAST_1,
@@ -159,6 +160,7 @@ def make_optimizer(config: ml_collections.ConfigDict) -> tuple[Any, Any]:
     from openset_jax.training import optimizer
 
     values = config.optimizer.to_dict()
+    values.pop("all_reduce_dtype", None)  # the step's
     schedule = optimizer.make_schedule(
         steps=config.steps, **{k: values.pop(k) for k in ("learning_rate", "warmup_steps", "schedule")}
     )
@@ -194,6 +196,7 @@ def make_train_step(config: ml_collections.ConfigDict, model: Any, optimizer: An
         ),
         normalise=_normalise(config),
         seed=config.seed,
+        all_reduce_dtype=config.optimizer.get("all_reduce_dtype", "float32"),
     )
     return devices.pmap_train(step, feed)
 

@@ -175,6 +175,6 @@ def test_what_cannot_be_resident_is_refused(tmp_path, monkeypatch, packed, pool)
             return {"bytes_limit": free + 10, "bytes_in_use": 10}
 
     monkeypatch.setattr(jax, "local_devices", lambda: [Small()])
-    says = "needs 1.1 MiB for the images, and a device has 1.0 MiB free: .*shard_resident=True; 2 or more.*--config.input=stream"
+    says = "needs 1.1 MiB for the images, and a device has 1.0 MiB free: .*shard_resident=True; 2 or more.*input=stream"
     with pytest.raises(UserError, match=says):
         devices.hold(None, 1500, (16, 16, 3), sharded=False)

@@ -5,6 +5,8 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
+from jax import export
 from small_run import small_config
 
 from openset_jax import config as configs
@@ -110,6 +112,42 @@ def test_steps_of_one_call_are_steps_of_as_many_calls():
     assert metrics["predicted"].shape == (3, 6)
     np.testing.assert_allclose(metrics["loss"], losses, rtol=1e-5)
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), jax.device_get(together), current)
+
+
+def test_gradients_in_bfloat16_differ_by_their_rounding():
+    norms = []
+    for dtype in ("float32", "bfloat16"):
+        config = small_config(**{"optimizer.all_reduce_dtype": dtype})
+        model, _, optimizer, begin = make(config)
+        state_after, metrics = one_call(config, model, optimizer, begin, batch_of())
+        assert state_after.params["fc6"]["kernel"].dtype == np.float32
+        norms.append(float(metrics["grad_norm"][0]))
+    assert norms[0] != norms[1]
+    assert abs(norms[0] - norms[1]) < 2**-8 * norms[0]
+
+
+@pytest.mark.parametrize("platform", ["tpu", "cuda"])
+def test_the_full_step_lowers_for_accelerators(platform):
+    """As far as a machine without one can tell: nothing in it is for a CPU alone."""
+    from configs import default
+
+    config = default.get_config()
+    config.update_from_flattened_dict({"model.dtype": "bfloat16", "batch_size": 8, "steps_per_call": 2})
+    model = configs.make_model(config, 10)
+    _, optimizer = configs.make_optimizer(config)
+    step = configs.make_train_step(config, model, optimizer, IMAGES_IN_BATCH)
+
+    def begin():
+        variables = state.initial_variables(model, seed=0, image_size=224)
+        return state.TrainState(jnp.zeros((), jnp.int32), **variables, opt_state=optimizer.init(variables["params"]))
+
+    shape = lambda dtype, *dims: jax.ShapeDtypeStruct((jax.local_device_count(), 2, 8, *dims), dtype)
+    batch = {"image": shape(np.uint8, 256, 256, 3), "label": shape(np.int32), "position": shape(np.int32)}
+    exported = export.export(jax.jit(step.func), platforms=[platform])((), jax.eval_shape(begin), batch)
+    assert exported.platforms == (platform,)
+    text = exported.mlir_module()
+    assert "stablehlo.convolution" in text
+    assert "bf16" in text
 
 
 def test_evaluation_gives_every_device_all_logits_in_order():
