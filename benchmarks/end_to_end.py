@@ -4,8 +4,8 @@
 
 Why: where the input is faster than the step, feeding real images, moving them to the devices and fetching metrics should
 cost nothing. "Together" is the loop of `openset_jax.train` without evaluating and saving, with the config's `input` and
-`steps_per_call`; the step alone has one batch, which is on the devices already. On a CPU step and input share the cores,
-so that together they are slower than either.
+`steps_per_call`; the step alone has one batch, which is on the devices already. On a CPU step and input share the cores:
+then together they take the time of both, and the loop reaches its target only where the input takes next to none.
 """
 
 import itertools
@@ -18,7 +18,7 @@ from absl import flags
 from benchmarks import common
 from openset_jax import cli
 
-TARGET, MUCH_FASTER = 0.95, 1.5
+TARGET = 0.95
 
 
 def define_flags() -> None:
@@ -68,8 +68,9 @@ def main() -> None:
 
     values = common.alternate(args.rounds, {"step alone": step_alone, "together": together, "input alone": input_alone})
     summaries = {name: common.summary(v) for name, v in values.items()}
-    paired = common.ratios(values["together"], values["step alone"])
-    report(summaries, paired, batch_size=config.batch_size, on_cpu=jax.default_backend() == "cpu")
+    slower = [min(pair) for pair in zip(values["step alone"], values["input alone"], strict=True)]
+    paired = common.ratios(values["together"], slower)
+    report(summaries, paired, batch_size=config.batch_size)
     result = {name.replace(" ", "_"): v for name, v in summaries.items()}
     result |= {"ratio": paired, "compile_s": compile_s, "config": configs.to_json(config), "machine": machine}
     common.write_json(file, result)
@@ -103,19 +104,14 @@ def loop_rate(step: Any, batches: Iterable[Any], fetch: Callable[[Any], Any]) ->
     return count / (now - start)
 
 
-def report(summaries: dict[str, Any], paired: dict[str, Any], *, batch_size: int, on_cpu: bool) -> None:
-    """Prints the rates, and whether the target is met where it applies."""
+def report(summaries: dict[str, Any], paired: dict[str, Any], *, batch_size: int) -> None:
+    """Prints the rates, which of step and input is the limit, and whether the loop reaches it."""
     print(f"images/s at a batch of {batch_size}")
     common.print_table([["", "median", "min", "max"], *(common.row(k, v) for k, v in summaries.items())])
-    common.print_table([["together / step alone", "median", "min", "max"], common.row("round by round", paired, 3)])
+    common.print_table([["together / the slower one", "median", "min", "max"], common.row("round by round", paired, 3)])
     surplus = summaries["input alone"]["median"] / summaries["step alone"]["median"]
-    print(f"input alone / step alone: {surplus:.2f}")
-    if on_cpu:
-        print("No verdict on a CPU: the step and the input share its cores.")
-    elif surplus < MUCH_FASTER:
-        print(f"No verdict: the input is the limit, or near it (less than {MUCH_FASTER} x the step).")
-    else:
-        print(common.verdict("together / step alone, median of the rounds", paired["median"], TARGET))
+    print(f"input alone / step alone: {surplus:.2f}, so that the {'step' if surplus > 1 else 'input'} is the limit")
+    print(common.verdict("together / the slower one, median of the rounds", paired["median"], TARGET))
 
 
 if __name__ == "__main__":

@@ -61,7 +61,15 @@ def start(config: list[str], cache: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         out = pathlib.Path(folder, "times.json")
         env = os.environ | {"JAX_COMPILATION_CACHE_DIR": cache or str(pathlib.Path(folder, "cache"))}
-        command = [sys.executable, "-m", "benchmarks.startup", str(out), str(time.time()), f"--workdir={folder}/run", *config]
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.startup",
+            str(out),
+            str(time.time()),
+            f"--workdir={folder}/run",
+            *config,
+        ]
         done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
         if not out.exists():
             raise UserError(f"the run ended before its first step: {(done.stderr.strip() or 'no message').splitlines()[-1]}")
