@@ -8,6 +8,7 @@ run it answers {"error"}.
 import contextlib
 import importlib.util
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -73,3 +74,75 @@ def open_peer(python: str, script: str, job: dict[str, Any]) -> Iterator[Peer]:
 def peer_python(asked: str) -> str:
     """The Python of the peer: the one asked for, else this one if it has torch, else ""."""
     return asked or (sys.executable if importlib.util.find_spec("torch") else "")
+
+
+def network_job(config: Any, num_outputs: int, mode: str) -> dict[str, Any]:
+    """The job of `peers/torch_step.py` that is the work of a config's step on one device.
+
+    Args:
+      mode: "train" or "eval".
+
+    Raises:
+      UserError: the peer has no such network, or does not run on such devices.
+    """
+    import jax
+
+    from openset_jax.model import alexnet
+
+    model, data = config.model, config.data
+    norm = model.norm or alexnet.NETWORKS[model.name][2]
+    if model.name != "alexnet" or norm not in ("none", "batch"):
+        raise UserError(f"--peer: PyTorch's side has no {model.name} with norm {norm!r}; only alexnet with none or batch")
+    if jax.default_backend() not in ("cpu", "gpu") or jax.device_count() > 1:
+        raise UserError(
+            f"--peer: compares one CPU or GPU, and there are {jax.device_count()} x {jax.devices()[0].device_kind}; on a "
+            "machine of several GPUs set CUDA_VISIBLE_DEVICES=0"
+        )
+    optimizer = config.optimizer.to_dict()
+    kept = ("learning_rate", "b1", "b2", "eps", "weight_decay", "grad_clip")
+    return {
+        "mode": mode,
+        "device": "cuda" if jax.default_backend() == "gpu" else "cpu",
+        "dtype": model.dtype,
+        "batch_size": config.batch_size if mode == "train" else config.eval.batch_size,
+        "stored_size": data.stored_size,
+        "image_size": data.image_size,
+        "mean": list(data.mean),
+        "std": list(data.std),
+        "grey": data.grey,
+        "pad": config.augment.pad,
+        "flip": config.augment.flip,
+        "model": {
+            "num_outputs": num_outputs,
+            "width": model.width,
+            "stem": model.stem,
+            "norm": norm,
+            "dropout": model.dropout,
+            "image_size": data.image_size,
+        },
+        "optimizer": {name: optimizer[name] for name in kept},
+    }
+
+
+@contextlib.contextmanager
+def network_peer(asked: bool, python: str, job: dict[str, Any]) -> Iterator[Peer | None]:
+    """The PyTorch process of a network, which says how it runs; None if it is not asked for.
+
+    Raises:
+      UserError: it cannot run.
+    """
+    if not asked:
+        yield None
+        return
+    if not (python := peer_python(python)):
+        raise UserError("--peer: this Python has no torch; --peer_python=PATH names one that has")
+    with open_peer(python, "torch_step.py", job) as peer:
+        print("peer: " + ", ".join(f"{k} {v}" for k, v in peer.versions.items() if v is not None))
+        yield peer
+
+
+def share_the_gpu(asked: bool) -> None:
+    """Two processes will hold memory of one GPU: JAX must not take most of it at its start. Before JAX is imported."""
+    if asked and "XLA_PYTHON_CLIENT_PREALLOCATE" not in os.environ:
+        os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+        print("XLA_PYTHON_CLIENT_PREALLOCATE=false: on a GPU both processes hold memory at once")

@@ -7,7 +7,7 @@ import pytest
 from small_run import SMALL, run
 
 from benchmarks import common
-from benchmarks.step import flops_per_image
+from benchmarks.roofline import flops_per_image
 from openset_jax.model.alexnet import make_alexnet
 
 
