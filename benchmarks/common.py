@@ -110,7 +110,11 @@ def verdict(what: str, value: float, target: float, *, at_most: bool = False) ->
 
 
 def machine(*, devices: bool = False) -> dict[str, Any]:
-    """Processor, cores that this process may use, and others do, memory, versions, date; `devices`: and JAX's, which starts them."""
+    """Processor, cores that this process may use and that others use, memory, versions, date.
+
+    Args:
+      devices: JAX's as well, which starts them; else they are named only where they were started already.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     found = {"cpu": _cpu(), "cores": cores, "system": platform.platform(), "load_1min": round(os.getloadavg()[0], 2)}
     found["busy_cores"] = _busy_cores()
