@@ -157,9 +157,7 @@ def write(out: pathlib.Path, everything: dict[str, Any]) -> None:
 
         machine = everything["machine"]
         figure.draw(out / "throughput.png", drawn, f"{device(machine)}, {machine['cores']} cores, {machine['date']}")
-    print(
-        f"{out}: " + ", ".join(sorted(file.name for file in out.glob("[rt]*.*") if file.stem in ("results", "throughput")))
-    )
+    print(f"results.json, results.md and the output of each benchmark are in {out}")
 
 
 def cells(line: dict[str, Any]) -> list[str]:

@@ -16,20 +16,12 @@ import os
 import sys
 import time
 
-ANSWERS = os.fdopen(os.dup(1), "w")  # whatever compilers print to standard output must not come between
-os.dup2(2, 1)
-
-
-def answer(message: dict) -> None:
-    print(json.dumps(message), file=ANSWERS, flush=True)
-
-
 try:
     import torch
     from torch import nn
     from torch.nn import functional as F
 except ImportError as error:
-    answer({"error": str(error)})
+    print(json.dumps({"error": str(error)}))
     sys.exit()
 
 FEATURES = (64, 192, 384, 256, 256)
@@ -161,7 +153,7 @@ class Work:
         result = {"compiled": False, "plain_ms": 0.0, "compiled_ms": None, "compile_s": None, "compile_error": None}
         self.seconds(2, compiled=False)
         try:
-            result["compile_s"] = self.seconds(1, compiled=True)
+            result["compile_s"] = round(self.seconds(1, compiled=True), 1)
             self.seconds(1, compiled=True)
         except Exception as error:  # no compiler, or one that fails: said in the answer, never passed over
             result["compile_error"] = " ".join(f"{type(error).__name__}: {error}".split())[:300]
@@ -171,14 +163,16 @@ class Work:
         for i in range(3):
             for way in ways[:: -1 if i % 2 else 1]:
                 rounds[way].append(1e3 * self.seconds(steps, compiled=way) / steps)
-        medians = {way: sorted(values)[1] for way, values in rounds.items()}
-        return result | {
-            "compiled": min(medians, key=medians.get), "plain_ms": medians[False], "compiled_ms": medians.get(True)
-        }  # fmt: skip
+        medians = {way: round(sorted(values)[1], 3) for way, values in rounds.items()}
+        faster = min(medians, key=medians.get)
+        return result | {"compiled": faster, "plain_ms": medians[False], "compiled_ms": medians.get(True)}
 
 
 def main() -> None:
     """Answers the lines of standard input."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever compilers print to standard output must not come between
+    answer = lambda message: print(json.dumps(message), file=answers, flush=True)
     job = json.loads(sys.stdin.readline())
     if job["device"] == "cuda" and not torch.cuda.is_available():
         answer({"error": f"torch {torch.__version__} finds no CUDA device, and JAX runs on one"})
