@@ -71,6 +71,7 @@ def jobs(setting: Setting) -> list[Job]:
     peer = ["--peer", f"--peer_python={setting.peer_python}"] if setting.peer_python else []
     loader = [f"--peer_python={setting.peer_python}"] if setting.peer_python else []
     rounds = ["--rounds=3"] if setting.quick else []
+    draws = ["--draw_rounds=3", "--draws=50"] if setting.quick else []
     timed = ["--rounds=2", "--seconds=1", "--warmup=0.5"] if setting.quick else []
     streams = "" if setting.tensorflow else "TensorFlow is not installed, and streaming needs it"
     photos = streams or ("" if setting.photos else "no --photos")
@@ -86,7 +87,7 @@ def jobs(setting: Setting) -> list[Job]:
         found.append(Job("step at the best batch", sizes, network_rows))
     found += [
         Job("forward pass", module("evaluate", *config, *peer, *rounds), network_rows),
-        Job("drawing batches", module("sampler"), drawing_rows),
+        Job("drawing batches", module("sampler", *draws), drawing_rows),
         Job(
             "streaming photographs",
             module("pipeline", f"--photos={setting.photos}", *loader, *timed),
