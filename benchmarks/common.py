@@ -3,6 +3,7 @@
 No benchmark of its own. Only the standard library is imported here, so that `--help` answers at once.
 """
 
+import datetime
 import importlib.metadata
 import json
 import os
@@ -17,6 +18,7 @@ from typing import Any
 from openset_jax.errors import UserError
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "tensorflow", "tensorflow-cpu", "pillow")
+OURS, PEER = "openset_jax", "PyTorch"
 
 
 def alternate(rounds: int, contenders: Mapping[Any, Callable[[], float]], *, warm: bool = True) -> dict[Any, list[float]]:
@@ -66,6 +68,29 @@ def ratios(above: Sequence[float], below: Sequence[float]) -> dict[str, Any]:
     return summary([a / b for a, b in zip(above, below, strict=True)])
 
 
+def scaled(values: Mapping[str, Any], factor: float) -> dict[str, Any]:
+    """A summary in another unit."""
+    return summary([factor * value for value in values["rounds"]])
+
+
+def beside_peer(rounds: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    """Our and the peer's images per second of the same rounds -> the fields that say how they compare."""
+    medians = {name: statistics.median(values) for name, values in rounds.items()}
+    return {
+        "peer_images_per_second": medians[PEER],
+        "ratio": medians[OURS] / medians[PEER],
+        "paired_ratio": ratios(rounds[OURS], rounds[PEER]),
+    }
+
+
+def print_rates(result: Mapping[str, Any]) -> None:
+    """The "rates" of a result, and how they compare if there is a peer."""
+    print_table([["images/s", "median", "min", "max"], *(row(k, v) for k, v in result["rates"].items())])
+    if "ratio" in result:
+        print(f"ratio of the medians: {result['ratio']:.3f}")
+        print_table([["ratio", "median", "min", "max"], row("round by round", result["paired_ratio"], 3)])
+
+
 def row(name: str, values: Mapping[str, Any], digits: int = 1) -> list[str]:
     """A line of a table: name, median, min, max."""
     return [name, *(f"{values[key]:,.{digits}f}" for key in ("median", "min", "max"))]
@@ -84,10 +109,16 @@ def verdict(what: str, value: float, target: float, *, at_most: bool = False) ->
     return f"{what}: {value:.3f} (target {'<=' if at_most else '>='} {target}: {'met' if met else 'NOT met'})"
 
 
-def machine() -> dict[str, Any]:
-    """Processor, cores that this process may use, memory, load, versions, and JAX's devices if JAX is in use."""
+def machine(*, devices: bool = False) -> dict[str, Any]:
+    """Processor, cores that this process may use and that others use, memory, versions, date.
+
+    Args:
+      devices: JAX's as well, which starts them; else they are named only where they were started already.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     found = {"cpu": _cpu(), "cores": cores, "system": platform.platform(), "load_1min": round(os.getloadavg()[0], 2)}
+    found["busy_cores"] = _busy_cores()
+    found["date"] = datetime.datetime.now(datetime.UTC).date().isoformat()
     if hasattr(os, "sysconf"):
         found["memory_gib"] = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
     versions = {"python": platform.python_version()}
@@ -97,7 +128,7 @@ def machine() -> dict[str, Any]:
         except importlib.metadata.PackageNotFoundError:
             continue
     found["versions"] = versions
-    if "openset_jax.training.devices" in sys.modules:  # asking starts JAX's devices, which the input alone does not need
+    if devices or "openset_jax.training.devices" in sys.modules:  # the input alone does not need them
         import jax
 
         found["devices"] = [device.device_kind for device in jax.local_devices()]
@@ -111,6 +142,20 @@ def print_machine(found: Mapping[str, Any]) -> None:
     print(", ".join(f"{name} {version}" for name, version in found["versions"].items()))
     if devices := found.get("devices"):
         print(f"{len(devices)} x {devices[0]}")
+    if (busy := found.get("busy_cores") or 0) > 0.3:
+        print(f"WARNING: other processes keep {busy:.1f} cores busy; rates on a shared CPU mislead, the peer's above all")
+
+
+def peak_memory() -> dict[str, int]:
+    """Most bytes that one device has held so far, where JAX says; this process's largest resident size."""
+    import resource
+
+    import jax
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    found = {"host_peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+    peaks = [(device.memory_stats() or {}).get("peak_bytes_in_use") for device in jax.local_devices()]
+    return found | ({"device_peak_bytes": max(peaks)} if all(peaks) else {})
 
 
 def json_file(path: str) -> pathlib.Path | None:
@@ -146,6 +191,21 @@ def photo_pool(photos: str) -> Any:
         raise UserError(f"--photos: {photos!r} has no known/CLASS/ and negatives/CLASS/ folders of images")
     source = sources.open_source(f"folder:{root}")
     return pools.build_pool({role: [pools.Selection(source)] for role in ("known", "negatives")})
+
+
+def _busy_cores(sample_seconds: float = 0.2) -> float | None:
+    """Cores that others use while this process sleeps; None where the system does not say.
+
+    A load average would still count the benchmark before this one.
+    """
+    try:
+        used = lambda: sum(map(int, pathlib.Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:4]))
+        start, before = time.perf_counter(), used()
+        time.sleep(sample_seconds)
+        ticks = (used() - before) / (time.perf_counter() - start)
+    except (OSError, ValueError):
+        return None
+    return round(ticks / os.sysconf("SC_CLK_TCK"), 1)
 
 
 def _cpu() -> str:

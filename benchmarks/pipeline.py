@@ -8,20 +8,14 @@ meanwhile, and start-up is left out on both. Without PyTorch the peer is left ou
 """
 
 import contextlib
-import importlib.util
-import json
 import os
-import pathlib
-import subprocess
-import sys
-from collections.abc import Iterator
 from typing import Any
 
 from absl import flags
 
 from benchmarks import common
+from benchmarks.peer import open_peer, peer_python
 from openset_jax import cli
-from openset_jax.errors import UserError
 
 TARGET = 1.6
 
@@ -61,12 +55,12 @@ def main() -> None:
     }
     contenders = {"openset_jax": lambda: our_rate(pool, members, drawn)}
     with contextlib.ExitStack() as stack:
-        python = _peer_python(args.peer_python)
-        peer = stack.enter_context(_peer(python, job)) if python else None
+        python = peer_python(args.peer_python)
+        peer = stack.enter_context(open_peer(python, "torch_loader.py", job)) if python else None
         if peer:
             name = f"torch DataLoader, {workers} workers"
             print("peer: " + ", ".join(f"{k} {v}" for k, v in peer.versions.items()))
-            contenders[name] = lambda: peer.rate(args.warmup, args.seconds)
+            contenders[name] = lambda: peer.rate(warmup=args.warmup, seconds=args.seconds)
         else:
             print("peer: left out, because this Python has no torch; --peer_python=PATH names one that has")
         values = common.alternate(args.rounds, contenders)
@@ -94,52 +88,6 @@ def our_rate(pool: Any, members: list[Any], sampler: Any) -> float:
     skipped = pipeline.Skipped(pool)
     batches = pipeline.training_batches(pool, members, sampler, start=0, stop=10**9, stored_size=args.size, skipped=skipped)
     return common.stream_rate(batches, sampler.batch_size, warmup=args.warmup, seconds=args.seconds)
-
-
-class Peer:
-    """A process of `benchmarks/peers/torch_loader.py`, which works only while a round of its own is measured."""
-
-    def __init__(self, process: subprocess.Popen, job: dict[str, Any]):
-        self._process = process
-        self.versions = self._ask(job)
-
-    def rate(self, warmup: float, seconds: float) -> float:
-        """Images per second of one round."""
-        answer = self._ask({"warmup": warmup, "seconds": seconds})
-        return answer["images"] / answer["seconds"]
-
-    def _ask(self, message: dict[str, Any]) -> dict[str, Any]:
-        with contextlib.suppress(BrokenPipeError):  # the missing answer says it
-            self._process.stdin.write(json.dumps(message) + "\n")
-            self._process.stdin.flush()
-        if not (line := self._process.stdout.readline()):
-            raise UserError("--peer_python: the PyTorch process ended; its own message is above")
-        answer = json.loads(line)
-        if "error" in answer:
-            raise UserError(f"--peer_python: the peer needs torch, pillow and numpy: {answer['error']}")
-        return answer
-
-
-@contextlib.contextmanager
-def _peer(python: str, job: dict[str, Any]) -> Iterator[Peer]:
-    script = pathlib.Path(__file__).parent / "peers" / "torch_loader.py"
-    try:
-        process = subprocess.Popen([python, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    except OSError as error:
-        raise UserError(f"--peer_python: {python!r} cannot be run: {error.strerror}") from error
-    try:
-        yield Peer(process, job)
-    finally:
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.close()  # the end of its input is the end of it
-        try:
-            process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-
-
-def _peer_python(asked: str) -> str:
-    return asked or (sys.executable if importlib.util.find_spec("torch") else "")
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def drawing() -> dict[str, Any]:
     print(f"\nDrawing a batch of {BATCH_SIZE} from {KNOWN_CLASSES} known classes and negatives, in microseconds:")
     common.print_table([["images per class", "median", "min", "max"], *(common.row(k, v) for k, v in values.items())])
     print(common.verdict("slowest / fastest", max(medians) / min(medians), MAX_GROWTH, at_most=True))
-    return {"microseconds": values, "max_over_min": max(medians) / min(medians)}
+    return {"microseconds": values, "batch_size": BATCH_SIZE, "max_over_min": max(medians) / min(medians)}
 
 
 def seconds_to_draw(drawn: Any, step: int = 0) -> float:

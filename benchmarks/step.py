@@ -1,78 +1,95 @@
-"""The train step alone: images per second, and what share of the device's matrix rate that is. Needs no data.
+"""The train step alone: images per second, beside what the device could do, and beside PyTorch. Needs no data.
 
     python -m benchmarks.step --config=configs/default.py --config.batch_size=256
+    python -m benchmarks.step --config=configs/digits.py --peer --peer_python=ENV/bin/python
 
 Why: whatever feeds it, training is no faster than its step, and the step no faster than the multiplications in it. The step
 is built as `openset_jax.train` builds it and runs on random images that are on the devices already. The matrix rate is that
 of one large product in the config's dtype on the same devices, so that the share compares like with like.
+
+With --peer rounds alternate with a PyTorch process that does the same work (`benchmarks/peers/torch_step.py`) and is idle
+otherwise; on a GPU both hold memory at once, and JAX then takes what it needs instead of most of it at its start.
 """
 
 import math
+import re
 import time
 from typing import Any
 
 from absl import flags
 
 from benchmarks import common
+from benchmarks import peer as peers
 from openset_jax import cli
 
-GROUPS, GROUP_SECONDS = 10, 0.5
+ROUND_SECONDS, PROFILED_STEPS = 0.5, 5
 
 
 def define_flags() -> None:
     cli.define_config()
     flags.DEFINE_integer("num_classes", 10, "K: there are K outputs for known classes, and one for none.", lower_bound=2)
-    flags.DEFINE_integer("steps", 0, "Steps to measure; 0: groups of half a second.", lower_bound=0)
+    flags.DEFINE_integer("rounds", 10, "Measured rounds; one more comes before.", lower_bound=1)
+    flags.DEFINE_integer("steps", 0, "Steps of all rounds together; 0: rounds of half a second.", lower_bound=0)
+    flags.DEFINE_list("batch_sizes", [], "Tries each of these, and measures the fastest instead of the config's.")
     flags.DEFINE_integer("matrix", 0, "Side of the matrices; 0 for 8192, or 2048 on a CPU.", lower_bound=0)
+    flags.DEFINE_bool("peer", False, "Measure PyTorch beside it.")
+    flags.DEFINE_string("peer_python", "", "Python with torch; empty for this one.")
+    flags.DEFINE_bool("layers", False, "Time every layer alone, too.")
+    flags.DEFINE_string("profile", "", "Folder for a jax.profiler trace of a few steps.")
     flags.DEFINE_string("json", "", "File to write the result to.")
 
 
 def main() -> None:
-    args = flags.FLAGS
+    args, config = flags.FLAGS, flags.FLAGS.config
+    peers.share_the_gpu(args.peer)
     from openset_jax import config as configs
-    from openset_jax.model import alexnet
     from openset_jax.training import devices
 
     file = common.json_file(args.json)
-    configs.check(args.config)
-    devices.check_batch_size("batch_size", args.config.batch_size)
-    machine = common.machine()
+    configs.check(config)
+    machine = common.machine(devices=True)
     common.print_machine(machine)
+    tried = try_batch_sizes(config, args.batch_sizes, args.num_classes)
+    if tried:
+        config.batch_size = max((size for size in tried if tried[size]), key=tried.get)
+    devices.check_batch_size("batch_size", config.batch_size)
+    job = peers.network_job(config, args.num_classes + 1, "train") if args.peer else {}
 
-    step = Step(args.config, args.num_classes)
+    step = Step(config, args.num_classes)
     compile_s = step.compile()
-    group = max(args.steps // GROUPS, 1) if args.steps else math.ceil(GROUP_SECONDS / step.group(2))
-    groups = math.ceil(args.steps / group) if args.steps else GROUPS
-    times = [step.group(group) for _ in range(groups)]
-    matrix_rate = measured_matrix_rate(alexnet.DTYPES[args.config.model.dtype], args.matrix)
-
-    step_ms = common.summary([1e3 * t for t in times])
-    images_per_second = args.config.batch_size / (step_ms["median"] / 1e3)
-    flops = flops_per_image(step.model, args.config.data.image_size)
+    with peers.network_peer(args.peer, args.peer_python, job) as peer:
+        per_call = config.steps_per_call
+        calls = math.ceil((args.steps / args.rounds if args.steps else ROUND_SECONDS / step.group(2)) / per_call)
+        count = calls * per_call
+        contenders = {common.OURS: lambda: config.batch_size / step.group(calls)}
+        if peer:
+            contenders[common.PEER] = lambda: peer.rate(steps=count)
+        rounds = common.alternate(args.rounds, contenders)
+    step_ms = common.summary([1e3 * config.batch_size / rate for rate in rounds[common.OURS]])
+    images_per_second = config.batch_size / (step_ms["median"] / 1e3)
     result = {
         "images_per_second": images_per_second,
         "step_ms": step_ms,
         "compile_s": compile_s,
-        "flops_per_image": flops,
-        "matrix_rate": matrix_rate,
-        "share_of_matrix_rate": images_per_second * flops / matrix_rate["median"],
+        **against_roofline(step.model, config, images_per_second, args.matrix),
+        "rates": {name: common.summary(values) for name, values in rounds.items()},
+        "memory": common.peak_memory(),
+        "all_reduce_bytes": all_reduce_bytes(step.compiled_text()),
         "num_classes": args.num_classes,
-        "config": configs.to_json(args.config),
+        "batch_sizes": tried,
+        "config": configs.to_json(config),
         "machine": machine,
         "versions": machine["versions"],
     }
-    print(f"batch of {args.config.batch_size}, {args.config.model.dtype}, {groups} groups of {group} steps")
-    teraflops = {k: matrix_rate[k] / 1e12 for k in ("median", "min", "max")}
-    common.print_table(
-        [
-            ["", "median", "min", "max"],
-            common.row("step, ms", step_ms, 2),
-            common.row("matrix rate of all devices, TFLOP/s", teraflops, 3),
-        ]
-    )
-    share = result["share_of_matrix_rate"]
-    print(f"{images_per_second:,.1f} images/s x {flops / 1e9:.3f} GFLOP = {share:.1%} of the matrix rate")
-    print(f"first step, with compilation: {compile_s:.1f} s")
+    print(f"batch of {config.batch_size}, {config.model.dtype}, {len(rounds[common.OURS])} rounds of {count} steps")
+    report(result)
+    if peer:
+        result |= common.beside_peer(rounds) | {"peer": peer.versions}
+        common.print_rates(result)
+    if args.layers:
+        result["layers"] = time_layers(step, config, result)
+    if args.profile:
+        profile(step, args.profile)
     common.write_json(file, result)
 
 
@@ -93,10 +110,10 @@ class Step:
         from openset_jax.training.feed import IMAGES_IN_BATCH
 
         self.model = configs.make_model(config, num_classes)
-        _, optimizer = configs.make_optimizer(config)
-        host_state = state.create_state(self.model, optimizer, seed=config.seed, image_size=config.data.image_size)
+        _, self.optimizer = configs.make_optimizer(config)
+        host_state = state.create_state(self.model, self.optimizer, seed=config.seed, image_size=config.data.image_size)
         self.state = devices.replicate(host_state)
-        self.function = configs.make_train_step(config, self.model, optimizer, feed or IMAGES_IN_BATCH)
+        self.function = configs.make_train_step(config, self.model, self.optimizer, feed or IMAGES_IN_BATCH)
         self.steps_per_call = config.steps_per_call
         rng, size, side = np.random.default_rng(0), config.batch_size, config.data.stored_size
         batch = {
@@ -113,6 +130,11 @@ class Step:
         self.group(1)
         return seconds
 
+    def compiled_text(self) -> str:
+        """The program that XLA made of the step."""
+        run = self.function
+        return run.func.lower(*run.args, self.state, self.batch).compile().as_text()
+
     def group(self, calls: int) -> float:
         """Seconds per step of calls dispatched one after another, from an idle device to an idle device."""
         import jax
@@ -125,55 +147,129 @@ class Step:
         return (time.perf_counter() - start) / (calls * self.steps_per_call)
 
 
-def flops_per_image(model: Any, image_size: int) -> int:
-    """Floating-point operations of a training step for one image: those of the convolutions and dense layers.
+def try_batch_sizes(config: Any, sizes: list[str], num_classes: int) -> dict[int, float | None]:
+    """Images per second of each batch size, None for one that the device's memory does not hold.
 
-    A multiply-add is 2. Forwards, the gradient of the kernel, and the gradient of the input cost the same each, except that
-    nobody needs the gradient of the image: 3 x all layers - 1 x the first. (4.12 GFLOP for AlexNet, 224x224, 11 outputs.)
+    Raises:
+      UserError: no size, or none fits.
     """
+    import jax
+
+    from openset_jax.errors import UserError
+    from openset_jax.training import devices
+
+    rates = {}
+    for text in sizes:
+        if not text.isdigit() or not int(text):
+            raise UserError(f"--batch_sizes: {text!r} is not a number of images")
+        config.batch_size = size = int(text)
+        devices.check_batch_size("--batch_sizes", size)
+        try:
+            step = Step(config, num_classes)
+            step.compile()
+            calls = math.ceil(ROUND_SECONDS / step.group(2) / config.steps_per_call)
+            rates[size] = size / sorted(step.group(calls) for _ in range(3))[1]
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            rates[size] = None
+        step = None  # its memory is for the next one
+        print(f"batch of {size}: " + (f"{rates[size]:,.1f} images/s" if rates[size] else "does not fit"))
+    if sizes and not any(rates.values()):
+        raise UserError(f"--batch_sizes: not even {min(rates)} images fit the device's memory")
+    return rates
+
+
+def all_reduce_bytes(program: str) -> int:
+    """Bytes that a device gives to the all-reduces of one step, read from XLA's text of the compiled program."""
+    total = 0
+    for line in program.splitlines():
+        shapes, is_one, _ = line.partition(" all-reduce(")
+        if not is_one:
+            shapes, is_one, _ = line.partition(" all-reduce-start(")
+        if is_one:
+            for bits, dims in re.findall(r"\b(?:f|bf|s|u)(\d+)\[([\d,]*)\]", shapes.partition(" = ")[2]):
+                total += int(bits) // 8 * math.prod(int(n) for n in dims.split(",") if n)
+    return total
+
+
+def against_roofline(model: Any, config: Any, images_per_second: float, side: int = 0) -> dict[str, Any]:
+    """What the devices can do, and what share of it the step reaches; see `benchmarks.roofline`."""
     import jax
     import jax.numpy as jnp
 
-    def trace():
-        images = jnp.zeros((1, image_size, image_size, 3))
-        variables = model.init(jax.random.key(0), images)
-        _, kept = model.apply(variables, images, capture_intermediates=True, mutable=["intermediates"])
-        return variables["params"], kept["intermediates"]
+    from benchmarks import roofline
 
-    params, outputs = jax.eval_shape(trace)
-    forward = {
-        name: 2 * math.prod(outputs[name]["__call__"][0].shape[1:-1]) * math.prod(layer["kernel"].shape)
-        for name, layer in params.items()
-        if "kernel" in layer
-    }  # each position of the output uses every weight of the kernel once
-    return 3 * sum(forward.values()) - forward["conv1"]
+    dtype, batch_size = jnp.dtype(model.dtype), config.batch_size
+    matrix_rate, copy_rate = roofline.measured_matrix_rate(dtype, side), roofline.measured_copy_rate()
+    layers = roofline.layers(model, config.data.image_size)
+    flops = sum(layer.flops() for layer in layers)
+    moved = roofline.step_bytes(
+        layers,
+        batch_size=batch_size,
+        stored_size=config.data.stored_size,
+        itemsize=dtype.itemsize,
+        copies=jax.local_device_count(),
+    )
+    bounds = roofline.bounds(batch_size * flops, moved, matrix_rate["median"], copy_rate["median"])
+    step_ms = 1e3 * batch_size / images_per_second
+    return {
+        "flops_per_image": flops,
+        "bytes_per_step": moved,
+        "matrix_rate": matrix_rate,
+        "copy_rate": copy_rate,
+        "share_of_matrix_rate": images_per_second * flops / matrix_rate["median"],
+        "roofline": bounds
+        | {
+            "share_with_overlap": bounds["overlap_ms"] / step_ms,
+            "share_without_overlap": bounds["no_overlap_ms"] / step_ms,
+        },
+    }
 
 
-def measured_matrix_rate(dtype: Any, side: int = 0, groups: int = 7) -> dict[str, Any]:
-    """Summary of the FLOP/s of a square matrix product, done by every device at once, of all devices together.
+def report(result: dict[str, Any]) -> None:
+    """Prints the step, the devices' rates, and the shares."""
+    rows = [
+        common.row("step, ms", result["step_ms"], 2),
+        common.row("matrix rate of all devices, TFLOP/s", common.scaled(result["matrix_rate"], 1e-12), 3),
+        common.row("copy rate of all devices, GB/s", common.scaled(result["copy_rate"], 1e-9)),
+    ]
+    common.print_table([["", "median", "min", "max"], *rows])
+    rate, flops, bound = result["images_per_second"], result["flops_per_image"], result["roofline"]
+    print(f"{rate:,.1f} images/s x {flops / 1e9:.3f} GFLOP = {result['share_of_matrix_rate']:.1%} of the matrix rate")
+    print(
+        f"roofline: arithmetic {bound['arithmetic_ms']:.2f} ms, memory {bound['memory_ms']:.2f} ms "
+        f"({result['bytes_per_step'] / 1e9:.2f} GB); the step reaches {bound['share_with_overlap']:.1%} of it with overlap, "
+        f"{bound['share_without_overlap']:.1%} without"
+    )
+    memory = ", ".join(f"{k.replace('_', ' ')} {v / 2**30:.2f} GiB" for k, v in result["memory"].items())
+    print(f"first step, with compilation: {result['compile_s']:.1f} s; {memory.replace(' bytes', '')}")
 
-    Precision is JAX's default for the dtype, as in the network: on recent GPUs float32 products are TF32.
-    """
+
+def time_layers(step: Step, config: Any, result: dict[str, Any]) -> dict[str, Any]:
+    """The table of `benchmarks.layers`, for one device's share of the batch."""
     import jax
-    import numpy as np
 
-    from openset_jax.training import devices
+    from benchmarks import layers
 
-    side = side or (2048 if jax.default_backend() == "cpu" else 8192)
-    matrix = devices.replicate(np.random.default_rng(0).standard_normal((side, side), np.float32).astype(dtype))
-    product = jax.jit(lambda a, b: a @ b)
-    jax.block_until_ready(product(matrix, matrix))
-    flops = 2 * side**3 * jax.local_device_count()
+    count = jax.local_device_count()
+    rates = {"matrix": result["matrix_rate"]["median"] / count, "copy": result["copy_rate"]["median"] / count}
+    size, batch_size = config.data.image_size, config.batch_size // jax.device_count()
+    timed = layers.time_layers(step.model, step.optimizer, image_size=size, batch_size=batch_size, rates=rates)
+    layers.report(timed, result["step_ms"]["median"])
+    return timed
 
-    def seconds(times):
-        start = time.perf_counter()
-        for _ in range(times):
-            result = product(matrix, matrix)
-        result.block_until_ready()
-        return (time.perf_counter() - start) / times
 
-    times = max(1, round(0.2 / seconds(2)))
-    return common.summary([flops / seconds(times) for _ in range(groups)]) | {"side": side}
+def profile(step: Step, folder: str) -> None:
+    """Writes a trace of a few steps, and says how to look at it."""
+    import jax
+
+    with jax.profiler.trace(folder, create_perfetto_trace=True):
+        step.group(PROFILED_STEPS)
+    print(
+        f"profile of {PROFILED_STEPS} steps: in {folder}; open perfetto_trace.json.gz (under plugins/profile/) at "
+        f"https://ui.perfetto.dev, or `pip install xprof` and `xprof --logdir={folder}`"
+    )
 
 
 if __name__ == "__main__":

@@ -7,7 +7,10 @@ import pytest
 from small_run import ROOT, command, environment, run
 
 COMMANDS = ["openset_jax.train", "openset_jax.evaluate", "openset_jax.prepare"]
-BENCHMARKS = ["benchmarks.step", "benchmarks.pipeline", "benchmarks.sampler", "benchmarks.end_to_end"]
+BENCHMARKS = [
+    f"benchmarks.{name}"
+    for name in ("step", "pipeline", "sampler", "end_to_end", "evaluate", "roofline", "scaling", "suite")
+]
 
 
 @pytest.mark.parametrize("module", COMMANDS + BENCHMARKS)

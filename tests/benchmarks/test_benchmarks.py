@@ -7,25 +7,6 @@ import pytest
 from small_run import SMALL, run
 
 from benchmarks import common
-from benchmarks.step import flops_per_image
-from openset_jax.model.alexnet import make_alexnet
-
-
-def alexnet(**changes):
-    defaults = {"name": "alexnet", "norm": "", "stem": "imagenet", "width": 1.0, "dropout": 0.5, "dtype": "float32",
-                "axis_name": None}  # fmt: skip
-    return make_alexnet(11, **defaults | changes)
-
-
-def test_a_training_image_of_the_full_network_costs_4_12_gflop():
-    assert flops_per_image(alexnet(), 224) == pytest.approx(4.120e9, rel=1e-3)
-
-
-def test_flops_of_a_small_network_counted_by_hand():
-    # 16x16 -> pool 7 -> pool 3 -> pool 1; 4, 12, 24, 16, 16 channels; fully connected 256, 256, 11
-    conv1 = 16 * 16 * 25 * 3 * 4
-    rest = 7 * 7 * 25 * 4 * 12 + 3 * 3 * 9 * (12 * 24 + 24 * 16 + 16 * 16) + 16 * 256 + 256 * 256 + 256 * 11
-    assert flops_per_image(alexnet(stem="small", width=0.0625), 16) == 2 * (3 * rest + 2 * conv1)
 
 
 def test_rounds_alternate_and_the_first_is_not_counted():
@@ -37,19 +18,60 @@ def test_rounds_alternate_and_the_first_is_not_counted():
     assert [len(v) for v in values.values()] == [2, 2]
 
 
-@pytest.mark.parametrize("extra", [[], ["--steps=3"]])
-def test_the_step_benchmark_writes_what_it_promises(tmp_path, extra):
-    fields = [f"--config.{name}={value}" for name, value in SMALL.items()]
-    out = tmp_path / "step.json"
-    done = run(
-        [sys.executable, "-m", "benchmarks.step", "--config=configs/digits.py", *fields, "--num_classes=5", "--matrix=256",
-         f"--json={out}", *extra]
-    )  # fmt: skip
+def benchmark(name, tmp_path, *flags, **changes):
+    """Runs a benchmark of `configs/digits.py`, made small: (its output, its JSON)."""
+    fields = [f"--config.{name}={value}" for name, value in (SMALL | changes).items()]
+    out = tmp_path / "result.json"
+    done = run([sys.executable, "-m", f"benchmarks.{name}", "--config=configs/digits.py", *fields, f"--json={out}", *flags])
     assert done.returncode == 0, done.stderr
-    result = json.loads(out.read_text())
+    return done.stdout, json.loads(out.read_text())
+
+
+def test_the_step_benchmark_writes_what_it_promises(tmp_path):
+    _, result = benchmark("step", tmp_path, "--num_classes=5", "--matrix=256", "--rounds=3", "--steps=3")
     assert {"images_per_second", "step_ms", "compile_s", "flops_per_image", "share_of_matrix_rate"} <= result.keys()
     assert result["step_ms"]["min"] <= result["step_ms"]["median"] <= result["step_ms"]["max"]
+    assert len(result["step_ms"]["rounds"]) == 3
     assert result["images_per_second"] == pytest.approx(16 / (result["step_ms"]["median"] / 1000))
+    assert result["memory"]["host_peak_bytes"] > 1e7
+    bound = result["roofline"]
+    assert bound["no_overlap_ms"] == pytest.approx(bound["arithmetic_ms"] + bound["memory_ms"])
+    assert bound["share_with_overlap"] == pytest.approx(bound["overlap_ms"] / result["step_ms"]["median"])
+    assert "ratio" not in result
+
+
+def test_the_step_benchmark_finds_the_best_batch_times_layers_and_writes_a_profile(tmp_path):
+    trace = tmp_path / "trace"
+    flags = ("--matrix=256", "--rounds=1", "--steps=1", "--batch_sizes=4,8", "--layers", f"--profile={trace}")
+    output, result = benchmark("step", tmp_path, *flags)
+    assert list(result["batch_sizes"]) == ["4", "8"]
+    best = max(result["batch_sizes"], key=result["batch_sizes"].get)
+    assert result["config"]["batch_size"] == int(best)
+    names = ["conv1", "pool1", "conv2", "pool2", "conv3", "conv4", "conv5", "pool5", "fc6", "fc7", "fc8", "optimizer"]
+    assert list(result["layers"]) == names
+    assert sum(v["flops"] for v in result["layers"].values()) == result["flops_per_image"] * int(best)
+    assert list(trace.rglob("perfetto_trace.json.gz"))
+    assert "perfetto" in output
+
+
+def test_the_evaluation_benchmark_writes_what_it_promises(tmp_path):
+    output, result = benchmark("evaluate", tmp_path, "--rounds=2", "--rows=500", "--num_classes=3", **{"eval.batch_size": 4})
+    assert result["images_per_second"] == result["rates"]["openset_jax"]["median"]
+    assert (result["metrics"]["rows"], result["metrics"]["outputs"]) == (500, 4)
+    assert len(result["metrics"]["ms"]["rounds"]) == 2
+    assert "metrics of 500 x 4 scores" in output
+
+
+def test_a_batch_size_that_is_no_number_is_one_line(tmp_path):
+    done = run([sys.executable, "-m", "benchmarks.step", "--config=configs/digits.py", "--batch_sizes=4,many"])
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: --batch_sizes: 'many'")
+
+
+def test_the_ratio_is_ours_over_the_peers():
+    result = common.beside_peer({common.OURS: [10.0, 20.0, 30.0], common.PEER: [5.0, 5.0, 10.0]})
+    assert (result["peer_images_per_second"], result["ratio"]) == (5.0, 4.0)
+    assert result["paired_ratio"]["rounds"] == [2.0, 4.0, 3.0]
 
 
 def test_bad_input_is_exit_code_2_and_one_line(tmp_path):

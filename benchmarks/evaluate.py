@@ -1,0 +1,138 @@
+"""Evaluation without data: images per second of the forward pass, and milliseconds of the metrics.
+
+    python -m benchmarks.evaluate --config=configs/default.py
+    python -m benchmarks.evaluate --config=configs/digits.py --peer --peer_python=ENV/bin/python
+
+Why: a run evaluates every few hundred steps, and somebody who scores millions of images does nothing else. The forward pass
+is that of `openset_jax.evaluate` on random images that are on the devices already, at eval.batch_size; with --peer beside
+PyTorch's in rounds that alternate. The metrics are those of `metrics.json`, on random scores of K + 1 outputs.
+"""
+
+import math
+import time
+from typing import Any
+
+from absl import flags
+
+from benchmarks import common
+from benchmarks import peer as peers
+from openset_jax import cli
+
+ROUND_SECONDS = 0.5
+
+
+def define_flags() -> None:
+    cli.define_config()
+    flags.DEFINE_integer("num_classes", 10, "K: there are K outputs for known classes, and one for none.", lower_bound=2)
+    flags.DEFINE_integer("rounds", 10, "Measured rounds; one more comes before.", lower_bound=1)
+    flags.DEFINE_integer("rows", 100_000, "Scored images of which the metrics are computed.", lower_bound=1)
+    flags.DEFINE_bool("peer", False, "Measure PyTorch beside it.")
+    flags.DEFINE_string("peer_python", "", "Python with torch; empty for this one.")
+    flags.DEFINE_string("json", "", "File to write the result to.")
+
+
+def main() -> None:
+    args, config = flags.FLAGS, flags.FLAGS.config
+    peers.share_the_gpu(args.peer)
+    from openset_jax import config as configs
+    from openset_jax.training import devices
+
+    file = common.json_file(args.json)
+    configs.check(config)
+    devices.check_batch_size("eval.batch_size", config.eval.batch_size)
+    machine = common.machine(devices=True)
+    common.print_machine(machine)
+    job = peers.network_job(config, args.num_classes + 1, "eval") if args.peer else {}
+    forward, size = Forward(config, args.num_classes), config.eval.batch_size
+    compile_s = forward.group(1)
+    with peers.network_peer(args.peer, args.peer_python, job) as peer:
+        count = math.ceil(ROUND_SECONDS / forward.group(2))
+        contenders = {common.OURS: lambda: size / forward.group(count)}
+        if peer:
+            contenders[common.PEER] = lambda: peer.rate(steps=count)
+        rounds = common.alternate(args.rounds, contenders)
+    ms = metrics_ms(args.rows, args.num_classes, args.rounds)
+    result = {
+        "images_per_second": common.summary(rounds[common.OURS])["median"],
+        "compile_s": compile_s,
+        "rates": {name: common.summary(values) for name, values in rounds.items()},
+        "metrics": {"rows": args.rows, "outputs": args.num_classes + 1, "ms": ms},
+        "memory": common.peak_memory(),
+        "config": configs.to_json(config),
+        "machine": machine,
+    }
+    print(f"forward pass, batch of {size}, {config.model.dtype}, {args.rounds} rounds of {count} steps")
+    if peer:
+        result |= common.beside_peer(rounds) | {"peer": peer.versions}
+    common.print_rates(result)
+    common.print_table(
+        [["ms", "median", "min", "max"], common.row(f"metrics of {args.rows:,} x {args.num_classes + 1} scores", ms)]
+    )
+    common.write_json(file, result)
+
+
+class Forward:
+    """The forward pass of a config's network, its parameters, and one random batch, on the devices."""
+
+    def __init__(self, config: Any, num_classes: int):
+        import functools
+
+        import numpy as np
+
+        from openset_jax import config as configs
+        from openset_jax.data import augment
+        from openset_jax.training import devices, state, steps
+
+        data = config.data
+        model = configs.make_model(config, num_classes)
+        _, optimizer = configs.make_optimizer(config)
+        initial = state.create_state(model, optimizer, seed=config.seed, image_size=data.image_size)
+        self.variables = devices.replicate(initial.variables)
+
+        def preprocess(images):
+            images = augment.centre_crop(images, image_size=data.image_size)
+            return augment.normalise(images, mean=tuple(data.mean), std=tuple(data.std), grey=data.grey)
+
+        self.function = devices.pmap_eval(functools.partial(steps.eval_step, model=model, preprocess=preprocess))
+        rng, size, side = np.random.default_rng(0), config.eval.batch_size, data.stored_size
+        self.batch = devices.shard(
+            {
+                "image": rng.integers(0, 256, (size, side, side, 3), np.uint8),
+                "position": np.arange(size, dtype=np.int32),
+                "mask": np.ones(size, bool),
+            }
+        )
+
+    def group(self, steps: int) -> float:
+        """Seconds per batch, from an idle device to an idle device; the first call compiles."""
+        import jax
+
+        start = time.perf_counter()
+        for _ in range(steps):
+            logits = self.function(self.variables, self.batch)
+        jax.block_until_ready(logits)
+        return (time.perf_counter() - start) / steps
+
+
+def metrics_ms(rows: int, num_classes: int, rounds: int) -> dict[str, Any]:
+    """Summary of the milliseconds that everything in `metrics.json` takes for so many random scores."""
+    import numpy as np
+
+    from openset_jax.openset import evaluation
+
+    rng = np.random.default_rng(0)
+    logits = rng.standard_normal((rows, num_classes + 1), np.float32)
+    label = rng.integers(-2, num_classes, rows)
+    group = np.where(label == -1, "seen", np.where(label == -2, "unseen", "known")).astype(object)
+    classes, kinds = tuple(map(str, range(num_classes))), {"seen_negatives": ["seen"], "unseen_unknowns": ["unseen"]}
+
+    def milliseconds():
+        start = time.perf_counter()
+        evaluation.evaluate_split(logits, label, group, classes=classes, kinds=kinds)
+        return 1e3 * (time.perf_counter() - start)
+
+    return common.summary(common.alternate(rounds, {"metrics": milliseconds})["metrics"])
+
+
+if __name__ == "__main__":
+    cli.run(main, define_flags)

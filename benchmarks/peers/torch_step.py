@@ -1,0 +1,194 @@
+"""The PyTorch side of `benchmarks.step` and `benchmarks.evaluate`: the same network and work, as PyTorch users do it.
+
+Not to be run by hand. It imports torch only, so that it runs in an environment where nothing of ours is installed. AlexNet
+is in torchvision's geometry, in channels_last; uint8 images that lie on the device are cropped, flipped and normalised
+there; with mode "train" follow dropout, cross entropy, backwards, clipping by global norm and a fused AdamW, with mode
+"eval" the logits. bfloat16 means autocast; float32 may be TF32, as in JAX. `torch.compile` is tried, and whichever of
+compiled and plain is faster is what is measured; the first answer says both times, or why there is no compiled one.
+
+It speaks JSON lines: first it reads a job (`Work` says what is in it) and answers with its versions; then for each {"steps"}
+it measures a round and answers {"images", "seconds"}. Between rounds it is idle. Where it cannot run it says {"error"}.
+"""
+
+import contextlib
+import json
+import os
+import sys
+import time
+
+try:
+    import torch
+    from torch import nn
+    from torch.nn import functional as F
+except ImportError as error:
+    print(json.dumps({"error": str(error)}))
+    sys.exit()
+
+FEATURES = (64, 192, 384, 256, 256)
+
+
+class AlexNet(nn.Module):
+    """torchvision's AlexNet: [b, 3, H, W] -> logits [b, num_outputs]; see `openset_jax/model/alexnet.py` for the options."""
+
+    def __init__(self, *, num_outputs: int, width: float, stem: str, norm: str, dropout: float, image_size: int):
+        super().__init__()
+        first = (11, 4, 2) if stem == "imagenet" else (5, 1, 2)
+        layers, channels, side = [], 3, image_size
+        for i, (size, stride, padding) in enumerate((first, (5, 1, 2), (3, 1, 1), (3, 1, 1), (3, 1, 1))):
+            out = round(FEATURES[i] * width)
+            layers.append(nn.Conv2d(channels, out, size, stride, padding, bias=norm != "batch"))
+            layers += [nn.BatchNorm2d(out)] if norm == "batch" else []
+            layers.append(nn.ReLU(inplace=True))
+            channels, side = out, (side + 2 * padding - size) // stride + 1
+            if i in (0, 1, 4):
+                layers.append(nn.MaxPool2d(3, 2))
+                side = (side - 3) // 2 + 1
+        if stem == "imagenet" and side != 6:
+            layers.append(nn.AdaptiveAvgPool2d(6))
+            side = 6
+        self.features, hidden = nn.Sequential(*layers), round(4096 * width)
+        self.classifier = nn.Sequential(
+            nn.Dropout(dropout), nn.Linear(channels * side * side, hidden), nn.ReLU(inplace=True),
+            nn.Dropout(dropout), nn.Linear(hidden, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, num_outputs),
+        )  # fmt: skip
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.classifier(self.features(x).flatten(1))
+
+
+class Work:
+    """One step of training, or of evaluation, on one random batch.
+
+    Args:
+      job: "mode" ("train" or "eval"), "device" ("cpu" or "cuda"), "dtype" ("float32" or "bfloat16"), "batch_size",
+        "stored_size", "image_size", "mean", "std", "grey", "pad", "flip", "model" (the arguments of `AlexNet`), "optimizer"
+        ("learning_rate", "b1", "b2", "eps", "weight_decay", "grad_clip").
+    """
+
+    def __init__(self, job: dict):
+        self.job, self.device = job, job["device"]
+        torch.manual_seed(0)
+        self.model = AlexNet(**job["model"]).to(self.device, memory_format=torch.channels_last)
+        self.model.train(job["mode"] == "train")
+        size, side = job["batch_size"], job["stored_size"]
+        self.images = torch.randint(0, 256, (size, side, side, 3), dtype=torch.uint8, device=self.device)
+        self.labels = torch.randint(0, job["model"]["num_outputs"], (size,), device=self.device)
+        self.mean, self.std = (torch.tensor(job[k], device=self.device) for k in ("mean", "std"))
+        self.luma = torch.tensor((0.299, 0.587, 0.114), device=self.device)
+        options = job["optimizer"]
+        parameters = list(self.model.parameters())
+        groups = [  # decay is for kernels, as in ours
+            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": options["weight_decay"]},
+            {"params": [p for p in parameters if p.ndim == 1], "weight_decay": 0.0},
+        ]
+        self.optimizer = torch.optim.AdamW(
+            groups, lr=options["learning_rate"], betas=(options["b1"], options["b2"]), eps=options["eps"], fused=True
+        )
+        self.compiled = torch.compile(self.forward)
+
+    def images_of_batch(self) -> torch.Tensor:
+        """uint8 [b, S, S, 3] -> float32 [b, 3, s, s], channels last: a crop, perhaps mirrored, normalised."""
+        size, pad, train = self.job["image_size"], self.job["pad"], self.job["mode"] == "train"
+        images, batch = self.images, len(self.images)
+        if train and pad:
+            images = F.pad(images, (0, 0, pad, pad, pad, pad))
+        slack = images.shape[1] - size
+        if train:
+            along = torch.arange(size, device=self.device)
+            top, left = torch.randint(0, slack + 1, (2, batch, 1), device=self.device)
+            rows, columns = top + along, left + along
+            if self.job["flip"]:
+                mirrored = torch.rand(batch, 1, device=self.device) < 0.5
+                columns = torch.where(mirrored, left + size - 1 - along, columns)
+            numbers = torch.arange(batch, device=self.device)[:, None, None]
+            images = images[numbers, rows[:, :, None], columns[:, None, :]]
+        else:
+            start = slack // 2
+            images = images[:, start : start + size, start : start + size]
+        x = images.float()
+        if self.job["grey"]:
+            x = (x * self.luma).sum(-1, keepdim=True).expand(-1, -1, -1, 3)
+        return ((x / 255 - self.mean) / self.std).permute(0, 3, 1, 2)
+
+    def forward(self) -> tuple:
+        """Mean loss, share of right answers and share answered as each class; or the logits."""
+        low = self.job["dtype"] == "bfloat16"
+        with torch.autocast(self.device, torch.bfloat16) if low else contextlib.nullcontext():
+            logits = self.model(self.images_of_batch()).float()
+        if self.job["mode"] == "eval":
+            return (logits,)
+        answers = logits.argmax(-1)
+        shares = F.one_hot(answers, logits.shape[-1]).float().mean(0)
+        return F.cross_entropy(logits, self.labels), (answers == self.labels).float().mean(), shares
+
+    def step(self, *, compiled: bool) -> None:
+        """One step, which the device may still be busy with."""
+        forward = self.compiled if compiled else self.forward
+        if self.job["mode"] == "eval":
+            with torch.inference_mode():
+                forward()
+            return
+        loss, *_ = forward()
+        loss.backward()
+        if clip := self.job["optimizer"]["grad_clip"]:
+            nn.utils.clip_grad_norm_(self.model.parameters(), clip, foreach=True)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def seconds(self, steps: int, *, compiled: bool) -> float:
+        """Of steps dispatched one after another, from an idle device to an idle device."""
+        self.wait()
+        start = time.perf_counter()
+        for _ in range(steps):
+            self.step(compiled=compiled)
+        self.wait()
+        return time.perf_counter() - start
+
+    def wait(self) -> None:
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+
+    def choose(self) -> dict:
+        """Warms up, and says whether the compiled step is the faster one: {"compiled", "plain_ms", "compiled_ms", ...}."""
+        result = {"compiled": False, "plain_ms": 0.0, "compiled_ms": None, "compile_s": None, "compile_error": None}
+        self.seconds(2, compiled=False)
+        try:
+            result["compile_s"] = round(self.seconds(1, compiled=True), 1)
+            self.seconds(1, compiled=True)
+        except Exception as error:  # no compiler, or one that fails: said in the answer, never passed over
+            result["compile_error"] = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        ways = (False, True) if result["compile_error"] is None else (False,)
+        steps = max(1, round(0.3 / self.seconds(1, compiled=False)))
+        rounds = {way: [] for way in ways}
+        for i in range(3):
+            for way in ways[:: -1 if i % 2 else 1]:
+                rounds[way].append(1e3 * self.seconds(steps, compiled=way) / steps)
+        medians = {way: round(sorted(values)[1], 3) for way, values in rounds.items()}
+        faster = min(medians, key=medians.get)
+        return result | {"compiled": faster, "plain_ms": medians[False], "compiled_ms": medians.get(True)}
+
+
+def main() -> None:
+    """Answers the lines of standard input."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever compilers print to standard output must not come between
+    answer = lambda message: print(json.dumps(message), file=answers, flush=True)
+    job = json.loads(sys.stdin.readline())
+    if job["device"] == "cuda" and not torch.cuda.is_available():
+        answer({"error": f"torch {torch.__version__} finds no CUDA device, and JAX runs on one"})
+        return
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
+    work = Work(job)
+    chosen = work.choose()
+    versions = {"torch": torch.__version__, "python": sys.version.split()[0]}
+    device = torch.cuda.get_device_name() if job["device"] == "cuda" else f"cpu, {torch.get_num_threads()} threads"
+    answer(versions | {"device": device, "parameters": sum(p.numel() for p in work.model.parameters())} | chosen)
+    for line in sys.stdin:
+        steps = json.loads(line)["steps"]
+        seconds = work.seconds(steps, compiled=chosen["compiled"])
+        answer({"images": steps * job["batch_size"], "seconds": seconds})
+
+
+if __name__ == "__main__":
+    main()
