@@ -132,7 +132,8 @@ def trick(device: Device, batch_size: int, devices: int, *, itemsize: int = 4, v
     """Milliseconds of communication and of a step: all data parallel, and with fc6 and fc7 sharded over the group.
 
     A group of more devices than a host has is joined by Ethernet, through which every host gets what the others' devices
-    hold once. Compute is the same for both: so are the multiplications, and the update's saving is left out.
+    hold once. Compute is taken as equal: so are the multiplications, and sharding the update, which the trick brings, can
+    be had without it (reduce-scatter, update of a part, all-gather: no more bytes).
 
     Args:
       batch_size: of one device.

@@ -10,6 +10,9 @@ from benchmarks import peer, roofline  # noqa: E402
 from benchmarks.peers import torch_step  # noqa: E402
 from openset_jax import config as configs  # noqa: E402
 
+# PyTorch's own compiler imports what PyTorch has deprecated
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+
 
 @pytest.mark.parametrize("norm", ["none", "batch"])
 @pytest.mark.parametrize(("stem", "size"), [("small", 16), ("imagenet", 224), ("imagenet", 96)])
