@@ -7,7 +7,9 @@ shorter side to 256, cut the centre square, and hand out shuffled uint8 batches;
 meanwhile, and start-up is left out on both. Without PyTorch the peer is left out.
 """
 
+import base64
 import contextlib
+import functools
 import importlib.util
 import json
 import os
@@ -23,7 +25,12 @@ from benchmarks import common
 from openset_jax import cli
 from openset_jax.errors import UserError
 
-TARGET = 1.6
+OURS, LOOP, TORCH = "openset_jax", "bare loop", "torch DataLoader"
+PEERS = {  # its script, what it needs beside NumPy, and how many times its rate ours is to be
+    LOOP: ("jpeg_loop.py", ("simplejpeg", "PIL"), 0.9),
+    TORCH: ("torch_loader.py", ("torch", "PIL"), 1.6),
+}
+SAMPLE = 64
 
 
 def define_flags() -> None:
@@ -59,30 +66,34 @@ def main() -> None:
         "size": args.size,
         "workers": workers,
     }
-    contenders = {"openset_jax": lambda: our_rate(pool, members, drawn)}
+    contenders = {OURS: lambda: our_rate(pool, members, drawn)}
+    result = {"machine": machine, "peers": {}, "paired_ratio": {}}
     with contextlib.ExitStack() as stack:
-        python = _peer_python(args.peer_python)
-        peer = stack.enter_context(_peer(python, job)) if python else None
-        if peer:
-            name = f"torch DataLoader, {workers} workers"
-            print("peer: " + ", ".join(f"{k} {v}" for k, v in peer.versions.items()))
-            contenders[name] = lambda: peer.rate(args.warmup, args.seconds)
-        else:
-            print("peer: left out, because this Python has no torch; --peer_python=PATH names one that has")
+        for name, (script, packages, _) in PEERS.items():
+            python = args.peer_python if name == TORCH else ""
+            if not python and not all(map(importlib.util.find_spec, packages)):
+                print(f"{name}: left out, because this Python lacks {' or '.join(packages)}")
+                continue
+            peer = stack.enter_context(_peer(python or sys.executable, script, job))
+            print(f"{name}: " + ", ".join(f"{k} {v}" for k, v in peer.versions.items()))
+            result["peers"][name] = {"versions": peer.versions, "workers": workers}
+            contenders[name] = functools.partial(peer.rate, args.warmup, args.seconds)
+            if name == LOOP:
+                result["grey_levels_apart"] = grey_levels_apart(pool, rows[:SAMPLE], peer)
+                print(f"{name}: {result['grey_levels_apart']:.2f} grey levels from ours on average")
         values = common.alternate(args.rounds, contenders)
 
-    result = {"machine": machine, "images_per_second": {k: common.summary(v) for k, v in values.items()}, "peer": None}
+    result["images_per_second"] = {k: common.summary(v) for k, v in values.items()}
     common.print_table(
         [["images/s", "median", "min", "max"], *(common.row(k, v) for k, v in result["images_per_second"].items())]
     )
-    if peer:
-        ours, theirs = values["openset_jax"], values[name]
-        result["peer"] = {"versions": peer.versions, "workers": workers}
-        result["paired_ratio"] = common.ratios(ours, theirs)
-        result["ratio"] = common.summary(ours)["median"] / common.summary(theirs)["median"]
-        print(f"ratio of the medians: {result['ratio']:.3f}")
-        common.print_table([["ratio", "median", "min", "max"], common.row("round by round", result["paired_ratio"], 3)])
-        print(common.verdict("ratio, median of the rounds", result["paired_ratio"]["median"], TARGET))
+    for name in result["peers"]:
+        result["paired_ratio"][name] = common.ratios(values[OURS], values[name])
+    if result["peers"]:
+        rows = [common.row(f"{OURS} / {name}", ratio, 3) for name, ratio in result["paired_ratio"].items()]
+        common.print_table([["ratio, round by round", "median", "min", "max"], *rows])
+    for name, ratio in result["paired_ratio"].items():
+        print(common.verdict(f"{OURS} / {name}, median of the rounds", ratio["median"], PEERS[name][2]))
     common.write_json(file, result)
 
 
@@ -96,35 +107,52 @@ def our_rate(pool: Any, members: list[Any], sampler: Any) -> float:
     return common.stream_rate(batches, sampler.batch_size, warmup=args.warmup, seconds=args.seconds)
 
 
+def grey_levels_apart(pool: Any, rows: list[int], peer: "Peer") -> float:
+    """Mean absolute difference of our pixels and the peer's: that both do the same work."""
+    import numpy as np
+
+    from openset_jax.data import pipeline
+
+    ours = pipeline.read_images(pool, np.array(rows), flags.FLAGS.size)
+    theirs = np.frombuffer(base64.b64decode(peer.ask({"sample": len(rows)})["images"]), np.uint8)
+    return float(np.abs(ours.ravel().astype(int) - theirs).mean())
+
+
 class Peer:
-    """A process of `benchmarks/peers/torch_loader.py`, which works only while a round of its own is measured."""
+    """A process of a script in `benchmarks/peers/`, which works only while a round of its own is measured."""
 
     def __init__(self, process: subprocess.Popen, job: dict[str, Any]):
         self._process = process
-        self.versions = self._ask(job)
+        self.versions = self.ask(job)
 
     def rate(self, warmup: float, seconds: float) -> float:
         """Images per second of one round."""
-        answer = self._ask({"warmup": warmup, "seconds": seconds})
+        answer = self.ask({"warmup": warmup, "seconds": seconds})
         return answer["images"] / answer["seconds"]
 
-    def _ask(self, message: dict[str, Any]) -> dict[str, Any]:
+    def ask(self, message: dict[str, Any]) -> dict[str, Any]:
+        """The answer to one message.
+
+        Raises:
+          UserError: the process ended, or lacks a package.
+        """
         with contextlib.suppress(BrokenPipeError):  # the missing answer says it
             self._process.stdin.write(json.dumps(message) + "\n")
             self._process.stdin.flush()
+        name = f"{' '.join(self._process.args)}"
         if not (line := self._process.stdout.readline()):
-            raise UserError("--peer_python: the PyTorch process ended; its own message is above")
+            raise UserError(f"--peer_python: `{name}` ended; its own message is above")
         answer = json.loads(line)
         if "error" in answer:
-            raise UserError(f"--peer_python: the peer needs torch, pillow and numpy: {answer['error']}")
+            raise UserError(f"--peer_python: `{name}` lacks a package: {answer['error']}")
         return answer
 
 
 @contextlib.contextmanager
-def _peer(python: str, job: dict[str, Any]) -> Iterator[Peer]:
-    script = pathlib.Path(__file__).parent / "peers" / "torch_loader.py"
+def _peer(python: str, script: str, job: dict[str, Any]) -> Iterator[Peer]:
+    command = [python, str(pathlib.Path(__file__).parent / "peers" / script)]
     try:
-        process = subprocess.Popen([python, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     except OSError as error:
         raise UserError(f"--peer_python: {python!r} cannot be run: {error.strerror}") from error
     try:
@@ -136,10 +164,6 @@ def _peer(python: str, job: dict[str, Any]) -> Iterator[Peer]:
             process.wait(timeout=10)
         except subprocess.TimeoutExpired:
             process.kill()
-
-
-def _peer_python(asked: str) -> str:
-    return asked or (sys.executable if importlib.util.find_spec("torch") else "")
 
 
 if __name__ == "__main__":
