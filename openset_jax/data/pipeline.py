@@ -155,12 +155,26 @@ def decode_square(encoded: tf.Tensor, stored_size: int) -> tf.Tensor:
     is_jpeg = tf.strings.substr(encoded, 0, 3) == b"\xff\xd8\xff"
     square = tf.cond(is_jpeg, lambda: _jpeg_square(encoded, stored_size), lambda: _other_square(encoded))
 
-    def scaled():
-        image = tf.image.resize(square, [stored_size, stored_size], method="bilinear", antialias=True)
-        return tf.cast(tf.round(tf.clip_by_value(image, 0.0, 255.0)), tf.uint8)
-
-    square = tf.cond(tf.shape(square)[0] == stored_size, lambda: square, scaled)
+    square = tf.cond(tf.shape(square)[0] == stored_size, lambda: square, lambda: _scaled(square, stored_size))
     return tf.ensure_shape(square, [stored_size, stored_size, 3])
+
+
+def _scaled(square, stored_size):
+    """Bit by bit `tf.image.resize(square, antialias=True)`, rounded, in less than half of its time.
+
+    TensorFlow scales the rows of pixels first, with vector instructions, and then the columns, number by number. So the
+    image is turned over its diagonal in between, and the columns are scaled as rows are: a picture one pixel wide, with
+    all that stands in a row as its channels. Nothing is to be clipped: the weights sum to 1 up to rounding.
+    """
+    side, size = tf.shape(square)[0], tf.constant([stored_size, 1])
+    scale = tf.stack([stored_size / tf.cast(side, tf.float32), 1.0])
+    for _ in range(2):
+        rows = tf.reshape(square, [1, side, 1, -1])
+        rows = tf.raw_ops.ScaleAndTranslate(
+            images=rows, size=size, scale=scale, translation=tf.zeros(2), kernel_type="triangle", antialias=True
+        )
+        square = tf.transpose(tf.reshape(rows, [stored_size, -1, 3]), [1, 0, 2])
+    return tf.cast(tf.round(square), tf.uint8)
 
 
 def _jpeg_square(encoded, stored_size):
