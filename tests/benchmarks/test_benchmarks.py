@@ -4,9 +4,10 @@ import json
 import sys
 
 import pytest
-from small_run import SMALL, run
+from small_run import SMALL, run, small_config
 
 from benchmarks import common
+from openset_jax.prepare import prepare
 
 
 def test_rounds_alternate_and_the_first_is_not_counted():
@@ -18,17 +19,18 @@ def test_rounds_alternate_and_the_first_is_not_counted():
     assert [len(v) for v in values.values()] == [2, 2]
 
 
-def benchmark(name, tmp_path, *flags, **changes):
+def benchmark(name, tmp_path, *flags, devices=1, **changes):
     """Runs a benchmark of `configs/digits.py`, made small: (its output, its JSON)."""
     fields = [f"--config.{name}={value}" for name, value in (SMALL | changes).items()]
     out = tmp_path / "result.json"
-    done = run([sys.executable, "-m", f"benchmarks.{name}", "--config=configs/digits.py", *fields, f"--json={out}", *flags])
+    command = [sys.executable, "-m", f"benchmarks.{name}", "--config=configs/digits.py", *fields, f"--json={out}", *flags]
+    done = run(command, devices=devices)
     assert done.returncode == 0, done.stderr
     return done.stdout, json.loads(out.read_text())
 
 
 def test_the_step_benchmark_writes_what_it_promises(tmp_path):
-    _, result = benchmark("step", tmp_path, "--num_classes=5", "--matrix=256", "--rounds=3", "--steps=3")
+    _, result = benchmark("step", tmp_path, "--num_classes=5", "--matrix=256", "--rounds=3", "--steps=3", devices=2)
     assert {"images_per_second", "step_ms", "compile_s", "flops_per_image", "share_of_matrix_rate"} <= result.keys()
     assert result["step_ms"]["min"] <= result["step_ms"]["median"] <= result["step_ms"]["max"]
     assert len(result["step_ms"]["rounds"]) == 3
@@ -38,6 +40,43 @@ def test_the_step_benchmark_writes_what_it_promises(tmp_path):
     assert bound["no_overlap_ms"] == pytest.approx(bound["arithmetic_ms"] + bound["memory_ms"])
     assert bound["share_with_overlap"] == pytest.approx(bound["overlap_ms"] / result["step_ms"]["median"])
     assert "ratio" not in result
+    # read from the compiled program: every gradient once, and the metrics (loss, accuracy, six classes)
+    assert result["all_reduce_bytes"] == 4 * 81_610 + 4 * (1 + 1 + 6)
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("packed")
+    prepare(small_config(), folder)
+    return {"data.packed": folder, "input": "resident"}
+
+
+TWO_A_CALL = {"steps_per_call": 2, "checkpoint.every": 4}
+
+
+def test_the_loop_is_held_against_the_slower_of_its_halves(tmp_path, packed):
+    said, result = benchmark("end_to_end", tmp_path, "--rounds=2", "--seconds=0.2", "--warmup=0.1", **packed, **TWO_A_CALL)
+    slower = [min(pair) for pair in zip(result["step_alone"]["rounds"], result["input_alone"]["rounds"], strict=True)]
+    ratios = [t / s for t, s in zip(result["together"]["rounds"], slower, strict=True)]
+    assert result["ratio"]["rounds"] == pytest.approx(ratios)
+    assert "is the limit" in said
+
+
+def test_the_memory_benchmark_plans_for_batches_and_samples_a_run(tmp_path, packed):
+    _, result = benchmark("memory", tmp_path, "--batch_sizes=8,64", "--steps=20", **packed)
+    small, large = (result["planned"][size] for size in ("8", "64"))
+    assert small["temporaries"] < large["temporaries"]
+    assert large["peak"] >= large["temporaries"] + large["state and batch"] > 3 * 4 * 81_610  # parameters and two moments
+    assert [sample["step"] for sample in result["run"]] == [2, 4, 6, 8, 10, 12, 14, 16, 18, 20]
+    assert all(sample["host"] > 1e7 for sample in result["run"])
+
+
+def test_the_startup_benchmark_splits_all_of_the_time_and_sees_tensorflow(tmp_path, packed):
+    _, result = benchmark("startup", tmp_path, "--rounds=1", **packed)
+    stages = {stage: seconds["median"] for stage, seconds in result["seconds"].items()}
+    assert stages.pop("all") == pytest.approx(sum(stages.values()))
+    assert stages["imports"] > 0.1
+    assert not result["tensorflow"]
 
 
 def test_the_step_benchmark_finds_the_best_batch_times_layers_and_writes_a_profile(tmp_path):

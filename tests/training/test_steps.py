@@ -1,6 +1,8 @@
 """The train step against the same thing written down plainly; and that it is compiled once."""
 
 import functools
+import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -124,6 +126,20 @@ def test_gradients_in_bfloat16_differ_by_their_rounding():
         norms.append(float(metrics["grad_norm"][0]))
     assert norms[0] != norms[1]
     assert abs(norms[0] - norms[1]) < 2**-8 * norms[0]
+
+
+@pytest.mark.parametrize(("dtype", "itemsize"), [("float32", 4), ("bfloat16", 2)])
+def test_devices_exchange_each_gradient_once_and_a_few_metrics(dtype, itemsize):
+    config = small_config(**{"optimizer.all_reduce_dtype": dtype})
+    model, _, optimizer, begin = make(config)
+    step = configs.make_train_step(config, model, optimizer, IMAGES_IN_BATCH)
+    text = step.func.lower((), begin, devices.shard_steps([batch_of()])).as_text()
+    operands = re.findall(r"stablehlo.all_reduce.*?\}\) : \((.*?)\) ->", text, flags=re.DOTALL)
+    counted = {"f32": 0, "bf16": 0}
+    for operand in re.findall(r"tensor<((?:\d+x)*)(f32|bf16)>", " ".join(operands)):
+        counted[operand[1]] += math.prod(int(n) for n in operand[0].split("x") if n)
+    parameters, metrics = sum(p.size for p in jax.tree.leaves(begin.params)), 1 + 1 + 6  # loss, correct, predicted
+    assert counted == ({"f32": parameters + metrics, "bf16": 0} if itemsize == 4 else {"f32": metrics, "bf16": parameters})
 
 
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])
