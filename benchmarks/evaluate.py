@@ -82,6 +82,7 @@ class Forward:
         from openset_jax import config as configs
         from openset_jax.data import augment
         from openset_jax.training import devices, state, steps
+        from openset_jax.training.feed import IMAGES_IN_BATCH
 
         data = config.data
         model = configs.make_model(config, num_classes)
@@ -93,7 +94,8 @@ class Forward:
             images = augment.centre_crop(images, image_size=data.image_size)
             return augment.normalise(images, mean=tuple(data.mean), std=tuple(data.std), grey=data.grey)
 
-        self.function = devices.pmap_eval(functools.partial(steps.eval_step, model=model, preprocess=preprocess))
+        step = functools.partial(steps.eval_step, model=model, preprocess=preprocess)
+        self.function = devices.pmap_eval(step, IMAGES_IN_BATCH)
         rng, size, side = np.random.default_rng(0), config.eval.batch_size, data.stored_size
         self.batch = devices.shard(
             {

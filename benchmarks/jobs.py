@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks import common
 
+TRAINING = "openset_jax.train, resident images"
 BATCH_SIZES = "256,512,1024,2048,4096,8192"
 CPU_FIELDS = ("--config.batch_size=64", "--config.eval.batch_size=64")
 ACCELERATOR_FIELDS = ("--config.batch_size=1024", "--config.eval.batch_size=1024", "--config.model.dtype=bfloat16")
@@ -60,7 +61,12 @@ class Job:
     @property
     def file(self) -> str:
         """A file name, without suffix."""
-        return "".join(c if c.isalnum() else "_" for c in self.name).strip("_")
+        return file_name(self.name)
+
+
+def file_name(name: str) -> str:
+    """The name with everything but letters and digits replaced."""
+    return "".join(c if c.isalnum() else "_" for c in name).strip("_")
 
 
 def jobs(setting: Setting) -> list[Job]:
@@ -68,6 +74,8 @@ def jobs(setting: Setting) -> list[Job]:
     on_cpu, (file, *fields) = setting.platform == "cpu", setting.config
     config = [file, *(CPU_FIELDS if on_cpu else ACCELERATOR_FIELDS), *fields]
     packed = [*config, f"--config.data.packed={setting.packed}"]
+    workdir = setting.out / file_name(TRAINING)
+    resident = [*packed, "--config.input=resident"]
     peer = ["--peer", f"--peer_python={setting.peer_python}"] if setting.peer_python else []
     loader = [f"--peer_python={setting.peer_python}"] if setting.peer_python else []
     rounds = ["--rounds=3"] if setting.quick else []
@@ -95,8 +103,23 @@ def jobs(setting: Setting) -> list[Job]:
             left_out=photos,
         ),
         Job("training loop, streaming packed images", module("end_to_end", *packed, *timed), loop_rows, left_out=streams),
+        Job("training loop, resident images", module("end_to_end", *resident, *timed), loop_rows),
+        Job(
+            TRAINING,
+            ["-m", "openset_jax.train", *resident, *run_of(6 if on_cpu else 1_500), f"--workdir={workdir}"],
+            against("step", "the bare step"),
+            read_run,
+        ),
+        Job("memory", module("memory", *resident, f"--steps={20 if on_cpu else 10_000}"), lambda result, before: []),
+        Job("startup", module("startup", *resident, "--rounds=3"), lambda result, before: []),
     ]
     return found
+
+
+def run_of(steps: int) -> list[str]:
+    """Fields of a run of so many steps in three windows of the log, evaluated once at its end."""
+    fields = {"steps": steps, "log_every": steps // 3, "eval.every": steps, "checkpoint.every": steps}
+    return [f"--config.{name}={value}" for name, value in fields.items()]
 
 
 def row(name: str, ours: Any, other: Any = None, other_name: str = "", **more: Any) -> dict[str, Any]:

@@ -29,22 +29,27 @@ class Peer:
 
     def __init__(self, process: subprocess.Popen, job: dict[str, Any]):
         self._process = process
-        self.versions = self._ask(job)
+        self.versions = self.ask(job)
 
     def rate(self, **request: Any) -> float:
         """Images per second of one round."""
-        answer = self._ask(request)
+        answer = self.ask(request)
         return answer["images"] / answer["seconds"]
 
-    def _ask(self, message: dict[str, Any]) -> dict[str, Any]:
+    def ask(self, message: dict[str, Any]) -> dict[str, Any]:
+        """The answer to one message.
+
+        Raises:
+          UserError: the process ended, or says that it cannot run.
+        """
         with contextlib.suppress(BrokenPipeError):  # the missing answer says it
             self._process.stdin.write(json.dumps(message) + "\n")
             self._process.stdin.flush()
         if not (line := self._process.stdout.readline()):
-            raise UserError("--peer_python: the PyTorch process ended; its own message is above")
+            raise UserError(f"--peer_python: `{' '.join(self._process.args)}` ended; its own message is above")
         answer = json.loads(line)
         if "error" in answer:
-            raise UserError(f"--peer_python: the peer cannot run: {answer['error']}")
+            raise UserError(f"--peer_python: `{' '.join(self._process.args)}` cannot run: {answer['error']}")
         return answer
 
 

@@ -7,17 +7,26 @@ shorter side to 256, cut the centre square, and hand out shuffled uint8 batches;
 meanwhile, and start-up is left out on both. Without PyTorch the peer is left out.
 """
 
+import base64
 import contextlib
+import functools
+import importlib.util
 import os
+import sys
 from typing import Any
 
 from absl import flags
 
 from benchmarks import common
-from benchmarks.peer import open_peer, peer_python
+from benchmarks.peer import Peer, open_peer
 from openset_jax import cli
 
-TARGET = 1.6
+OURS, LOOP, TORCH = "openset_jax", "bare loop", "torch DataLoader"
+PEERS = {  # its script, what it needs beside NumPy, and how many times its rate ours is to be
+    LOOP: ("jpeg_loop.py", ("simplejpeg", "PIL"), 0.9),
+    TORCH: ("torch_loader.py", ("torch", "PIL"), 1.6),
+}
+SAMPLE = 64
 
 
 def define_flags() -> None:
@@ -53,41 +62,57 @@ def main() -> None:
         "size": args.size,
         "workers": workers,
     }
-    contenders = {"openset_jax": lambda: our_rate(pool, members, drawn)}
+    contenders = {OURS: lambda: our_rate(pool, members, drawn)}
+    result = {"machine": machine, "peers": {}, "paired_ratio": {}}
     with contextlib.ExitStack() as stack:
-        python = peer_python(args.peer_python)
-        peer = stack.enter_context(open_peer(python, "torch_loader.py", job)) if python else None
-        if peer:
-            name = f"torch DataLoader, {workers} workers"
-            print("peer: " + ", ".join(f"{k} {v}" for k, v in peer.versions.items()))
-            contenders[name] = lambda: peer.rate(warmup=args.warmup, seconds=args.seconds)
-        else:
-            print("peer: left out, because this Python has no torch; --peer_python=PATH names one that has")
+        for name, (script, packages, _) in PEERS.items():
+            python = args.peer_python if name == TORCH else ""
+            if not python and not all(map(importlib.util.find_spec, packages)):
+                print(f"{name}: left out, because this Python lacks {' or '.join(packages)}")
+                continue
+            peer = stack.enter_context(open_peer(python or sys.executable, script, job))
+            print(f"{name}: " + ", ".join(f"{k} {v}" for k, v in peer.versions.items()))
+            result["peers"][name] = {"versions": peer.versions, "workers": workers}
+            contenders[name] = functools.partial(peer.rate, warmup=args.warmup, seconds=args.seconds)
+            if name == LOOP:
+                result["grey_levels_apart"] = grey_levels_apart(pool, rows[:SAMPLE], peer)
+                print(f"{name}: {result['grey_levels_apart']:.2f} grey levels from ours on average")
         values = common.alternate(args.rounds, contenders)
 
-    result = {"machine": machine, "images_per_second": {k: common.summary(v) for k, v in values.items()}, "peer": None}
+    result["images_per_second"] = {k: common.summary(v) for k, v in values.items()}
     common.print_table(
         [["images/s", "median", "min", "max"], *(common.row(k, v) for k, v in result["images_per_second"].items())]
     )
-    if peer:
-        ours, theirs = values["openset_jax"], values[name]
-        result["peer"] = {"versions": peer.versions, "workers": workers}
-        result["paired_ratio"] = common.ratios(ours, theirs)
-        result["ratio"] = common.summary(ours)["median"] / common.summary(theirs)["median"]
-        print(f"ratio of the medians: {result['ratio']:.3f}")
-        common.print_table([["ratio", "median", "min", "max"], common.row("round by round", result["paired_ratio"], 3)])
-        print(common.verdict("ratio, median of the rounds", result["paired_ratio"]["median"], TARGET))
+    for name in result["peers"]:
+        result["paired_ratio"][name] = common.ratios(values[OURS], values[name])
+    if result["peers"]:
+        rows = [common.row(f"{OURS} / {name}", ratio, 3) for name, ratio in result["paired_ratio"].items()]
+        common.print_table([["ratio, round by round", "median", "min", "max"], *rows])
+    for name, ratio in result["paired_ratio"].items():
+        print(common.verdict(f"{OURS} / {name}, median of the rounds", ratio["median"], PEERS[name][2]))
     common.write_json(file, result)
 
 
 def our_rate(pool: Any, members: list[Any], sampler: Any) -> float:
     """One round of ours: the pipeline is built, warmed up, measured and taken down."""
+    from openset_jax.data import batches, pipeline
+    from openset_jax.data.skipped import Skipped
+
+    args, skipped = flags.FLAGS, Skipped(pool)
+    plan = batches.training(pool, members, sampler, start=0, stop=10**9, skipped=skipped)
+    stream = pipeline.stream(pool, plan, stored_size=args.size, skipped=skipped)
+    return common.stream_rate(stream, sampler.batch_size, warmup=args.warmup, seconds=args.seconds)
+
+
+def grey_levels_apart(pool: Any, rows: list[int], peer: Peer) -> float:
+    """Mean absolute difference of our pixels and the peer's: that both do the same work."""
+    import numpy as np
+
     from openset_jax.data import pipeline
 
-    args = flags.FLAGS
-    skipped = pipeline.Skipped(pool)
-    batches = pipeline.training_batches(pool, members, sampler, start=0, stop=10**9, stored_size=args.size, skipped=skipped)
-    return common.stream_rate(batches, sampler.batch_size, warmup=args.warmup, seconds=args.seconds)
+    ours = pipeline.read_images(pool, np.array(rows), flags.FLAGS.size)
+    theirs = np.frombuffer(base64.b64decode(peer.ask({"sample": len(rows)})["images"]), np.uint8)
+    return float(np.abs(ours.ravel().astype(int) - theirs).mean())
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ class cost what seven thousand do, batch 10,000,000 what batch 0 does, and that 
 second is measured against the same pipeline fed from one shuffled list of files; without --photos it is left out.
 """
 
+import dataclasses
 import time
 from typing import Any
 
@@ -72,7 +73,8 @@ def through_pipeline(pool: Any) -> dict[str, Any]:
     """Images per second of the pipeline, with the sampler and with a plain list."""
     import numpy as np
 
-    from openset_jax.data import pipeline, sampler
+    from openset_jax.data import batches, pipeline, sampler
+    from openset_jax.data.skipped import Skipped
 
     args = flags.FLAGS
     size = args.batch_size
@@ -83,16 +85,15 @@ def through_pipeline(pool: Any) -> dict[str, Any]:
     repeated = np.resize(order, len(order) + size)
     from_list = lambda n: repeated[n * size % len(order) :][:size]
 
-    def with_sampler():
-        return pipeline.training_batches(
-            pool, members, drawn, start=0, stop=10**9, stored_size=256, skipped=pipeline.Skipped(pool)
-        )
+    skipped = Skipped(pool)
+    from_sampler = batches.training(pool, members, drawn, start=0, stop=10**9, skipped=skipped)
+    plans = {"sampler": from_sampler, "list": dataclasses.replace(from_sampler, rows=from_list)}
 
-    def with_list():  # the same tf.data, and nothing else: what a list costs at least
-        return pipeline._batches(pool, from_list, 0, 10**9, size, 256, pipeline.Skipped(pool))
+    def rate(plan):
+        stream = pipeline.stream(pool, plan, stored_size=256, skipped=skipped)
+        return common.stream_rate(stream, size, warmup=args.warmup, seconds=args.seconds)
 
-    rate = lambda batches: common.stream_rate(batches(), size, warmup=args.warmup, seconds=args.seconds)
-    values = common.alternate(args.rounds, {"sampler": lambda: rate(with_sampler), "list": lambda: rate(with_list)})
+    values = common.alternate(args.rounds, {name: lambda plan=plan: rate(plan) for name, plan in plans.items()})
     summaries = {name: common.summary(v) for name, v in values.items()}
     paired = common.ratios(values["sampler"], values["list"])
     print(f"\nThe pipeline over {len(order):,} photographs, in images/s, with rows from the")

@@ -12,6 +12,7 @@ otherwise; on a GPU both hold memory at once, and JAX then takes what it needs i
 """
 
 import math
+import re
 import time
 from typing import Any
 
@@ -57,8 +58,10 @@ def main() -> None:
     step = Step(config, args.num_classes)
     compile_s = step.compile()
     with peers.network_peer(args.peer, args.peer_python, job) as peer:
-        count = max(args.steps // args.rounds, 1) if args.steps else math.ceil(ROUND_SECONDS / step.group(2))
-        contenders = {common.OURS: lambda: config.batch_size / step.group(count)}
+        per_call = config.steps_per_call
+        calls = math.ceil((args.steps / args.rounds if args.steps else ROUND_SECONDS / step.group(2)) / per_call)
+        count = calls * per_call
+        contenders = {common.OURS: lambda: config.batch_size / step.group(calls)}
         if peer:
             contenders[common.PEER] = lambda: peer.rate(steps=count)
         rounds = common.alternate(args.rounds, contenders)
@@ -71,6 +74,7 @@ def main() -> None:
         **against_roofline(step.model, config, images_per_second, args.matrix),
         "rates": {name: common.summary(values) for name, values in rounds.items()},
         "memory": common.peak_memory(),
+        "all_reduce_bytes": all_reduce_bytes(step.compiled_text()),
         "num_classes": args.num_classes,
         "batch_sizes": tried,
         "config": configs.to_json(config),
@@ -95,28 +99,30 @@ class Step:
     Args:
       config: as `configs/default.py`; its data are not opened.
       num_classes: K.
+      feed: how real images will reach it, a `feed.Feed`; None for those of `batch` alone.
     """
 
-    def __init__(self, config: Any, num_classes: int):
+    def __init__(self, config: Any, num_classes: int, feed: Any = None):
         import numpy as np
 
         from openset_jax import config as configs
         from openset_jax.training import devices, state
+        from openset_jax.training.feed import IMAGES_IN_BATCH
 
         self.model = configs.make_model(config, num_classes)
         _, self.optimizer = configs.make_optimizer(config)
         host_state = state.create_state(self.model, self.optimizer, seed=config.seed, image_size=config.data.image_size)
         self.state = devices.replicate(host_state)
-        self.function = configs.make_train_step(config, self.model, self.optimizer)
+        self.function = configs.make_train_step(config, self.model, self.optimizer, feed or IMAGES_IN_BATCH)
+        self.steps_per_call = config.steps_per_call
         rng, size, side = np.random.default_rng(0), config.batch_size, config.data.stored_size
-        self.batch = devices.shard(
-            {
-                "image": rng.integers(0, 256, (size, side, side, 3), np.uint8),
-                "label": rng.integers(0, num_classes + 1, size, np.int32),
-                "position": np.arange(size, dtype=np.int32),
-                "mask": np.ones(size, bool),
-            }
-        )
+        batch = {
+            "image": rng.integers(0, 256, (size, side, side, 3), np.uint8),
+            "label": rng.integers(0, num_classes + 1, size, np.int32),
+            "position": np.arange(size, dtype=np.int32),
+            "mask": np.ones(size, bool),
+        }
+        self.batch = devices.shard_steps([batch] * config.steps_per_call)
 
     def compile(self) -> float:
         """Runs the first step, and returns its seconds, almost all of them compilation; then one that does not count."""
@@ -124,16 +130,21 @@ class Step:
         self.group(1)
         return seconds
 
-    def group(self, steps: int) -> float:
-        """Seconds per step of steps dispatched one after another, from an idle device to an idle device."""
+    def compiled_text(self) -> str:
+        """The program that XLA made of the step."""
+        run = self.function
+        return run.func.lower(*run.args, self.state, self.batch).compile().as_text()
+
+    def group(self, calls: int) -> float:
+        """Seconds per step of calls dispatched one after another, from an idle device to an idle device."""
         import jax
 
         jax.block_until_ready(self.state)
         start = time.perf_counter()
-        for _ in range(steps):
+        for _ in range(calls):
             self.state, metrics = self.function(self.state, self.batch)
         jax.block_until_ready((self.state, metrics))
-        return (time.perf_counter() - start) / steps
+        return (time.perf_counter() - start) / (calls * self.steps_per_call)
 
 
 def try_batch_sizes(config: Any, sizes: list[str], num_classes: int) -> dict[int, float | None]:
@@ -156,8 +167,8 @@ def try_batch_sizes(config: Any, sizes: list[str], num_classes: int) -> dict[int
         try:
             step = Step(config, num_classes)
             step.compile()
-            count = math.ceil(ROUND_SECONDS / step.group(2))
-            rates[size] = size / sorted(step.group(count) for _ in range(3))[1]
+            calls = math.ceil(ROUND_SECONDS / step.group(2) / config.steps_per_call)
+            rates[size] = size / sorted(step.group(calls) for _ in range(3))[1]
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
@@ -167,6 +178,19 @@ def try_batch_sizes(config: Any, sizes: list[str], num_classes: int) -> dict[int
     if sizes and not any(rates.values()):
         raise UserError(f"--batch_sizes: not even {min(rates)} images fit the device's memory")
     return rates
+
+
+def all_reduce_bytes(program: str) -> int:
+    """Bytes that a device gives to the all-reduces of one step, read from XLA's text of the compiled program."""
+    total = 0
+    for line in program.splitlines():
+        shapes, is_one, _ = line.partition(" all-reduce(")
+        if not is_one:
+            shapes, is_one, _ = line.partition(" all-reduce-start(")
+        if is_one:
+            for bits, dims in re.findall(r"\b(?:f|bf|s|u)(\d+)\[([\d,]*)\]", shapes.partition(" = ")[2]):
+                total += int(bits) // 8 * math.prod(int(n) for n in dims.split(",") if n)
+    return total
 
 
 def against_roofline(model: Any, config: Any, images_per_second: float, side: int = 0) -> dict[str, Any]:

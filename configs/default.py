@@ -26,6 +26,9 @@ def get_config():
     config.steps = 50_000  # optimizer steps
     config.batch_size = 256  # of all devices together
     config.log_every = 100  # steps
+    config.input = "stream"  # or "resident": packed images are copied to the devices' memory at the start
+    config.shard_resident = False  # spread them over the devices, where one device cannot hold them all
+    config.steps_per_call = 1  # steps that the devices do without the host; must divide steps, log_every and every *.every
 
     # Each role is None, one images(...), or a tuple of several. A class, and an image, has one role.
     config.data = data = ml_collections.ConfigDict()
@@ -77,6 +80,7 @@ def get_config():
     optimizer.eps = 1e-8
     optimizer.weight_decay = 1e-4  # decoupled, on kernels
     optimizer.grad_clip = 1.0  # global norm; 0 for none
+    optimizer.all_reduce_dtype = "float32"  # of gradients between devices; "bfloat16" halves the bytes
 
     config.eval = evaluation = ml_collections.ConfigDict()
     evaluation.every = 1_000  # steps between evaluations on the validation split

@@ -23,6 +23,8 @@ _RANGES = {
     "steps": _AT_LEAST_1,
     "batch_size": _AT_LEAST_1,
     "log_every": _AT_LEAST_1,
+    "input": ("stream or resident", lambda v: v in ("stream", "resident")),
+    "steps_per_call": _AT_LEAST_1,
     "data.stored_size": ("between 8 and 4,096", lambda v: 8 <= v <= 4096),
     "data.image_size": ("between 8 and 4,096", lambda v: 8 <= v <= 4096),
     "data.mean": ("three numbers", lambda v: len(v) == 3),
@@ -41,6 +43,7 @@ _RANGES = {
     "optimizer.eps": _POSITIVE,
     "optimizer.weight_decay": _AT_LEAST_0,
     "optimizer.grad_clip": _AT_LEAST_0,
+    "optimizer.all_reduce_dtype": ("float32 or bfloat16", lambda v: v in ("float32", "bfloat16")),
     "eval.every": _AT_LEAST_1,
     "eval.batch_size": _AT_LEAST_1,
     "checkpoint.every": _AT_LEAST_1,
@@ -49,7 +52,9 @@ _RANGES = {
 }
 
 # what may differ when a run goes on: nothing that the parameters already learned depend on
-_MAY_CHANGE = ("steps", "log_every", "eval.", "checkpoint.", "early_stopping.", "data.")
+_MAY_CHANGE = (
+    "steps", "log_every", "input", "steps_per_call", "shard_resident", "eval.", "checkpoint.", "early_stopping.", "data."
+)  # fmt: skip
 _NOT_FREE = ("early_stopping.metric", "data.stored_size", "data.image_size", "data.grey", "data.mean", "data.std")
 
 
@@ -62,6 +67,9 @@ def check(config: ml_collections.ConfigDict) -> None:
         value = values[name]
         if (isinstance(value, float) and not math.isfinite(value)) or not holds(value):
             raise UserError(f"{name}: {value!r} is not {text}")
+    for name in ("steps", "log_every", "eval.every", "checkpoint.every"):
+        if values[name] % config.steps_per_call:
+            raise UserError(f"steps_per_call: {config.steps_per_call} does not divide {name}, {values[name]}")
     if config.data.image_size > config.data.stored_size:
         raise UserError(
             f"data.image_size: {config.data.image_size} is larger than data.stored_size, {config.data.stored_size}"
@@ -152,47 +160,56 @@ def make_optimizer(config: ml_collections.ConfigDict) -> tuple[Any, Any]:
     from openset_jax.training import optimizer
 
     values = config.optimizer.to_dict()
+    values.pop("all_reduce_dtype", None)  # the step's
     schedule = optimizer.make_schedule(
         steps=config.steps, **{k: values.pop(k) for k in ("learning_rate", "warmup_steps", "schedule")}
     )
     return schedule, optimizer.make_optimizer(schedule, **values)
 
 
-def make_train_step(config: ml_collections.ConfigDict, model: Any, optimizer: Any) -> Any:
-    """(state, batch) -> (state, metrics), on all devices."""
+def make_feed(config: ml_collections.ConfigDict, pool: Any, skipped: Any) -> Any:
+    """The `Feed` that brings this pool's images to the devices; for a resident pool, copies it there."""
+    from openset_jax.training import feed
+
+    return feed.make_feed(
+        config.get("input", "stream"),  # which runs of before this field existed do
+        pool,
+        stored_size=config.data.stored_size,
+        skipped=skipped,
+        sharded=config.get("shard_resident", False),
+    )
+
+
+def make_train_step(config: ml_collections.ConfigDict, model: Any, optimizer: Any, feed: Any) -> Any:
+    """(state, batches of some steps) -> (state, metrics of each), on all devices."""
     from openset_jax.data import augment
     from openset_jax.openset import objectives
     from openset_jax.training import devices, steps
 
-    return devices.pmap_train(
-        functools.partial(
-            steps.train_step,
-            model=model,
-            optimizer=optimizer,
-            objective=objectives.get(config.objective.name),
-            augment=functools.partial(
-                augment.augment, image_size=config.data.image_size, pad=config.augment.pad, flip=config.augment.flip
-            ),
-            normalise=_normalise(config),
-            seed=config.seed,
-        )
+    step = functools.partial(
+        steps.train_step,
+        model=model,
+        optimizer=optimizer,
+        objective=objectives.get(config.objective.name),
+        augment=functools.partial(
+            augment.augment, image_size=config.data.image_size, pad=config.augment.pad, flip=config.augment.flip
+        ),
+        normalise=_normalise(config),
+        seed=config.seed,
+        all_reduce_dtype=config.optimizer.get("all_reduce_dtype", "float32"),
     )
+    return devices.pmap_train(step, feed)
 
 
-def make_inference(config: ml_collections.ConfigDict, model: Any, pool: Any, skipped: Any) -> Any:
+def make_inference(config: ml_collections.ConfigDict, model: Any, pool: Any, feed: Any, skipped: Any) -> Any:
     """The `Inference` of this network over rows of this pool."""
     from openset_jax.data import augment
     from openset_jax.training import inference, steps
 
     normalise, size = _normalise(config), config.data.image_size
     preprocess = lambda images: normalise(augment.centre_crop(images, image_size=size))
-    return inference.Inference(
-        functools.partial(steps.eval_step, model=model, preprocess=preprocess),
-        pool,
-        batch_size=config.eval.batch_size,
-        stored_size=config.data.stored_size,
-        skipped=skipped,
-    )
+    step = functools.partial(steps.eval_step, model=model, preprocess=preprocess)
+    return inference.Inference(step, pool, feed, batch_size=config.eval.batch_size, skipped=skipped)
 
 
 def _normalise(config):

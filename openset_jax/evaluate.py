@@ -19,12 +19,16 @@ def define_flags() -> None:
     flags.DEFINE_string("workdir", None, "Folder of a training run.", required=True)
     flags.DEFINE_enum("checkpoint", "best", ["best", "last"], "Which checkpoint to evaluate.")
     cli.define_config(
-        required=False, help="Only for data that has moved: where `data` is now, with --config.data.x=... as in training."
+        required=False,
+        help="Only for data that has moved: where `data` is now, and its `input`, given as in training.",
     )
 
 
 def main() -> None:
+    from openset_jax.training import devices
+
     workdir = pathlib.Path(flags.FLAGS.workdir).expanduser().resolve()
+    devices.cache_compilations()
     restore_and_evaluate(workdir, best=flags.FLAGS.checkpoint == "best", moved=flags.FLAGS.config)
 
 
@@ -40,7 +44,7 @@ def restore_and_evaluate(workdir: pathlib.Path, *, best: bool = True, moved: Any
     import jax
 
     from openset_jax import config as configs
-    from openset_jax.data import pipeline
+    from openset_jax.data.skipped import Skipped
     from openset_jax.report import table
     from openset_jax.training import checkpoints, devices, state
     from openset_jax.training.run_log import say
@@ -62,8 +66,9 @@ def restore_and_evaluate(workdir: pathlib.Path, *, best: bool = True, moved: Any
     like = jax.eval_shape(lambda: state.initial_variables(model, seed=config.seed, image_size=config.data.image_size))
     variables = devices.replicate(saved.restore_model(step, like))
     saved.close()
-    skipped = pipeline.Skipped(pool, config.data.max_bad_fraction)
-    inference = configs.make_inference(config, model, pool, skipped)
+    skipped = Skipped(pool, config.data.max_bad_fraction)
+    feed = configs.make_feed(moved or config, pool, skipped)
+    inference = configs.make_inference(config, model, pool, feed, skipped)
     return evaluate(pool, inference, variables, step=step, workdir=workdir)
 
 

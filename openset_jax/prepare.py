@@ -2,17 +2,22 @@
 
 python -m openset_jax.prepare --config=configs/folder.py --config.data.root=DIR --out=PACKED
 python -m openset_jax.train --config=configs/folder.py --config.data.packed=PACKED --workdir=...
+
+Stopped or killed, the same command goes on where it was, and ends with the same files.
 """
 
-import hashlib
+import contextlib
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from absl import flags
 
 from openset_jax import cli
-from openset_jax.errors import UserError
+from openset_jax.errors import Stopped, UserError
+
+CHUNK = 256  # images decoded, written and entered into the journal at once
 
 
 def define_flags() -> None:
@@ -28,18 +33,20 @@ def prepare(config: Any, out: pathlib.Path) -> dict[str, int]:
     """Writes OUT/images.npy, uint8 [n, S, S, 3] with S = data.stored_size, and OUT/index.json, which is written last.
 
     Unreadable files are named and left out. Images that are equal pixel by pixel, but in different roles or splits, are
-    reported: a test image that was trained on flatters every number.
+    reported: a test image that was trained on flatters every number. What an earlier call left unfinished is gone on with.
 
     Returns:
       {"images", "unreadable", "leaks"}: how many of each.
 
     Raises:
-      UserError: the config or the data must be changed, or OUT has packed arrays already.
+      UserError: the config or the data must be changed, or OUT has packed arrays already, or the beginning of others.
+      Stopped: by a signal, at the end of a chunk.
     """
     from tqdm import tqdm
 
     from openset_jax import config as configs
-    from openset_jax.data import packed, pipeline
+    from openset_jax.data import packed
+    from openset_jax.data.skipped import Skipped
     from openset_jax.report import table
 
     configs.check(config)
@@ -47,21 +54,20 @@ def prepare(config: Any, out: pathlib.Path) -> dict[str, int]:
         raise UserError(f"--out: {str(out)!r} has packed arrays already; remove it, or choose another folder")
     pool = configs.open_pool(config)
     print(table.pool_table(pool), flush=True)
-    size, rows = config.data.stored_size, np.arange(len(pool))
-    skipped = pipeline.Skipped(pool, config.data.max_bad_fraction, report=tqdm.write)
-    batches = pipeline.evaluation_batches(pool, rows, batch_size=min(256, len(rows)), stored_size=size, skipped=skipped)
-    digests, kept = [], []
-    with (out / "images.npy").open("wb") as file, tqdm(total=len(rows), unit=" images", smoothing=0.1) as bar:
-        _write_header(file, len(rows), size)
-        for batch in batches:
-            images = batch["image"][batch["mask"]]
-            file.write(images.tobytes())
-            kept.append(batch["position"][batch["mask"]])
-            digests.extend(hashlib.blake2b(image.tobytes(), digest_size=8).digest() for image in images)
-            bar.update(len(images))
-        kept = np.concatenate(kept)
-        _write_header(file, len(kept), size)  # the header leaves room for any number
-    leaks = _leaks(pool, kept, digests)
+    size = config.data.stored_size
+    skipped = Skipped(pool, config.data.max_bad_fraction, report=tqdm.write)
+    writer = packed.Writer(out, pool, size)
+    for row in np.setdiff1d(np.arange(writer.done), writer.kept):
+        skipped.add(int(row), "it was found before")
+    bar = tqdm(initial=writer.done, total=len(pool), unit=" images", smoothing=0.1)
+    with contextlib.closing(writer), bar, cli.stop_on_signal() as stopped:
+        for done in decode(pool, writer, size, skipped):
+            bar.update(done - bar.n)
+            if stopped() and done < len(pool):
+                raise Stopped(f"stopped by {stopped()} after {done:,} of {len(pool):,} images; the same command goes on")
+        images = writer.finish()
+    kept = np.array(writer.kept, np.int64)
+    leaks = _leaks(pool, kept, writer.checksums, images)
     for line in leaks[:20]:
         print(f"leak: {line}")
     if leaks[20:]:
@@ -74,25 +80,38 @@ def prepare(config: Any, out: pathlib.Path) -> dict[str, int]:
         group=pool.group[kept],
         split=pool.split[kept],
     )
+    writer.forget()
     print(f"{len(kept):,} images of {size}x{size} in {out}, {len(skipped.rows)} unreadable, {len(leaks)} leaks.")
     print(f"Use them with --config.data.packed={out}")
     return {"images": len(kept), "unreadable": len(skipped.rows), "leaks": len(leaks)}
 
 
-def _write_header(file, count, size):
-    file.seek(0)
-    header = {"descr": "|u1", "fortran_order": False, "shape": (count, size, size, 3)}
-    np.lib.format.write_array_header_1_0(file, header)
+def decode(pool: Any, writer: Any, stored_size: int, skipped: Any) -> Iterator[int]:
+    """Decodes what the `packed.Writer` does not have yet; yields the number of rows done after each chunk."""
+    from openset_jax.data import batches, pipeline
+
+    rows = np.arange(writer.done, len(pool))
+    chunk = min(CHUNK, max(len(rows), 1))
+    plan = batches.evaluation(pool, rows, batch_size=chunk, skipped=skipped)
+    for batch in pipeline.stream(pool, plan, stored_size=stored_size, skipped=skipped):
+        count = min(len(pool) - writer.done, chunk)
+        writer.append(batch["image"][:count], batch["mask"][:count])
+        yield writer.done
 
 
-def _leaks(pool, rows, digests) -> list[str]:
+def _leaks(pool, rows, checksums, images) -> list[str]:
     """One line for each image that is the same as an earlier one of another role or split."""
     from openset_jax.data.pools import SPLITS
 
-    first, lines = {}, []
+    seen, lines = {}, []  # by checksum, the different images that have it
     where = lambda row: f"{pool.ids([row])[0]!r} ({pool.groups[pool.group[row]]}, {SPLITS[pool.split[row]]})"
-    for row, digest in zip(rows, digests, strict=True):
-        other = first.setdefault(digest, row)
+    for i, checksum in enumerate(checksums):
+        others = seen.setdefault(checksum, [])
+        same = next((j for j in others if np.array_equal(images[i], images[j])), None)
+        if same is None:
+            others.append(i)
+            continue
+        row, other = rows[i], rows[same]
         if (pool.roles[pool.group[other]], pool.split[other]) != (pool.roles[pool.group[row]], pool.split[row]):
             lines.append(f"{where(row)} is the same image as {where(other)}")
     return lines

@@ -27,6 +27,7 @@ def main() -> None:
     from openset_jax.training import devices
 
     workdir = cli.make_workdir(flags.FLAGS.workdir)
+    devices.cache_compilations()
     devices.connect(flags.FLAGS.coordinator, flags.FLAGS.process_id, flags.FLAGS.num_processes)
     with cli.stop_on_signal() as stop:
         train(flags.FLAGS.config, workdir, stop)
@@ -49,7 +50,8 @@ def train(config: Any, workdir: pathlib.Path, stop: Callable[[], str] = str) -> 
 
     from openset_jax import config as configs
     from openset_jax import evaluate
-    from openset_jax.data import pipeline
+    from openset_jax.data import batches
+    from openset_jax.data.skipped import Skipped
     from openset_jax.report import table
     from openset_jax.training import devices, progress, state
     from openset_jax.training.checkpoints import Checkpoints
@@ -87,28 +89,25 @@ def train(config: Any, workdir: pathlib.Path, stop: Callable[[], str] = str) -> 
         say(f"Resuming at step {start}.")
         if start > config.steps:
             raise UserError(f"steps: {config.steps}, but the run in {workdir} is at step {start} already")
+        if start % config.steps_per_call:
+            raise UserError(f"steps_per_call: {config.steps_per_call} does not divide {start}, the step {workdir} is at")
         if before["config"]["steps"] != config.steps and config.optimizer.schedule != "constant":
             say(f"steps was {before['config']['steps']}, now {config.steps}: the learning rate jumps to the new schedule.")
     devices.check_agreement(meta, start)
     if devices.is_first_process():
         (workdir / "config.json").write_text(json.dumps(meta["config"], indent=2) + "\n")
 
-    # What runs on the devices: the step, its batches, and the forward pass over a split.
-    train_step = configs.make_train_step(config, model, optimizer)
-    skipped = pipeline.Skipped(pool, config.data.max_bad_fraction)
-    inference = configs.make_inference(config, model, pool, skipped)
-    batches = devices.prefetch(
-        pipeline.training_batches(
-            pool,
-            members,
-            sampler,
-            start=start,
-            stop=config.steps,
-            stored_size=config.data.stored_size,
-            skipped=skipped,
-            part=devices.host_part(),
-        )
+    # What runs on the devices: the images or the way to them, the step, and the forward pass over a split.
+    skipped = Skipped(pool, config.data.max_bad_fraction)
+    current = devices.replicate(host_state)
+    del host_state
+    feed = configs.make_feed(config, pool, skipped)
+    train_step = configs.make_train_step(config, model, optimizer, feed)
+    inference = configs.make_inference(config, model, pool, feed, skipped)
+    plan = batches.training(
+        pool, members, sampler, start=start, stop=config.steps, skipped=skipped, part=devices.host_part()
     )
+    calls = devices.prefetch_steps(feed.read(plan), config.steps_per_call)
     log = RunLog(workdir, step=start, steps=config.steps, batch_size=config.batch_size)
     patience, selected_by = config.early_stopping.patience, f"validation_{config.early_stopping.metric}"
 
@@ -119,19 +118,19 @@ def train(config: Any, workdir: pathlib.Path, stop: Callable[[], str] = str) -> 
             if step > config.optimizer.warmup_steps:  # before, a network that has learned nothing is no news
                 say(progress.plateau_warning(so_far, means, sampler.prior, [*pool.classes, "none"]))
 
-    # evaluate -> save -> next batch -> step -> log the step before. Evaluating and saving wait for the devices; between
-    # them, the metrics of a step are fetched when the next one is under way, so that the devices never wait for the host.
-    current, pending, saved_at = devices.replicate(host_state), None, start
-    del host_state
-    with contextlib.closing(checkpoints), contextlib.closing(log), contextlib.closing(batches):
-        for step in range(start, config.steps + 1):
+    # evaluate -> save -> next batch -> call -> log the call before; a call is one step, or several that the devices do by
+    # themselves. Evaluating and saving wait for the devices; between them, the metrics of a call are fetched when the next
+    # one is under way, so that the devices never wait for the host.
+    pending, saved_at = None, start
+    with contextlib.closing(checkpoints), contextlib.closing(log), contextlib.closing(calls):
+        for step in range(start, config.steps + 1, config.steps_per_call):
             last = step == config.steps
             stopping = not last and devices.any_process(bool(stop()), step % config.log_every == 0)
             evaluating = step > so_far.evaluated and (last or step % config.eval.every == 0)
             saving = stopping or last or step % config.checkpoint.every == 0
             if evaluating or saving:
                 if pending is not None:
-                    so_far.add_step(jax.device_get(pending))
+                    so_far.add_steps(jax.device_get(pending))
                 pending, validation = None, {}
                 log.stop_clock(step)
                 if evaluating and not stopping:
@@ -146,11 +145,11 @@ def train(config: Any, workdir: pathlib.Path, stop: Callable[[], str] = str) -> 
                 log.start_clock(step)
             if stopping or last or so_far.out_of_patience(patience):
                 break
-            batch = next(batches)
+            batch = next(calls)
             with jax.transfer_guard("disallow"):
                 current, metrics = train_step(current, batch)
             if pending is not None:
-                so_far.add_step(jax.device_get(pending))
+                so_far.add_steps(jax.device_get(pending))
                 if step % config.log_every == 0:
                     write_line(step, {})
             pending = metrics

@@ -1,13 +1,15 @@
 """Packed arrays: the same images, so the same run."""
 
 import shutil
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
-from small_run import lines, saved_arrays, small_config
+from small_run import lines, run, saved_arrays, small_config
 
 from openset_jax import config as configs
+from openset_jax.data import pipeline
 from openset_jax.errors import UserError
 from openset_jax.prepare import prepare
 from openset_jax.train import train
@@ -78,3 +80,87 @@ def test_too_many_broken_files_end_it_and_leave_nothing_that_looks_finished(tmp_
         prepare(folder_config(photos, **{"data.max_bad_fraction": 0.001}), out)
     with pytest.raises(UserError, match="has finished"):
         configs.open_pool(folder_config(photos, **{"data.packed": str(out)}))
+
+
+KILL_AFTER = """
+import os, pathlib, signal, sys
+from configs import folder
+from openset_jax import prepare
+from openset_jax.data import packed
+
+root, out, chunks, torn = sys.argv[1], pathlib.Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+prepare.CHUNK = 16
+append, seen = packed.Writer.append, []
+
+def append_and_die(self, images, good):
+    seen.append(1)
+    if len(seen) > chunks:
+        if torn == "images":  # a chunk half written
+            self._images.write(images[:5]); self._images.flush()
+        if torn == "journal":
+            self._images.write(images[good]); self._images.flush(); self._lines.write('{"good": [1, 1'); self._lines.flush()
+        os.kill(os.getpid(), getattr(signal, sys.argv[5]))
+    append(self, images, good)
+
+packed.Writer.append = append_and_die
+config = folder.get_config()
+config.update_from_flattened_dict(
+    {"data.root": root, "data.stored_size": 16, "data.image_size": 16, "model.stem": "small"}
+)
+from openset_jax.errors import Stopped
+try:
+    prepare.prepare(config, out)
+except Stopped as stopped:
+    print(stopped)
+    sys.exit(3)
+"""
+
+
+def stopped_midway(photos, out, *, chunks=3, torn="", signal="SIGKILL"):
+    out.mkdir(exist_ok=True)
+    return run([sys.executable, "-c", KILL_AFTER, str(photos), str(out), str(chunks), torn, signal])
+
+
+@pytest.mark.parametrize("torn", ["images", "journal"])
+def test_killed_at_any_moment_it_goes_on_and_ends_with_the_same_bytes(tmp_path, photos, torn, capsys):
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    whole.mkdir()
+    expected = prepare(folder_config(photos), whole)
+    assert stopped_midway(photos, resumed, torn=torn).returncode == -9
+    assert not (resumed / "index.json").exists()
+    capsys.readouterr()
+    assert prepare(folder_config(photos), resumed) == expected
+    said = capsys.readouterr()
+    assert "known/dog/broken.jpg" in said.out
+    assert "is the same image as 'known/cat/3.png'" in said.out
+    assert "| 48/122" in said.err  # where the bar starts: three chunks were done
+    assert {file.name for file in resumed.iterdir()} == {"images.npy", "index.json"}
+    for name in ("images.npy", "index.json"):
+        assert (resumed / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+def test_a_signal_stops_it_at_a_chunk_and_says_so(tmp_path, photos):
+    done = stopped_midway(photos, tmp_path / "out", signal="SIGTERM")
+    assert done.returncode == 3, done.stderr
+    assert "stopped by SIGTERM after 64 of 122 images; the same command goes on" in done.stdout
+
+
+@pytest.mark.parametrize("change", ["another size", "more images"])
+def test_the_beginning_of_something_else_is_refused(tmp_path, photos, change):
+    out = tmp_path / "out"
+    assert stopped_midway(photos, out).returncode == -9
+    before = (out / "images.npy").read_bytes()
+    if change == "more images":
+        shutil.copy(photos / "known/cat/3.png", photos / "known/cat/more.png")
+    with pytest.raises(UserError, match="the beginning of other packed arrays"):
+        prepare(folder_config(photos, **({"data.stored_size": 20} if change == "another size" else {})), out)
+    assert (out / "images.npy").read_bytes() == before
+
+
+def test_packed_pixels_are_the_streamed_ones(tmp_path, photos):
+    out = tmp_path / "out"
+    out.mkdir()
+    prepare(folder_config(photos, **{"data.max_bad_fraction": 0.5}), out)
+    pool = configs.open_pool(folder_config(photos))
+    kept = np.array([row for row in range(len(pool)) if "broken" not in pool.ids([row])[0]])
+    np.testing.assert_array_equal(np.load(out / "images.npy"), pipeline.read_images(pool, kept, 16))

@@ -1,13 +1,15 @@
 """Images decoded once and kept as one array: what `python -m openset_jax.prepare` writes, and `packed:PATH` reads."""
 
+import hashlib
 import json
 import os
 import pathlib
+import zlib
 from collections.abc import Sequence
 
 import numpy as np
 
-from openset_jax.data.pools import Source
+from openset_jax.data.pools import Pool, Source
 from openset_jax.errors import UserError
 
 
@@ -37,6 +39,103 @@ def write_index(
     temporary = root / "index.json.tmp"
     temporary.write_text(json.dumps(index))
     temporary.replace(root / "index.json")
+
+
+class Writer:
+    """Fills ROOT/images.npy chunk by chunk, so that being killed at any moment costs no more than a chunk.
+
+    A journal, ROOT/progress.jsonl, says what is complete: a line is added, and is on the disk, only after the images that it
+    speaks of are. What is behind the last whole line is written again.
+
+    Attributes:
+      done: rows of the pool that are dealt with, from the first.
+      kept: the rows among them whose images are in the array, in its order.
+      checksums: CRC-32 of each of these images.
+
+    Raises:
+      UserError: ROOT has the beginning of something else.
+    """
+
+    def __init__(self, root: pathlib.Path, pool: Pool, stored_size: int):
+        self.done, self.kept, self.checksums = 0, [], []
+        self._size, self._room = stored_size, len(pool)
+        self._journal, images = root / "progress.jsonl", root / "images.npy"
+        order = hashlib.blake2b(repr((pool.groups, pool.roles)).encode("utf-8", "surrogateescape"), digest_size=16)
+        for column in (pool.key, pool.group, pool.split):
+            order.update(np.ascontiguousarray(column))
+        head = {"version": 1, "stored_size": stored_size, "rows": len(pool), "order": order.hexdigest()}
+        lines = self._complete_lines() if images.exists() else []
+        if lines and lines[0] != head:
+            raise UserError(
+                f"--out: {str(root)!r} has the beginning of other packed arrays (other images, order or data.stored_size); "
+                "remove it, or choose another folder"
+            )
+        self._images = images.open("r+b" if lines else "wb")
+        self._write_header(self._room)
+        self._start, there = self._images.tell(), images.stat().st_size
+        complete = [head]
+        for line in lines[1:]:
+            if self._start + (len(self.kept) + len(line["checksums"])) * stored_size**2 * 3 > there:
+                break
+            complete.append(line)
+            self._count(line)
+        self._images.truncate(self._images.seek(self._start + len(self.kept) * stored_size**2 * 3))
+        temporary = self._journal.with_suffix(".tmp")
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in complete))
+        temporary.replace(self._journal)
+        self._lines = self._journal.open("a")
+
+    def append(self, images: np.ndarray, good: np.ndarray) -> None:
+        """Adds the next chunk, and returns when it is on the disk.
+
+        Args:
+          images: uint8 [n, S, S, 3] of the next n rows of the pool.
+          good: bool [n], False for those that could not be read, and are left out.
+        """
+        images = images if good.all() else images[good]
+        self._images.write(images)
+        self._images.flush()
+        os.fsync(self._images.fileno())
+        line = {"good": good.astype(int).tolist(), "checksums": [zlib.crc32(image) for image in images]}
+        self._lines.write(json.dumps(line) + "\n")
+        self._lines.flush()
+        os.fsync(self._lines.fileno())
+        self._count(line)
+
+    def finish(self) -> np.ndarray:
+        """Completes images.npy; returns it, memory-mapped."""
+        self._write_header(len(self.kept))  # leaves room for any number
+        self._images.flush()
+        os.fsync(self._images.fileno())
+        self.close()
+        shape = (len(self.kept), self._size, self._size, 3)
+        return np.memmap(self._images.name, np.uint8, "r", self._start, shape) if self.kept else np.zeros(shape, np.uint8)
+
+    def close(self) -> None:
+        """Closes the files; what is complete stays so."""
+        self._images.close()
+        self._lines.close()
+
+    def forget(self) -> None:
+        """Removes the journal, once the index is written."""
+        self._journal.unlink(missing_ok=True)
+
+    def _count(self, line):
+        self.kept.extend((self.done + np.flatnonzero(line["good"])).tolist())
+        self.checksums.extend(line["checksums"])
+        self.done += len(line["good"])
+
+    def _complete_lines(self):
+        try:
+            text = self._journal.read_text()
+            return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+        except (OSError, ValueError):
+            return []
+
+    def _write_header(self, count):
+        self._images.seek(0)
+        header = {"descr": "|u1", "fortran_order": False, "shape": (count, self._size, self._size, 3)}
+        np.lib.format.write_array_header_1_0(self._images, header)
 
 
 def open_packed(name: str, root: pathlib.Path) -> Source:

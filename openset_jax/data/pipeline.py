@@ -12,10 +12,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from openset_jax.data.batches import BLANK, Batches
 from openset_jax.data.pools import Pool, check_stored_size
-from openset_jax.data.sampler import Sampler
 from openset_jax.data.skipped import Skipped
-from openset_jax.errors import UserError
 
 
 @contextlib.contextmanager
@@ -39,85 +38,15 @@ try:
 except RuntimeError as error:  # somebody used TensorFlow before us
     raise RuntimeError("import openset_jax.data.pipeline before TensorFlow runs its first operation") from error
 
-_BLANK = -1  # a row that stands for no image
 
-
-def training_batches(
-    pool: Pool,
-    members: list[np.ndarray],
-    sampler: Sampler,
-    *,
-    start: int,
-    stop: int,
-    stored_size: int,
-    skipped: Skipped,
-    part: tuple[int, int] = (0, 1),
-) -> Iterator[dict[str, np.ndarray]]:
-    """Batches `start` to `stop` of the sampler's stream.
-
-    A bad image is replaced by the next good one of its class, whenever it was found to be bad, so that the stream is a
-    function of the files alone.
-
-    Args:
-      members: rows of each class, from `Pool.training_members`.
-      part: (host, hosts); a host reads only its slice of each global batch.
+def stream(pool: Pool, batches: Batches, *, stored_size: int, skipped: Skipped) -> Iterator[dict[str, np.ndarray]]:
+    """Reads and decodes batches, in order.
 
     Yields:
-      {"image": uint8 [b, S, S, 3], "label": int32 [b] ("none" is K), "position": int32 [b] in the global batch,
-      "mask": bool [b], all True}, with b = batch_size / hosts.
+      {"image": uint8 [b, S, S, 3], zeros where blank, and what `Batches.columns` gives}.
     """
-    size = sampler.batch_size // part[1]
-    position = np.arange(part[0] * size, (part[0] + 1) * size, dtype=np.int32)
-    first = np.cumsum([0, *map(len, members[:-1])])
-    all_members = np.concatenate(members)
-
-    def rows_of(n):
-        label, index = sampler.batch(n, position[0], position[-1] + 1)
-        rows = all_members[first[label] + index]
-        for i in np.flatnonzero(skipped.mask(rows)):
-            candidates = np.roll(members[label[i]], -int(index[i]))
-            good = candidates[~skipped.mask(candidates)]
-            if not len(good):
-                raise UserError(f"{pool.groups[pool.group[rows[i]]]!r} has no readable image to train on")
-            rows[i] = good[0]
-        return rows
-
-    for rows, image in _batches(pool, rows_of, start, stop, size, stored_size, skipped):
-        label = np.where(pool.label[rows] < 0, pool.num_classes, pool.label[rows]).astype(np.int32)
-        yield {"image": image, "label": label, "position": position, "mask": np.ones(size, bool)}
-
-
-def evaluation_batches(
-    pool: Pool,
-    rows: np.ndarray,
-    *,
-    batch_size: int,
-    stored_size: int,
-    skipped: Skipped,
-    part: tuple[int, int] = (0, 1),
-) -> Iterator[dict[str, np.ndarray]]:
-    """Every row once, in order; the last batch is padded, and padding and bad images are masked.
-
-    Yields:
-      As `training_batches`, with `position` the place in `rows`, and labels as in `Pool.label`.
-    """
-    count = -(-len(rows) // batch_size)
-    size = batch_size // part[1]
-    padded = np.full(count * batch_size, _BLANK, np.int64)
-    padded[: len(rows)] = rows
-
-    def rows_of(n):
-        mine = padded[n * batch_size + part[0] * size :][:size]
-        return np.where(skipped.mask(mine), _BLANK, mine)
-
-    for n, (mine, image) in enumerate(_batches(pool, rows_of, 0, count, size, stored_size, skipped, blanks=True)):
-        first = n * batch_size + part[0] * size
-        yield {
-            "image": image,
-            "label": np.where(mine == _BLANK, _BLANK, pool.label[mine]).astype(np.int32),
-            "position": np.arange(first, first + size, dtype=np.int32),
-            "mask": mine != _BLANK,
-        }
+    for n, (rows, image) in enumerate(_batches(pool, batches, stored_size, skipped), batches.start):
+        yield {"image": image, **batches.columns(n, rows)}
 
 
 def read_images(pool: Pool, rows: np.ndarray, stored_size: int) -> np.ndarray:
@@ -126,25 +55,25 @@ def read_images(pool: Pool, rows: np.ndarray, stored_size: int) -> np.ndarray:
     return image
 
 
-def _batches(pool, rows_of, start, stop, size, stored_size, skipped, blanks=False):
+def _batches(pool, batches, stored_size, skipped):
     """Yields (rows, images) for each batch, starting again behind each bad image."""
     check_stored_size(pool, stored_size)
     unreadable = (tf.errors.OpError, OSError)  # a local name: at interpreter exit, `tf` goes before this generator
-    retried = -1
+    start, stop, retried = batches.start, batches.stop, -1
     while start < stop:
         try:
-            for rows, image in _dataset(pool, rows_of, start, stop, size, stored_size, blanks):
+            for rows, image in _dataset(pool, batches.rows, start, stop, batches.size, stored_size, batches.blanks):
                 yield rows, image
                 start += 1
         except unreadable:
-            if not _examine(pool, rows_of(start), stored_size, skipped) and retried == start:
+            if not _examine(pool, batches.rows(start), stored_size, skipped) and retried == start:
                 raise  # it failed twice, and no image of it is to blame
             retried = start
 
 
 def _examine(pool, rows, stored_size, skipped) -> int:
     """Decodes one image at a time and reports those that fail; how many did."""
-    rows, bad, done = np.unique(rows[rows != _BLANK]), 0, 0
+    rows, bad, done = np.unique(rows[rows != BLANK]), 0, 0
     while done < len(rows):
         try:
             for _ in _dataset(pool, lambda n: rows[n : n + 1], done, len(rows), 1, stored_size):
@@ -169,14 +98,14 @@ def _error_of(pool, row, stored_size) -> Exception | None:
 
 
 def _dataset(pool, rows_of, start, stop, size, stored_size, blanks=False) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """tf.data from "n -> rows" to (rows, images), in order, in bounded memory; `blanks`: rows may be _BLANK."""
+    """tf.data from "n -> rows" to (rows, images), in order, in bounded memory; `blanks`: rows may be BLANK."""
     forms = sorted({source.form for source in pool.sources})
 
     def load(n):
         rows = rows_of(int(n))
         content, form = np.full(size, b"", object), np.zeros(size, np.int32)
-        for i in np.unique(pool.source[rows[rows != _BLANK]]):
-            here = np.flatnonzero((rows != _BLANK) & (pool.source[rows] == i))
+        for i in np.unique(pool.source[rows[rows != BLANK]]):
+            here = np.flatnonzero((rows != BLANK) & (pool.source[rows] == i))
             content[here] = pool.sources[i].fetch(pool.record[rows[here]])
             form[here] = forms.index(pool.sources[i].form)
         return rows, content, form
@@ -192,7 +121,7 @@ def _dataset(pool, rows_of, start, stop, size, stored_size, blanks=False) -> Ite
 
     def blank_or_image(row, content, form):
         blank = tf.zeros([stored_size, stored_size, 3], tf.uint8)
-        return tf.cond(row == _BLANK, lambda: (row, blank), lambda: image(row, content, form))
+        return tf.cond(row == BLANK, lambda: (row, blank), lambda: image(row, content, form))
 
     dataset = tf.data.Dataset.range(start, stop).map(read).prefetch(2)  # the next rows are known before they are needed
     dataset = dataset.flat_map(lambda *columns: tf.data.Dataset.from_tensor_slices(columns))
@@ -226,12 +155,26 @@ def decode_square(encoded: tf.Tensor, stored_size: int) -> tf.Tensor:
     is_jpeg = tf.strings.substr(encoded, 0, 3) == b"\xff\xd8\xff"
     square = tf.cond(is_jpeg, lambda: _jpeg_square(encoded, stored_size), lambda: _other_square(encoded))
 
-    def scaled():
-        image = tf.image.resize(square, [stored_size, stored_size], method="bilinear", antialias=True)
-        return tf.cast(tf.round(tf.clip_by_value(image, 0.0, 255.0)), tf.uint8)
-
-    square = tf.cond(tf.shape(square)[0] == stored_size, lambda: square, scaled)
+    square = tf.cond(tf.shape(square)[0] == stored_size, lambda: square, lambda: _scaled(square, stored_size))
     return tf.ensure_shape(square, [stored_size, stored_size, 3])
+
+
+def _scaled(square, stored_size):
+    """Bit by bit `tf.image.resize(square, antialias=True)`, rounded, in less than half of its time.
+
+    TensorFlow scales the rows of pixels first, with vector instructions, and then the columns, number by number. So the
+    image is turned over its diagonal in between, and the columns are scaled as rows are: a picture one pixel wide, with
+    all that stands in a row as its channels. Nothing is to be clipped: the weights sum to 1 up to rounding.
+    """
+    side, size = tf.shape(square)[0], tf.constant([stored_size, 1])
+    scale = tf.stack([stored_size / tf.cast(side, tf.float32), 1.0])
+    for _ in range(2):
+        rows = tf.reshape(square, [1, side, 1, -1])
+        rows = tf.raw_ops.ScaleAndTranslate(
+            images=rows, size=size, scale=scale, translation=tf.zeros(2), kernel_type="triangle", antialias=True
+        )
+        square = tf.transpose(tf.reshape(rows, [stored_size, -1, 3]), [1, 0, 2])
+    return tf.cast(tf.round(square), tf.uint8)
 
 
 def _jpeg_square(encoded, stored_size):

@@ -1,25 +1,37 @@
 """Which devices there are, and how values get on and off them. The one home of `jax.pmap`.
 
 The state has no device axis: it is replicated, goes in and comes out as it is, and is donated to the step. A batch has one
-leading device axis. In a run of several processes each process holds its own devices' share of the batch and its own
-copy of the state, which `jax.pmap` keeps equal.
+leading device axis; for training, an axis of the steps of one call comes next. In a run of several processes each process
+holds its own devices' share of the batch and its own copy of the state, which `jax.pmap` keeps equal.
 """
 
 import collections
+import functools
 import itertools
 import json
+import os
+import pathlib
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from jax import lax
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from openset_jax.errors import UserError
 from openset_jax.training.steps import AXIS
+
+
+def cache_compilations() -> None:
+    """Keeps compiled programs on disk for the next start, where JAX_COMPILATION_CACHE_DIR says, else in ~/.cache."""
+    if jax.config.jax_compilation_cache_dir is None:
+        cache = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+        jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(cache, "openset_jax", "xla")))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 def connect(coordinator: str, process_id: int | None = None, num_processes: int | None = None) -> None:
@@ -61,24 +73,109 @@ def shard(batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
     return jax.device_put(split, NamedSharding(_mesh(), P(AXIS)))
 
 
-def prefetch(batches: Iterable[dict[str, np.ndarray]], size: int = 2) -> Iterator[dict[str, jax.Array]]:
-    """Shards batches, and keeps `size` of them on their way to the devices while the current one is used."""
+def shard_steps(batches: Sequence[dict[str, np.ndarray]]) -> dict[str, jax.Array]:
+    """This host's batches of s steps, [b, ...] each -> [local devices, s, b / local devices, ...]."""
+    n, s = jax.local_device_count(), len(batches)
+
+    def split(*parts):
+        whole = parts[0][None] if s == 1 else np.stack(parts)  # one step's images are not copied
+        return whole.reshape(s, n, len(parts[0]) // n, *parts[0].shape[1:]).swapaxes(0, 1)
+
+    return jax.device_put(jax.tree.map(split, *batches), NamedSharding(_mesh(), P(AXIS)))
+
+
+def prefetch(batches: Iterable[Any], put: Callable[[Any], Any] = shard, size: int = 2) -> Iterator[Any]:
+    """Puts batches on the devices, and keeps `size` of them on their way while the current one is used."""
     batches, queue = iter(batches), collections.deque()
     while True:
-        queue.extend(map(shard, itertools.islice(batches, size - len(queue))))
+        queue.extend(map(put, itertools.islice(batches, size - len(queue))))
         if not queue:
             return
         yield queue.popleft()
 
 
-def pmap_train(step: Callable[..., Any]) -> Callable[..., Any]:
-    """(state, batch) -> (state, metrics), over all devices; the state given is consumed."""
-    return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=None, donate_argnums=0)
+def prefetch_steps(batches: Iterable[dict[str, np.ndarray]], steps: int) -> Iterator[dict[str, jax.Array]]:
+    """The same for training calls of so many steps; a last group that is not whole is left out."""
+    groups = zip(*[iter(batches)] * steps, strict=False)
+    return prefetch(groups, shard_steps)
 
 
-def pmap_eval(step: Callable[..., Any]) -> Callable[..., Any]:
+_CHUNK_BYTES = 1 << 28
+
+
+def hold(read: Callable[[int, int], np.ndarray], count: int, shape: tuple[int, ...], *, sharded: bool) -> jax.Array:
+    """Copies rows into device memory, chunk by chunk: the host never holds more than two.
+
+    Args:
+      read: (start, stop) -> uint8 [stop - start, *shape]; zeros beyond `count`.
+      sharded: device d of D holds rows d m to (d + 1) m, m = ceil(count / D); else every device holds all.
+
+    Returns:
+      uint8 [count, *shape], or, sharded, [local devices, m, *shape].
+
+    Raises:
+      UserError: it does not fit; says by how much, and what to do.
+    """
+    here, first, everywhere = jax.local_device_count(), jax.process_index() * jax.local_device_count(), jax.device_count()
+    each = -(-count // everywhere) if sharded else count
+    size = int(np.prod(shape))
+    _check_fits(each * size, count * size, everywhere, sharded)
+    sharding = NamedSharding(_mesh(), P(AXIS) if sharded else P())
+    parts = here if sharded else 1
+    whole = (parts, each, *shape)
+    store = jax.jit(lambda: jax.numpy.zeros(whole, np.uint8), out_shardings=sharding)()
+    write = jax.jit(lambda store, chunk, at: lax.dynamic_update_slice_in_dim(store, chunk, at, 1), donate_argnums=0)
+    step = max(1, min(each, _CHUNK_BYTES // (size * parts)))
+    for at in range(0, each, step):
+        at = min(at, each - step)  # the last chunk has the size of all others: it may overlap
+        chunk = [read((first + d) * each + at, (first + d) * each + at + step) for d in range(parts)]
+        store = write(store, jax.device_put(np.stack(chunk), sharding), at)
+        store.block_until_ready()
+    return store if sharded else jax.jit(lambda x: x.reshape(whole[1:]), donate_argnums=0)(store)
+
+
+def _check_fits(needed: int, whole: int, devices: int, sharded: bool) -> None:
+    stats = jax.local_devices()[0].memory_stats()
+    if stats and "bytes_limit" in stats:
+        free, where = stats["bytes_limit"] - stats["bytes_in_use"], "a device"
+    elif pathlib.Path("/proc/meminfo").exists():  # devices without memory of their own
+        lines = pathlib.Path("/proc/meminfo").read_text().splitlines()
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+        needed, where = needed * jax.local_device_count(), "this machine"
+    else:
+        return
+    if needed <= free:
+        return
+    size = lambda n: f"{n / 2**30:,.1f} GiB" if n >= 2**30 else f"{n / 2**20:,.1f} MiB"
+    enough = -(-whole // free)
+    shard_it = "" if sharded else f"spread it over the devices (--config.shard_resident=True; {enough} or more are needed), "
+    raise UserError(
+        f"input: resident needs {size(needed)} for the images, and {where} has {size(free)} free: {size(needed - free)} too "
+        f"little. {shard_it}stream it (--config.input=stream), or prepare it with a smaller data.stored_size"
+    )
+
+
+def pmap_train(step: Callable[..., Any], feed: Any) -> Callable[..., Any]:
+    """(state, batches of the steps of one call) -> (state, their metrics [steps, ...]), over all devices.
+
+    The state given is consumed. `feed` is a `feed.Feed`. Steps of one call run on the device without the host.
+    """
+
+    def call(store, state, batches):
+        one = lambda state, batch: step(state, feed.load(store, batch))
+        steps = len(jax.tree.leaves(batches)[0])
+        return lax.scan(one, state, batches, unroll=steps == 1)  # one step needs no loop
+
+    run = jax.pmap(call, axis_name=AXIS, in_axes=(feed.store_axis, None, 0), out_axes=None, donate_argnums=1)
+    return functools.partial(run, feed.store)  # an argument, not a constant of the program: it may be tens of GB
+
+
+def pmap_eval(step: Callable[..., Any], feed: Any) -> Callable[..., Any]:
     """(variables, batch) -> outputs that are equal on all devices."""
-    return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=None)
+    evaluate = lambda store, variables, batch: step(variables, feed.load(store, batch))
+    return functools.partial(
+        jax.pmap(evaluate, axis_name=AXIS, in_axes=(feed.store_axis, None, 0), out_axes=None), feed.store
+    )
 
 
 def to_global(tree: Any) -> Any:

@@ -6,9 +6,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from openset_jax.data import pipeline
+from openset_jax.data import batches
 from openset_jax.data.pools import Pool
+from openset_jax.data.skipped import Skipped
 from openset_jax.training import devices
+from openset_jax.training.feed import Feed
 
 
 class Inference:
@@ -16,16 +18,14 @@ class Inference:
 
     Args:
       step: (variables, batch) -> {"logits", "mask"} of the global batch, from `steps.eval_step`.
+      feed: how the images of the pool get to the devices.
       batch_size: global; a multiple of the number of devices.
-      stored_size: side of the stored images.
-      skipped: takes note of images that cannot be read.
+      skipped: images that cannot be read.
     """
 
-    def __init__(
-        self, step: Callable[..., Any], pool: Pool, *, batch_size: int, stored_size: int, skipped: pipeline.Skipped
-    ):
-        self._step = devices.pmap_eval(step)
-        self._pool, self._batch_size, self._stored_size, self._skipped = pool, batch_size, stored_size, skipped
+    def __init__(self, step: Callable[..., Any], pool: Pool, feed: Feed, *, batch_size: int, skipped: Skipped):
+        self._step = devices.pmap_eval(step, feed)
+        self._pool, self._feed, self._batch_size, self._skipped = pool, feed, batch_size, skipped
 
     def logits(self, variables: Any, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Runs the network.
@@ -36,16 +36,11 @@ class Inference:
         Returns:
           (rows that could be read, in order, int64 [m]; their logits, float32 [m, outputs]).
         """
-        batches = pipeline.evaluation_batches(
-            self._pool,
-            rows,
-            batch_size=self._batch_size,
-            stored_size=self._stored_size,
-            skipped=self._skipped,
-            part=devices.host_part(),
+        plan = batches.evaluation(
+            self._pool, rows, batch_size=self._batch_size, skipped=self._skipped, part=devices.host_part()
         )
         positions, logits = [], []
-        for batch in devices.prefetch(batches):
+        for batch in devices.prefetch(self._feed.read(plan)):
             out = jax.device_get(self._step(variables, batch))
             positions.append(out["position"][out["mask"]])
             logits.append(out["logits"][out["mask"]])

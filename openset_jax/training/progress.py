@@ -29,6 +29,11 @@ class Progress:
     sums: dict[str, float] = dataclasses.field(default_factory=dict)
     plateau: int = 0
 
+    def add_steps(self, metrics: dict[str, np.ndarray]) -> None:
+        """Adds the metrics of one call: those of each step, along the first axis."""
+        for i in range(len(metrics["loss"])):
+            self.add_step({name: value[i] for name, value in metrics.items()})
+
     def add_step(self, metrics: dict[str, Any]) -> None:
         """Adds the metrics of one step (as `train_step` gives them, on the host).
 

@@ -1,8 +1,9 @@
-"""What a run writes as it goes: metrics.jsonl, TensorBoard events, and lines for the person."""
+"""What a run writes as it goes: metrics.jsonl, TensorBoard events where TensorFlow is loaded, and lines for the person."""
 
 import json
 import math
 import pathlib
+import sys
 import time
 
 import jax
@@ -31,9 +32,13 @@ class RunLog:
             path = workdir / "metrics.jsonl"
             cut_back(path, step)
             self._file = path.open("a")
-            from clu import metric_writers  # here, because it imports TensorFlow
+            self._writer = None
+            if "tensorflow" in sys.modules:  # which the writer imports; not worth seconds for a copy of metrics.jsonl
+                from clu import metric_writers
 
-            self._writer = metric_writers.AsyncWriter(metric_writers.SummaryWriter(str(workdir)))
+                self._writer = metric_writers.AsyncWriter(metric_writers.SummaryWriter(str(workdir)))
+            else:
+                say("No TensorBoard events: they need TensorFlow, which this run does not load. metrics.jsonl has it all.")
         self.start_clock(step)
 
     def start_clock(self, step: int) -> None:
@@ -57,7 +62,8 @@ class RunLog:
         row["images_per_second"] = round(rate, 1)
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
-        self._writer.write_scalars(step, {k: v for k, v in row.items() if k != "step" and v is not None})
+        if self._writer is not None:
+            self._writer.write_scalars(step, {k: v for k, v in row.items() if k != "step" and v is not None})
         text = [f"step {step:>{len(str(self._steps))}}/{self._steps}"]
         text += [f"{name} {values[name]:.4f}" for name in ("loss", "accuracy", "none_rate")]
         text += [f"{rate:,.0f} images/s", f"{_clock((self._steps - step) * self._batch_size / max(rate, 1e-9))} left"]
@@ -71,7 +77,8 @@ class RunLog:
         """Flushes and closes the files."""
         if self._file is not None:
             self._file.close()
-            self._writer.close()
+            if self._writer is not None:
+                self._writer.close()
 
 
 def cut_back(path: pathlib.Path, step: int) -> None:

@@ -29,6 +29,7 @@ def train_step(
     augment: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
     normalise: Callable[[jax.Array], jax.Array],
     seed: int,
+    all_reduce_dtype: Any = jnp.float32,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """Augments, runs the network forwards and backwards, averages over devices, updates.
 
@@ -37,6 +38,8 @@ def train_step(
       objective: (logits, label) -> loss of each example.
       augment: (uint8 images, key, position) -> uint8 images.
       normalise: uint8 images -> float32 images.
+      all_reduce_dtype: in which gradients travel between devices; bfloat16 halves the bytes and rounds each device's to 8
+        bits.
 
     Returns:
       The next state, and means over the global batch: "loss", "correct", "predicted" (float32 [outputs], the share of the
@@ -64,7 +67,9 @@ def train_step(
         "correct": (predicted == batch["label"]).mean(),
         "predicted": jax.nn.one_hot(predicted, logits.shape[-1]).mean(0),
     }
+    grads = jax.tree.map(lambda g: g.astype(all_reduce_dtype), grads)
     grads, metrics = lax.pmean((grads, metrics), AXIS)
+    grads = jax.tree.map(lambda g, p: g.astype(p.dtype), grads, state.params)
     metrics["grad_norm"] = optax.tree.norm(grads)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)

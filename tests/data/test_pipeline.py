@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter, ImageOps
 
-from openset_jax.data import packed, pipeline, pools, sources
+from openset_jax.data import batches, packed, pipeline, pools, sources
 from openset_jax.data.pools import TEST, VALIDATION, Selection
 from openset_jax.data.sampler import make_sampler
+from openset_jax.data.skipped import Skipped
 from openset_jax.errors import UserError
 
 tf = pytest.importorskip("tensorflow")
@@ -263,14 +264,15 @@ def images(pool):
 
 
 def skipped(pool, lines=None, max_fraction=0.5):
-    return pipeline.Skipped(pool, max_fraction, report=(lines if lines is not None else []).append)
+    return Skipped(pool, max_fraction, report=(lines if lines is not None else []).append)
 
 
 def training(pool, start, stop, *, batch_size=8, **options):
     members = pool.training_members()
     sampler = make_sampler("natural", tuple(map(len, members)), batch_size=batch_size, seed=1)
     options = {"skipped": skipped(pool)} | options
-    return list(pipeline.training_batches(pool, members, sampler, start=start, stop=stop, stored_size=SIZE, **options))
+    plan = batches.training(pool, members, sampler, start=start, stop=stop, **options)
+    return list(pipeline.stream(pool, plan, stored_size=SIZE, skipped=options["skipped"]))
 
 
 def drawn_rows(pool, step, *, batch_size=8):
@@ -282,7 +284,8 @@ def drawn_rows(pool, step, *, batch_size=8):
 
 def evaluation(pool, rows, batch_size, **options):
     options = {"skipped": skipped(pool)} | options
-    return list(pipeline.evaluation_batches(pool, rows, batch_size=batch_size, stored_size=SIZE, **options))
+    plan = batches.evaluation(pool, rows, batch_size=batch_size, **options)
+    return list(pipeline.stream(pool, plan, stored_size=SIZE, skipped=options["skipped"]))
 
 
 def assert_same(batches, others):

@@ -12,7 +12,7 @@ import sys
 import numpy as np
 
 from openset_jax import config as configs
-from openset_jax.training import devices, progress, state
+from openset_jax.training import devices, feed, progress, state
 from openset_jax.training.checkpoints import Checkpoints
 
 
@@ -29,7 +29,7 @@ def main(out, *distributed, workdir=None):
     model = configs.make_model(config, 5)
     _, optimizer = configs.make_optimizer(config)
     current = devices.replicate(state.create_state(model, optimizer, seed=0, image_size=16))
-    step, rng = configs.make_train_step(config, model, optimizer), np.random.default_rng(0)
+    step, rng = configs.make_train_step(config, model, optimizer, feed.IMAGES_IN_BATCH), np.random.default_rng(0)
     process, processes = devices.host_part()
     size = config.batch_size // processes
     mine = slice(process * size, (process + 1) * size)
@@ -41,11 +41,11 @@ def main(out, *distributed, workdir=None):
             "position": np.arange(32, dtype=np.int32),
             "mask": np.ones(32, bool),
         }
-        on_devices = devices.shard({k: v[mine] for k, v in batch.items()})
+        on_devices = devices.shard_steps([{k: v[mine] for k, v in batch.items()}])
         with jax.transfer_guard("disallow"):
             current, metrics = step(current, on_devices)
         jax.block_until_ready(current)
-        losses.append(float(jax.device_get(metrics["loss"])))
+        losses.append(float(jax.device_get(metrics["loss"])[0]))
         first = first or jax.device_get(current.variables)
     if workdir is not None:
         saved = Checkpoints(workdir, writing=True)

@@ -5,11 +5,14 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
+from jax import export
 from small_run import small_config
 
 from openset_jax import config as configs
 from openset_jax.data import augment
 from openset_jax.training import devices, state, steps
+from openset_jax.training.feed import IMAGES_IN_BATCH
 
 
 def make(config):
@@ -28,6 +31,12 @@ def batch_of(size=8, seed=0):
     }
 
 
+def one_call(config, model, optimizer, begin, *batches):
+    """(state, metrics) after a call with these batches."""
+    step = configs.make_train_step(config, model, optimizer, IMAGES_IN_BATCH)
+    return step(devices.replicate(begin), devices.shard_steps(batches))
+
+
 def test_one_step_is_adamw_on_the_mean_cross_entropy():
     config = small_config(**{
         "model.dropout": 0.0, "augment.pad": 0, "optimizer.warmup_steps": 0, "optimizer.weight_decay": 0.1,
@@ -35,7 +44,8 @@ def test_one_step_is_adamw_on_the_mean_cross_entropy():
     })  # fmt: skip
     model, _, optimizer, before = make(config)
     batch = batch_of()
-    after, metrics = configs.make_train_step(config, model, optimizer)(devices.replicate(before), devices.shard(batch))
+    after, metrics = one_call(config, model, optimizer, before, batch)
+    metrics = {name: value[0] for name, value in metrics.items()}
 
     def loss_of(params):
         logits, _ = model.apply({"params": params}, augment.normalise(batch["image"], config.data.mean, config.data.std))
@@ -65,9 +75,7 @@ def test_one_step_is_adamw_on_the_mean_cross_entropy():
 def test_the_step_depends_on_seed_and_step_and_on_nothing_else():
     config = small_config()
     model, _, optimizer, before = make(config)
-    run = lambda config, begin: configs.make_train_step(config, model, optimizer)(
-        devices.replicate(begin), devices.shard(batch_of())
-    )[1]["loss"]
+    run = lambda config, begin: one_call(config, model, optimizer, begin, batch_of())[1]["loss"]
     assert run(config, before) == run(config, before)
     assert run(config, before) != run(small_config(seed=1), before)
     assert run(config, before) != run(config, before.replace(step=np.int32(1)))
@@ -78,10 +86,10 @@ def test_many_steps_compile_once_and_consume_their_state(monkeypatch):
     model, _, optimizer, before = make(config)
     traced, train_step = [], steps.train_step
     monkeypatch.setattr(steps, "train_step", lambda *a, **k: traced.append(1) or train_step(*a, **k))
-    step, current = configs.make_train_step(config, model, optimizer), devices.replicate(before)
+    step, current = configs.make_train_step(config, model, optimizer, IMAGES_IN_BATCH), devices.replicate(before)
     for i in range(4):
         given = current
-        batch = devices.shard(batch_of(seed=i))
+        batch = devices.shard_steps([batch_of(seed=i)])
         with jax.transfer_guard("disallow"):
             current, metrics = step(current, batch)
         jax.block_until_ready(metrics)
@@ -91,11 +99,62 @@ def test_many_steps_compile_once_and_consume_their_state(monkeypatch):
     assert current.step == 4
 
 
+def test_steps_of_one_call_are_steps_of_as_many_calls():
+    config = small_config(**{"model.norm": "batch"})
+    model, _, optimizer, begin = make(config)
+    batches = [batch_of(seed=i) for i in range(3)]
+    together, metrics = one_call(config, model, optimizer, begin, *batches)
+    current, losses = begin, []
+    for batch in batches:
+        current, one = one_call(config, model, optimizer, current, batch)
+        current = jax.device_get(current)
+        losses.append(float(one["loss"][0]))
+    assert metrics["predicted"].shape == (3, 6)
+    np.testing.assert_allclose(metrics["loss"], losses, rtol=1e-5)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), jax.device_get(together), current)
+
+
+def test_gradients_in_bfloat16_differ_by_their_rounding():
+    norms = []
+    for dtype in ("float32", "bfloat16"):
+        config = small_config(**{"optimizer.all_reduce_dtype": dtype})
+        model, _, optimizer, begin = make(config)
+        state_after, metrics = one_call(config, model, optimizer, begin, batch_of())
+        assert state_after.params["fc6"]["kernel"].dtype == np.float32
+        norms.append(float(metrics["grad_norm"][0]))
+    assert norms[0] != norms[1]
+    assert abs(norms[0] - norms[1]) < 2**-8 * norms[0]
+
+
+@pytest.mark.parametrize("platform", ["tpu", "cuda"])
+def test_the_full_step_lowers_for_accelerators(platform):
+    """As far as a machine without one can tell: nothing in it is for a CPU alone."""
+    from configs import default
+
+    config = default.get_config()
+    config.update_from_flattened_dict({"model.dtype": "bfloat16", "batch_size": 8, "steps_per_call": 2})
+    model = configs.make_model(config, 10)
+    _, optimizer = configs.make_optimizer(config)
+    step = configs.make_train_step(config, model, optimizer, IMAGES_IN_BATCH)
+
+    def begin():
+        variables = state.initial_variables(model, seed=0, image_size=224)
+        return state.TrainState(jnp.zeros((), jnp.int32), **variables, opt_state=optimizer.init(variables["params"]))
+
+    shape = lambda dtype, *dims: jax.ShapeDtypeStruct((jax.local_device_count(), 2, 8, *dims), dtype)
+    batch = {"image": shape(np.uint8, 256, 256, 3), "label": shape(np.int32), "position": shape(np.int32)}
+    exported = export.export(jax.jit(step.func), platforms=[platform])((), jax.eval_shape(begin), batch)
+    assert exported.platforms == (platform,)
+    text = exported.mlir_module()
+    assert "stablehlo.convolution" in text
+    assert "bf16" in text
+
+
 def test_evaluation_gives_every_device_all_logits_in_order():
     config = small_config()
     model, _, _, before = make(config)
     normalise = lambda images: images.astype(jnp.float32) / 255
-    step = devices.pmap_eval(functools.partial(steps.eval_step, model=model, preprocess=normalise))
+    step = devices.pmap_eval(functools.partial(steps.eval_step, model=model, preprocess=normalise), IMAGES_IN_BATCH)
     batch = batch_of() | {"mask": np.arange(8) < 5}
     out = step(devices.replicate(before.variables), devices.shard(batch))
     expected, _ = model.apply(before.variables, batch["image"].astype(np.float32) / 255)

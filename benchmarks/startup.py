@@ -1,0 +1,137 @@
+"""From the command to the end of the first step: how long, and where the time goes.
+
+    python -m benchmarks.startup --config=configs/digits.py --config.data.packed=PACKED --config.input=resident
+
+Why: the first thing anybody waits for. Each round is a fresh process of `python -m openset_jax.train` with this config,
+whose compiled programs are on disk from a first start that does not count (`--cold`: it has none, every time).
+"""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+from absl import flags
+
+from benchmarks import common
+from openset_jax import cli
+from openset_jax.errors import UserError
+
+STAGES = ("imports", "data", "network", "images to devices", "compilation", "first step", "all")
+
+
+def define_flags() -> None:
+    cli.define_config()
+    flags.DEFINE_integer("rounds", 5, "Starts to measure.", lower_bound=1)
+    flags.DEFINE_bool("cold", False, "Compile anew at every start.")
+    flags.DEFINE_string("json", "", "File to write the result to.")
+
+
+def main() -> None:
+    args, file = flags.FLAGS, common.json_file(flags.FLAGS.json)
+    machine = common.machine()
+    common.print_machine(machine)
+    config = [word for word in sys.argv[1:] if word.startswith("--config")]
+    with tempfile.TemporaryDirectory() as cache:
+        if not args.cold:
+            start(config, cache)
+        rounds = [start(config, "" if args.cold else cache) for _ in range(args.rounds)]
+    summaries = {stage: common.summary([r[stage] for r in rounds]) for stage in STAGES}
+    print("seconds from the command to the end of the first step, " + ("cold" if args.cold else "compiled before"))
+    common.print_table([["", "median", "min", "max"], *(common.row(k, v, 2) for k, v in summaries.items())])
+    print(f"TensorFlow {'was' if rounds[-1]['tensorflow'] else 'was not'} loaded.")
+    common.write_json(file, {"seconds": summaries, "cold": args.cold, "tensorflow": rounds[-1]["tensorflow"],
+                             "config": config, "machine": machine})  # fmt: skip
+
+
+def start(config: list[str], cache: str) -> dict[str, Any]:
+    """Seconds of each stage of one start of the train command.
+
+    Args:
+      config: the words of the command line that describe the config.
+      cache: folder of compiled programs, "" for none.
+
+    Raises:
+      UserError: the run ended before its first step.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        out = pathlib.Path(folder, "times.json")
+        env = os.environ | {"JAX_COMPILATION_CACHE_DIR": cache or str(pathlib.Path(folder, "cache"))}
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.startup",
+            str(out),
+            str(time.time()),
+            f"--workdir={folder}/run",
+            *config,
+        ]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+        if not out.exists():
+            raise UserError(f"the run ended before its first step: {(done.stderr.strip() or 'no message').splitlines()[-1]}")
+        return json.loads(out.read_text())
+
+
+def instrumented(out: str, spawned: float) -> None:
+    """Runs the train command up to the end of its first step, and writes when each stage was over."""
+    times, since = {}, spawned
+
+    def over(stage):
+        nonlocal since
+        now = time.time()
+        times[stage] = times.get(stage, 0) + now - since
+        since = now
+
+    from openset_jax import config as configs
+    from openset_jax import train as command
+
+    open_pool, make_feed, pmap_train = configs.open_pool, configs.make_feed, None
+
+    def opened(*args, **options):
+        over("imports")
+        pool = open_pool(*args, **options)
+        over("data")
+        return pool
+
+    def fed(*args, **options):
+        nonlocal pmap_train
+        over("network")
+        from openset_jax.training import devices
+
+        pmap_train, devices.pmap_train = devices.pmap_train, stepping
+        feed = make_feed(*args, **options)
+        over("images to devices")
+        return feed
+
+    def stepping(*args):
+        import jax
+
+        step = pmap_train(*args)
+
+        def first(state, batch):
+            over("data")  # the sampler, the first batches
+            result = step(state, batch)
+            over("compilation")
+            jax.block_until_ready(result)
+            over("first step")
+            times["all"], times["tensorflow"] = since - spawned, "tensorflow" in sys.modules
+            pathlib.Path(out).write_text(json.dumps(times))
+            os._exit(0)
+
+        return first
+
+    configs.open_pool, configs.make_feed = opened, fed
+    cli.run(command.main, command.define_flags)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 2 and sys.argv[1].endswith("times.json"):
+        arguments = sys.argv[1:3]
+        del sys.argv[1:3]
+        instrumented(arguments[0], float(arguments[1]))
+    else:
+        cli.run(main, define_flags)
