@@ -44,7 +44,7 @@ def test_a_peer_answers_with_its_versions_and_then_with_rates(fake_python):
     ("script", "says"),
     [
         ("import json; print(json.dumps({'error': 'no CUDA device'}), flush=True)", "no CUDA device"),
-        ("raise SystemExit", "the PyTorch process ended"),
+        ("raise SystemExit", "ended; its own message is above"),
     ],
 )
 def test_a_peer_that_cannot_run_says_why(fake_python, script, says):
