@@ -2,17 +2,21 @@
 
     python -m benchmarks.pipeline --photos=DIR --peer_python=ENV/bin/python
 
-Why: a step can only be as fast as its input. Both sides read JPEGs of DIR/{known,negatives}/CLASS/, decode them, scale the
-shorter side to 256, cut the centre square, and hand out shuffled uint8 batches; rounds alternate, the other side is idle
-meanwhile, and start-up is left out on both. Without PyTorch the peer is left out.
+Why: a step can only be as fast as its input, and an input as fast as the decoder. How fast that is, says a bare loop over
+libjpeg-turbo (simplejpeg), also for what `prepare` decodes and writes. All read JPEGs of DIR/{known,negatives}/CLASS/,
+decode them, scale the shorter side to 256, cut the centre square, and hand out uint8 batches; rounds alternate, the others
+are idle meanwhile, and start-up is left out. Peers that are not installed are left out.
 """
 
 import base64
 import contextlib
+import dataclasses
 import functools
 import importlib.util
 import os
+import pathlib
 import sys
+import tempfile
 from typing import Any
 
 from absl import flags
@@ -21,12 +25,12 @@ from benchmarks import common
 from benchmarks.peer import Peer, open_peer
 from openset_jax import cli
 
-OURS, LOOP, TORCH = "openset_jax", "bare loop", "torch DataLoader"
+OURS, PREPARE, LOOP, TORCH = "openset_jax", "prepare", "bare loop", "torch DataLoader"
 PEERS = {  # its script, what it needs beside NumPy, and how many times its rate ours is to be
     LOOP: ("jpeg_loop.py", ("simplejpeg", "PIL"), 0.9),
     TORCH: ("torch_loader.py", ("torch", "PIL"), 1.6),
 }
-SAMPLE = 64
+SAMPLE, MOST_PACKED = 64, 10**6  # images compared with the peer's; images that a round of prepare never comes to
 
 
 def define_flags() -> None:
@@ -38,6 +42,7 @@ def define_flags() -> None:
     flags.DEFINE_integer("workers", 0, "The peer's worker processes; 0 for one on each core.", lower_bound=0)
     flags.DEFINE_integer("batch_size", 64, "Images of a batch.", lower_bound=1)
     flags.DEFINE_integer("size", 256, "Side of the squares.", lower_bound=8)
+    flags.DEFINE_string("scratch", "", "Folder for what `prepare` writes, about 1 GB; empty for the system's own.")
     flags.DEFINE_string("json", "", "File to write the result to.")
 
 
@@ -62,7 +67,7 @@ def main() -> None:
         "size": args.size,
         "workers": workers,
     }
-    contenders = {OURS: lambda: our_rate(pool, members, drawn)}
+    contenders = {OURS: lambda: our_rate(pool, members, drawn), PREPARE: lambda: prepare_rate(pool)}
     result = {"machine": machine, "peers": {}, "paired_ratio": {}}
     with contextlib.ExitStack() as stack:
         for name, (script, packages, _) in PEERS.items():
@@ -83,13 +88,13 @@ def main() -> None:
     common.print_table(
         [["images/s", "median", "min", "max"], *(common.row(k, v) for k, v in result["images_per_second"].items())]
     )
-    for name in result["peers"]:
-        result["paired_ratio"][name] = common.ratios(values[OURS], values[name])
-    if result["peers"]:
-        rows = [common.row(f"{OURS} / {name}", ratio, 3) for name, ratio in result["paired_ratio"].items()]
+    compared = [(ours, name) for name in result["peers"] for ours in (OURS, PREPARE) if (ours, name) != (PREPARE, TORCH)]
+    result["paired_ratio"] = {f"{a} / {b}": common.ratios(values[a], values[b]) for a, b in compared}
+    if compared:
+        rows = [common.row(name, ratio, 3) for name, ratio in result["paired_ratio"].items()]
         common.print_table([["ratio, round by round", "median", "min", "max"], *rows])
-    for name, ratio in result["paired_ratio"].items():
-        print(common.verdict(f"{OURS} / {name}, median of the rounds", ratio["median"], PEERS[name][2]))
+    for (_, peer), (name, ratio) in zip(compared, result["paired_ratio"].items(), strict=True):
+        print(common.verdict(f"{name}, median of the rounds", ratio["median"], PEERS[peer][2]))
     common.write_json(file, result)
 
 
@@ -102,6 +107,26 @@ def our_rate(pool: Any, members: list[Any], sampler: Any) -> float:
     plan = batches.training(pool, members, sampler, start=0, stop=10**9, skipped=skipped)
     stream = pipeline.stream(pool, plan, stored_size=args.size, skipped=skipped)
     return common.stream_rate(stream, sampler.batch_size, warmup=args.warmup, seconds=args.seconds)
+
+
+def prepare_rate(pool: Any) -> float:
+    """One round of decoding into packed arrays in --scratch, until they are on the disk; the images many times over."""
+    import numpy as np
+
+    from openset_jax import prepare
+    from openset_jax.data import packed
+    from openset_jax.data.skipped import Skipped
+
+    args = flags.FLAGS
+    again = np.tile(np.arange(len(pool)), -(-MOST_PACKED // len(pool)))[:MOST_PACKED]
+    columns = {field.name: getattr(pool, field.name) for field in dataclasses.fields(pool)}
+    longer = {name: column[again] for name, column in columns.items() if np.shape(column) == (len(pool),)}
+    pool = dataclasses.replace(pool, **longer)
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(dir=args.scratch or None))
+        writer = stack.enter_context(contextlib.closing(packed.Writer(pathlib.Path(folder), pool, args.size)))
+        chunks = prepare.decode(pool, writer, args.size, Skipped(pool))
+        return common.stream_rate(chunks, prepare.CHUNK, warmup=args.warmup, seconds=args.seconds)
 
 
 def grey_levels_apart(pool: Any, rows: list[int], peer: Peer) -> float:

@@ -50,7 +50,7 @@ class Writer:
     Attributes:
       done: rows of the pool that are dealt with, from the first.
       kept: the rows among them whose images are in the array, in its order.
-      checksums: CRC-32 of each of these images.
+      checksums: CRC-32 of about 32 rows of pixels of each of these images: where they differ, the images do.
 
     Raises:
       UserError: ROOT has the beginning of something else.
@@ -96,7 +96,8 @@ class Writer:
         self._images.write(images)
         self._images.flush()
         os.fsync(self._images.fileno())
-        line = {"good": good.astype(int).tolist(), "checksums": [zlib.crc32(image) for image in images]}
+        sparse = max(self._size // 32, 1)  # of all pixels it would cost a tenth of decoding
+        line = {"good": good.astype(int).tolist(), "checksums": [zlib.crc32(image[::sparse].tobytes()) for image in images]}
         self._lines.write(json.dumps(line) + "\n")
         self._lines.flush()
         os.fsync(self._lines.fileno())
