@@ -13,6 +13,7 @@ import numpy as np
 from flax import linen as nn
 
 from openset_jax.errors import UserError
+from openset_jax.model.pooling import max_pool
 
 # by name: output channels of conv1 to conv5, their groups, and the normalisation that is part of the network
 NETWORKS = {
@@ -91,7 +92,7 @@ class AlexNet(nn.Module):
             if self.norm == "local_response" and i <= 2:
                 x = local_response_norm(x)
             if i in (1, 2, 5):
-                x = nn.max_pool(x, (3, 3), strides=(2, 2))
+                x = max_pool(x)
         if side:
             x = adaptive_average_pool(x, side)
         x = x.reshape(len(x), -1)
