@@ -1,7 +1,7 @@
 """Max-pooling, 3x3 with stride 2: XLA's where it is fast, and an equal one for CPUs, where its gradient is not.
 
-XLA's gradient is a select-and-scatter, which its CPU compiler runs as a loop over windows, or as a scatter. Here both passes are
-elementwise operations on strided slices, which it turns into vector code.
+XLA's gradient is a select-and-scatter, which its CPU compiler runs as a scatter. Here both passes are elementwise operations
+on strided slices, which it turns into vector code.
 """
 
 import functools
@@ -59,7 +59,8 @@ def _backward(residuals: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tu
         share = jnp.where(where == k, gradient, jnp.zeros((), gradient.dtype))
         share = lax.pad(share, jnp.zeros((), gradient.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
         total = share if total is None else total + share
-    return (total,)
+    # fused into the transpositions that the kernel's gradient needs, it would be computed in an order that is bad for caches
+    return (lax.optimization_barrier(total),)
 
 
 max_pool_by_slices.defvjp(_forward, _backward)
