@@ -13,6 +13,8 @@ import numpy as np
 from flax import linen as nn
 
 from openset_jax.errors import UserError
+from openset_jax.model.convolution import Convolution
+from openset_jax.model.pooling import max_pool
 
 # by name: output channels of conv1 to conv5, their groups, and the normalisation that is part of the network
 NETWORKS = {
@@ -72,12 +74,15 @@ class AlexNet(nn.Module):
         kernels = [(size, stride, padding), (5, 1, 2), (3, 1, 1), (3, 1, 1), (3, 1, 1)]
         x = images.astype(self.dtype)
         for i, (kernel, step, pad) in enumerate(kernels, 1):
-            x = nn.Conv(
+            pooled = i in (1, 2, 5)
+            pool_first = pooled and self.norm == "none"  # nothing but the bias and the ReLU is between, and they commute
+            x = Convolution(
                 round(self.features[i - 1] * self.width),
-                (kernel, kernel),
-                strides=step,
-                padding=pad,
-                feature_group_count=self.groups[i - 1],
+                kernel,
+                step,
+                pad,
+                self.groups[i - 1],
+                pool=pool_first,
                 use_bias=self.norm != "batch",
                 kernel_init=_he,
                 dtype=self.dtype,
@@ -90,8 +95,8 @@ class AlexNet(nn.Module):
             x = nn.relu(x)
             if self.norm == "local_response" and i <= 2:
                 x = local_response_norm(x)
-            if i in (1, 2, 5):
-                x = nn.max_pool(x, (3, 3), strides=(2, 2))
+            if pooled and not pool_first:
+                x = max_pool(x)
         if side:
             x = adaptive_average_pool(x, side)
         x = x.reshape(len(x), -1)

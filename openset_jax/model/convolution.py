@@ -1,0 +1,114 @@
+"""The convolution of AlexNet, with the exact rewritings that make it fast on CPUs.
+
+Each computes what the plain form does, from the same parameters. XLA's CPU compiler is much slower at the plain form; other
+platforms get that one, as nothing was measured there.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import lax
+
+from openset_jax.model.pooling import max_pool
+
+
+class Convolution(nn.Module):
+    """`nn.Conv` with the same parameters, followed by max-pooling if asked for, and by the bias last.
+
+    Pooling and adding a bias commute, rounding included: the larger of two sums is the sum with the larger. Pooled first,
+    there is a quarter of the elements to add to, and to sum the bias's gradient over.
+
+    Attributes:
+      features: output channels.
+      kernel_size: side of the kernel.
+      stride, padding, groups: of the convolution, alike in both dimensions.
+      pool: whether to max-pool, 3x3 with stride 2.
+      use_bias: whether there is one.
+      dtype: of the computation.
+    """
+
+    features: int
+    kernel_size: int
+    stride: int
+    padding: int
+    groups: int
+    pool: bool
+    use_bias: bool
+    kernel_init: nn.initializers.Initializer
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shape = (self.kernel_size, self.kernel_size, x.shape[-1] // self.groups, self.features)
+        kernel = self.param("kernel", self.kernel_init, shape).astype(self.dtype)
+        x = convolve(x.astype(self.dtype), kernel, self.stride, self.padding, self.groups)
+        if self.pool:
+            x = max_pool(x)
+        if not self.use_bias:
+            return x
+        return add_bias(x, self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype))
+
+
+def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: int, groups: int = 1) -> jax.Array:
+    """[b, H, W, c] and [k, k, c / groups, d] -> [b, (H + 2 padding - k) // stride + 1, ..., d]."""
+    plain = lambda x, kernel: convolve_plainly(x, kernel, stride, padding, groups)
+    if stride == 1 or groups > 1:
+        return plain(x, kernel)
+    return lax.platform_dependent(
+        x, kernel, cpu=lambda x, kernel: convolve_blocks(x, kernel, stride, padding), default=plain
+    )
+
+
+def convolve_plainly(x: jax.Array, kernel: jax.Array, stride: int, padding: int, groups: int = 1) -> jax.Array:
+    """XLA's own."""
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        [(padding, padding)] * 2,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+    )
+
+
+def convolve_blocks(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+    """Space to depth: blocks of stride x stride pixels become channels, and the stride 1.
+
+    The kernel is padded with zeros to a multiple of the stride: 11x11x3 with stride 4 becomes 3x3x48 with stride 1.
+    """
+    side, blocks = kernel.shape[0], -(-kernel.shape[0] // stride)
+
+    def edges(length):  # zeros before and after, so that the last window ends with the last block; negative: cut off
+        covered = stride * ((length + 2 * padding - side) // stride + blocks)
+        return padding, covered - length - padding, 0
+
+    zero = jnp.zeros((), x.dtype)
+    x = lax.pad(x, zero, [(0, 0, 0), edges(x.shape[1]), edges(x.shape[2]), (0, 0, 0)])
+    kernel = lax.pad(kernel, zero, [(0, blocks * stride - side, 0)] * 2 + [(0, 0, 0)] * 2)
+    b, height, width, c = x.shape
+    x = x.reshape(b, height // stride, stride, width // stride, stride, c).swapaxes(2, 3)
+    x = lax.optimization_barrier(x.reshape(b, height // stride, width // stride, stride * stride * c))
+    kernel = kernel.reshape(blocks, stride, blocks, stride, *kernel.shape[2:]).swapaxes(1, 2)
+    return convolve_plainly(x, kernel.reshape(blocks, blocks, stride * stride * c, -1), 1, 0)
+
+
+def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
+    """[..., c] + [c]."""
+    return lax.platform_dependent(x, bias, cpu=add_bias_by_product, default=jnp.add)
+
+
+@jax.custom_vjp
+def add_bias_by_product(x: jax.Array, bias: jax.Array) -> jax.Array:
+    """Its gradient is a matrix product with ones: XLA's sum over all but the last axis takes ten times as long on a CPU."""
+    return x + bias
+
+
+def _add_bias_backward(_: None, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+    rows = gradient.reshape(-1, gradient.shape[-1])
+    ones = jnp.ones((1, len(rows)), gradient.dtype)
+    return gradient, lax.dot(ones, rows, preferred_element_type=jnp.float32)[0].astype(gradient.dtype)
+
+
+add_bias_by_product.defvjp(lambda x, bias: (x + bias, None), _add_bias_backward)

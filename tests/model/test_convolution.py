@@ -1,0 +1,83 @@
+"""The rewritings for CPUs: equal to the plain forms, gradients included, and used on CPUs only."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from openset_jax.model import convolution, pooling
+
+BLOCKS = lambda x, kernel: convolution.convolve_blocks(x, kernel, 4, 2)
+PLAIN = lambda x, kernel: convolution.convolve_plainly(x, kernel, 4, 2)
+
+
+def normal(seed, *shape, dtype=jnp.float32):
+    return jax.random.normal(jax.random.key(seed), shape).astype(dtype)
+
+
+def value_and_gradients(function, *arguments):
+    value, pull = jax.vjp(function, *arguments)
+    return value, *pull(normal(9, *value.shape, dtype=value.dtype))
+
+
+def assert_close(found, expected, tolerance):
+    for a, b in zip(found, expected, strict=True):
+        chex.assert_equal_shape([a, b])
+        assert a.dtype == b.dtype
+        a, b = np.asarray(a, np.float32), np.asarray(b, np.float32)
+        np.testing.assert_allclose(a, b, atol=tolerance * np.abs(b).max(), rtol=0)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 0.02)])
+@pytest.mark.parametrize("size", [(63, 63), (64, 71), (66, 69), (224, 224)])
+def test_convolution_of_blocks_is_the_plain_one(size, dtype, tolerance):
+    x, kernel = normal(0, 2, *size, 3, dtype=dtype), normal(1, 11, 11, 3, 8, dtype=dtype)
+    assert_close(value_and_gradients(BLOCKS, x, kernel), value_and_gradients(PLAIN, x, kernel), tolerance)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("bfloat16", 0.02)])
+@pytest.mark.parametrize("size", [(3, 3), (6, 6), (13, 13), (28, 32), (27, 30), (55, 55)])
+def test_pooling_by_slices_is_that_by_windows(size, dtype, tolerance):
+    x = normal(0, 2, *size, 5, dtype=dtype)
+    by_windows = jax.vjp(pooling.max_pool_by_windows, x)[0]
+    chex.assert_trees_all_equal(pooling.max_pool_by_slices(x), by_windows)
+    found, expected = (value_and_gradients(f, x) for f in (pooling.max_pool_by_slices, pooling.max_pool_by_windows))
+    assert_close(found, expected, tolerance)
+
+
+def test_of_equal_elements_the_first_gets_the_gradient_of_the_window():
+    x = jnp.zeros((1, 5, 7, 1)).at[0, 1, 1].set(1).at[0, 1, 2].set(1)
+    found, expected = (value_and_gradients(f, x)[1] for f in (pooling.max_pool_by_slices, pooling.max_pool_by_windows))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert found[0, 1, 1] != 0 and found[0, 0, 4] != 0
+
+
+def test_the_gradient_of_a_bias_is_the_sum_over_the_rest():
+    x, bias = normal(0, 3, 5, 7, 4), normal(1, 4)
+    assert_close(value_and_gradients(convolution.add_bias_by_product, x, bias), value_and_gradients(jnp.add, x, bias), 1e-6)
+
+
+def test_pooling_before_the_bias_is_pooling_after_it():
+    x, bias = normal(0, 2, 13, 13, 6), normal(1, 6)
+    before = jax.nn.relu(pooling.max_pool(x) + bias)
+    chex.assert_trees_all_equal(before, pooling.max_pool_by_windows(jax.nn.relu(x + bias)))
+
+
+@pytest.mark.parametrize(("platform", "plain"), [("cpu", False), ("cuda", True), ("tpu", True)])
+def test_only_cpus_get_the_rewritings(platform, plain):
+    def loss(x, kernel, bias):
+        x = convolution.convolve(x, kernel, 4, 2)
+        return jnp.sum(convolution.add_bias(pooling.max_pool(x), bias) ** 2)
+
+    shapes = [jax.ShapeDtypeStruct(s, jnp.float32) for s in ((2, 63, 63, 3), (11, 11, 3, 8), (8,))]
+    traced = jax.jit(jax.grad(loss, argnums=(1, 2))).trace(*shapes)
+    lowered = traced.lower(lowering_platforms=(platform,)).as_text()
+    assert ("select_and_scatter" in lowered) == plain
+    assert ("11x11x3x8xf32>) -> tensor<2x15x15x8xf32>" in lowered) == plain
+    assert ("dot_general" in lowered) != plain
+
+
+def test_a_function_for_several_platforms_can_be_exported():
+    traced = jax.export.export(jax.jit(jax.grad(lambda x: pooling.max_pool(x).sum())), platforms=["cpu", "tpu"])
+    assert traced(jax.ShapeDtypeStruct((2, 13, 13, 4), jnp.float32)).platforms == ("cpu", "tpu")
