@@ -64,7 +64,7 @@ def planned_bytes(config: Any, batch_size: int) -> dict[str, int]:
     config = copy.deepcopy(config)
     config.batch_size = batch_size
     step = Step(config, 10)
-    plan = step.function.func.lower(*step.function.args, step.state, step.batch).compile().memory_analysis()
+    plan = step.function.func.compile(*step.function.args, step.state, step.batch).memory_analysis()
     arguments, temporaries = plan.argument_size_in_bytes, plan.temp_size_in_bytes
     fresh = plan.output_size_in_bytes - plan.alias_size_in_bytes  # the new state takes the place of the old one
     return {"state and batch": arguments, "temporaries": temporaries, "peak": arguments + temporaries + fresh}

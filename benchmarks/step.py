@@ -133,7 +133,7 @@ class Step:
     def compiled_text(self) -> str:
         """The program that XLA made of the step."""
         run = self.function
-        return run.func.lower(*run.args, self.state, self.batch).compile().as_text()
+        return run.func.compile(*run.args, self.state, self.batch).as_text()
 
     def group(self, calls: int) -> float:
         """Seconds per step of calls dispatched one after another, from an idle device to an idle device."""

@@ -163,19 +163,45 @@ def pmap_train(step: Callable[..., Any], feed: Any) -> Callable[..., Any]:
 
     def call(store, state, batches):
         one = lambda state, batch: step(state, feed.load(store, batch))
-        steps = len(jax.tree.leaves(batches)[0])
-        return lax.scan(one, state, batches, unroll=steps == 1)  # one step needs no loop
+        if len(jax.tree.leaves(batches)[0]) > 1:
+            return lax.scan(one, state, batches)
+        state, metrics = one(state, jax.tree.map(lambda x: x[0], batches))
+        return state, jax.tree.map(lambda x: x[None], metrics)
 
     run = jax.pmap(call, axis_name=AXIS, in_axes=(feed.store_axis, None, 0), out_axes=None, donate_argnums=1)
-    return functools.partial(run, feed.store)  # an argument, not a constant of the program: it may be tens of GB
+    return functools.partial(_Compiled(run), feed.store)  # an argument, no constant of the program: it may be tens of GB
 
 
 def pmap_eval(step: Callable[..., Any], feed: Any) -> Callable[..., Any]:
     """(variables, batch) -> outputs that are equal on all devices."""
     evaluate = lambda store, variables, batch: step(variables, feed.load(store, batch))
-    return functools.partial(
-        jax.pmap(evaluate, axis_name=AXIS, in_axes=(feed.store_axis, None, 0), out_axes=None), feed.store
-    )
+    run = jax.pmap(evaluate, axis_name=AXIS, in_axes=(feed.store_axis, None, 0), out_axes=None)
+    return functools.partial(_Compiled(run), feed.store)
+
+
+class _Compiled:
+    """A pmapped function that is compiled once, at its first call, with options that `jax.pmap` has no argument for."""
+
+    # XLA's CPU compiler gives convolutions to YNNPACK, whose gradients of kernels take 3 to 4 times as long as Eigen's
+    _OPTIONS = {"cpu": {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT"}}
+
+    def __init__(self, run: Any):
+        self.run, self._program = run, None
+
+    def __call__(self, *arguments: Any) -> Any:
+        if self._program is None:
+            self._program = self.compile(*arguments)
+        return self._program(*arguments)
+
+    def compile(self, *arguments: Any) -> jax.stages.Compiled:
+        """The program for arguments of these shapes."""
+        lowered, options = self.run.lower(*arguments), self._OPTIONS.get(jax.default_backend())
+        try:
+            return lowered.compile(options)
+        except jax.errors.JaxRuntimeError as error:
+            if not options or "option" not in str(error).lower():
+                raise
+            return lowered.compile()  # a version of XLA that has no such option
 
 
 def to_global(tree: Any) -> Any:

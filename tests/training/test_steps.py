@@ -133,7 +133,7 @@ def test_devices_exchange_each_gradient_once_and_a_few_metrics(dtype, itemsize):
     config = small_config(**{"optimizer.all_reduce_dtype": dtype})
     model, _, optimizer, begin = make(config)
     step = configs.make_train_step(config, model, optimizer, IMAGES_IN_BATCH)
-    text = step.func.lower((), begin, devices.shard_steps([batch_of()])).as_text()
+    text = step.func.run.lower((), begin, devices.shard_steps([batch_of()])).as_text()
     operands = re.findall(r"stablehlo.all_reduce.*?\}\) : \((.*?)\) ->", text, flags=re.DOTALL)
     counted = {"f32": 0, "bf16": 0}
     for operand in re.findall(r"tensor<((?:\d+x)*)(f32|bf16)>", " ".join(operands)):
@@ -159,7 +159,7 @@ def test_the_full_step_lowers_for_accelerators(platform):
 
     shape = lambda dtype, *dims: jax.ShapeDtypeStruct((jax.local_device_count(), 2, 8, *dims), dtype)
     batch = {"image": shape(np.uint8, 256, 256, 3), "label": shape(np.int32), "position": shape(np.int32)}
-    exported = export.export(jax.jit(step.func), platforms=[platform])((), jax.eval_shape(begin), batch)
+    exported = export.export(jax.jit(step.func.run), platforms=[platform])((), jax.eval_shape(begin), batch)
     assert exported.platforms == (platform,)
     text = exported.mlir_module()
     assert "stablehlo.convolution" in text
