@@ -4,6 +4,7 @@ Each computes what the plain form does, from the same parameters. XLA's CPU comp
 platforms get that one, as nothing was measured there.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
+from openset_jax.model.fusion import by_itself
 from openset_jax.model.pooling import max_pool
 
 
@@ -48,17 +50,16 @@ class Convolution(nn.Module):
             x = max_pool(x)
         if not self.use_bias:
             return x
-        return add_bias(x, self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype))
+        return x + self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
 
 
 def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: int, groups: int = 1) -> jax.Array:
     """[b, H, W, c] and [k, k, c / groups, d] -> [b, (H + 2 padding - k) // stride + 1, ..., d]."""
     plain = lambda x, kernel: convolve_plainly(x, kernel, stride, padding, groups)
-    if stride == 1 or groups > 1:
+    if groups > 1:
         return plain(x, kernel)
-    return lax.platform_dependent(
-        x, kernel, cpu=lambda x, kernel: convolve_blocks(x, kernel, stride, padding), default=plain
-    )
+    on_cpu = convolve_canonically if stride == 1 else functools.partial(convolve_blocks, stride=stride)
+    return lax.platform_dependent(x, kernel, cpu=lambda x, kernel: on_cpu(x, kernel, padding=padding), default=plain)
 
 
 def convolve_plainly(x: jax.Array, kernel: jax.Array, stride: int, padding: int, groups: int = 1) -> jax.Array:
@@ -71,6 +72,34 @@ def convolve_plainly(x: jax.Array, kernel: jax.Array, stride: int, padding: int,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=groups,
     )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnames=("padding",))
+def convolve_canonically(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
+    """Stride 1; its gradients are convolutions of batch x height x width x channels, too.
+
+    JAX writes them with exchanged dimensions. XLA's CPU compiler turns such convolutions into ones that its library knows, but
+    not inside loops (several steps a call), where they would take ten times as long.
+    """
+    return convolve_plainly(x, kernel, 1, padding)
+
+
+def _convolve_backward(padding, residuals, gradient):
+    x, kernel = residuals
+    turned = kernel[::-1, ::-1].swapaxes(2, 3)
+    of_x = convolve_plainly(gradient, turned, 1, kernel.shape[0] - 1 - padding)
+    return of_x, by_itself(functools.partial(_gradient_of_kernel, padding), x, gradient)
+
+
+def _gradient_of_kernel(padding, x, gradient):
+    """Channels are the batch, and the gradient is the kernel, whose input channels are the batch."""
+    of_kernel = convolve_plainly(x.transpose(3, 1, 2, 0), gradient.transpose(1, 2, 0, 3), 1, padding)
+    return of_kernel.transpose(1, 2, 0, 3)
+
+
+convolve_canonically.defvjp(
+    lambda x, kernel, padding: (convolve_plainly(x, kernel, 1, padding), (x, kernel)), _convolve_backward
+)
 
 
 def convolve_blocks(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
@@ -91,24 +120,4 @@ def convolve_blocks(x: jax.Array, kernel: jax.Array, stride: int, padding: int) 
     x = x.reshape(b, height // stride, stride, width // stride, stride, c).swapaxes(2, 3)
     x = lax.optimization_barrier(x.reshape(b, height // stride, width // stride, stride * stride * c))
     kernel = kernel.reshape(blocks, stride, blocks, stride, *kernel.shape[2:]).swapaxes(1, 2)
-    return convolve_plainly(x, kernel.reshape(blocks, blocks, stride * stride * c, -1), 1, 0)
-
-
-def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
-    """[..., c] + [c]."""
-    return lax.platform_dependent(x, bias, cpu=add_bias_by_product, default=jnp.add)
-
-
-@jax.custom_vjp
-def add_bias_by_product(x: jax.Array, bias: jax.Array) -> jax.Array:
-    """Its gradient is a matrix product with ones: XLA's sum over all but the last axis takes ten times as long on a CPU."""
-    return x + bias
-
-
-def _add_bias_backward(_: None, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
-    rows = gradient.reshape(-1, gradient.shape[-1])
-    ones = jnp.ones((1, len(rows)), gradient.dtype)
-    return gradient, lax.dot(ones, rows, preferred_element_type=jnp.float32)[0].astype(gradient.dtype)
-
-
-add_bias_by_product.defvjp(lambda x, bias: (x + bias, None), _add_bias_backward)
+    return convolve_canonically(x, kernel.reshape(blocks, blocks, stride * stride * c, -1), 0)

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
+from openset_jax.model.fusion import by_itself
+
 WINDOW, STRIDE = 3, 2
 
 
@@ -50,6 +52,11 @@ def _forward(x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
 
 def _backward(residuals: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array]:
     where, (_, *sides) = residuals[0], residuals[1].shape
+    return (by_itself(functools.partial(_spread, sides), where, gradient),)
+
+
+def _spread(sides: list[int], where: jax.Array, gradient: jax.Array) -> jax.Array:
+    """Each element of the gradient to its place in the window; what windows share is summed."""
     total = None
     for k in range(WINDOW**2):
         edges = [
@@ -59,8 +66,7 @@ def _backward(residuals: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tu
         share = jnp.where(where == k, gradient, jnp.zeros((), gradient.dtype))
         share = lax.pad(share, jnp.zeros((), gradient.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
         total = share if total is None else total + share
-    # fused into the transpositions that the kernel's gradient needs, it would be computed in an order that is bad for caches
-    return (lax.optimization_barrier(total),)
+    return total
 
 
 max_pool_by_slices.defvjp(_forward, _backward)

@@ -183,7 +183,7 @@ class _Compiled:
     """A pmapped function that is compiled once, at its first call, with options that `jax.pmap` has no argument for."""
 
     # XLA's CPU compiler gives convolutions to YNNPACK, whose gradients of kernels take 3 to 4 times as long as Eigen's
-    _OPTIONS = {"cpu": {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT"}}
+    _OPTIONS = {"cpu": {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE"}}
 
     def __init__(self, run: Any):
         self.run, self._program = run, None

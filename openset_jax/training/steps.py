@@ -67,9 +67,10 @@ def train_step(
         "correct": (predicted == batch["label"]).mean(),
         "predicted": jax.nn.one_hot(predicted, logits.shape[-1]).mean(0),
     }
-    grads = jax.tree.map(lambda g: g.astype(all_reduce_dtype), grads)
-    grads, metrics = lax.pmean((grads, metrics), AXIS)
-    grads = jax.tree.map(lambda g, p: g.astype(p.dtype), grads, state.params)
+    if lax.axis_size(AXIS) > 1:  # alone, a device would copy all gradients
+        grads = jax.tree.map(lambda g: g.astype(all_reduce_dtype), grads)
+        grads, metrics = lax.pmean((grads, metrics), AXIS)
+        grads = jax.tree.map(lambda g, p: g.astype(p.dtype), grads, state.params)
     metrics["grad_norm"] = optax.tree.norm(grads)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
