@@ -83,8 +83,10 @@ def _forwards_and_backwards(layer: roofline.Layer) -> Any:
     import jax
     from flax import linen as nn
 
+    from openset_jax.model.pooling import max_pool
+
     if layer.module is None:
-        forward = lambda params, x: nn.max_pool(nn.relu(x), (3, 3), strides=(2, 2))
+        forward = lambda params, x: nn.relu(max_pool(x))
     else:
         forward = lambda params, x: layer.module.apply({"params": params}, x)
 

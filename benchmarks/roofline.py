@@ -106,8 +106,11 @@ def layers(model: Any, image_size: int) -> list[Layer]:
     def note(run, args, kwargs, context):
         result = run(*args, **kwargs)
         if context.method_name == "__call__" and len(context.module.path) == 1:
-            shapes = args[0].shape[1:], result.shape[1:]
-            called.append((context.module.path[0], context.module.clone(parent=None, name=None), *shapes))
+            module, inputs, outputs = context.module.clone(parent=None, name=None), args[0].shape[1:], result.shape[1:]
+            if getattr(module, "pool", False):  # a layer of its own here
+                side = lambda n: (n + 2 * module.padding - module.kernel_size) // module.stride + 1
+                module, outputs = module.clone(pool=False), (*map(side, inputs[:2]), outputs[-1])
+            called.append((context.module.path[0], module, inputs, outputs))
         return result
 
     def trace():

@@ -15,6 +15,8 @@ from jax import lax
 from openset_jax.model.fusion import by_itself
 from openset_jax.model.pooling import max_pool
 
+COLUMNS = 4  # see `convolve_columns`
+
 
 class Convolution(nn.Module):
     """`nn.Conv` with the same parameters, followed by max-pooling if asked for, and by the bias last.
@@ -58,48 +60,55 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: int, groups:
     plain = lambda x, kernel: convolve_plainly(x, kernel, stride, padding, groups)
     if groups > 1:
         return plain(x, kernel)
-    on_cpu = convolve_canonically if stride == 1 else functools.partial(convolve_blocks, stride=stride)
-    return lax.platform_dependent(x, kernel, cpu=lambda x, kernel: on_cpu(x, kernel, padding=padding), default=plain)
+    if stride > 1:
+        on_cpu = lambda x, kernel: convolve_blocks(x, kernel, stride, padding)
+    elif x.shape[-1] < COLUMNS and x.shape[2] % COLUMNS == 0 and kernel.shape[0] == 2 * padding + 1 <= 2 * COLUMNS + 1:
+        on_cpu = lambda x, kernel: convolve_columns(x, kernel, padding)
+    else:
+        on_cpu = lambda x, kernel: convolve_canonically(x, kernel, (padding, padding))
+    return lax.platform_dependent(x, kernel, cpu=on_cpu, default=plain)
 
 
 def convolve_plainly(x: jax.Array, kernel: jax.Array, stride: int, padding: int, groups: int = 1) -> jax.Array:
     """XLA's own."""
+    return _xla(x, kernel, (padding, padding), stride, groups)
+
+
+def _xla(x, kernel, padding, stride=1, groups=1):
     return lax.conv_general_dilated(
         x,
         kernel,
         (stride, stride),
-        [(padding, padding)] * 2,
+        [(p, p) for p in padding],
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=groups,
     )
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnames=("padding",))
-def convolve_canonically(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
-    """Stride 1; its gradients are convolutions of batch x height x width x channels, too.
+def convolve_canonically(x: jax.Array, kernel: jax.Array, padding: tuple[int, int]) -> jax.Array:
+    """Stride 1, padding of height and of width; its gradients are convolutions of batch x height x width x channels, too.
 
-    JAX writes them with exchanged dimensions. XLA's CPU compiler turns such convolutions into ones that its library knows, but
-    not inside loops (several steps a call), where they would take ten times as long.
+    JAX writes them with exchanged dimensions. XLA's CPU compiler turns such convolutions into ones that its library knows,
+    but not inside loops (several steps a call), where they would take ten times as long.
     """
-    return convolve_plainly(x, kernel, 1, padding)
+    return _xla(x, kernel, padding)
 
 
 def _convolve_backward(padding, residuals, gradient):
     x, kernel = residuals
     turned = kernel[::-1, ::-1].swapaxes(2, 3)
-    of_x = convolve_plainly(gradient, turned, 1, kernel.shape[0] - 1 - padding)
+    of_x = _xla(gradient, turned, [side - 1 - p for side, p in zip(kernel.shape[:2], padding, strict=True)])
     return of_x, by_itself(functools.partial(_gradient_of_kernel, padding), x, gradient)
 
 
 def _gradient_of_kernel(padding, x, gradient):
     """Channels are the batch, and the gradient is the kernel, whose input channels are the batch."""
-    of_kernel = convolve_plainly(x.transpose(3, 1, 2, 0), gradient.transpose(1, 2, 0, 3), 1, padding)
+    of_kernel = _xla(x.transpose(3, 1, 2, 0), gradient.transpose(1, 2, 0, 3), padding)
     return of_kernel.transpose(1, 2, 0, 3)
 
 
-convolve_canonically.defvjp(
-    lambda x, kernel, padding: (convolve_plainly(x, kernel, 1, padding), (x, kernel)), _convolve_backward
-)
+convolve_canonically.defvjp(lambda x, kernel, padding: (_xla(x, kernel, padding), (x, kernel)), _convolve_backward)
 
 
 def convolve_blocks(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
@@ -120,4 +129,20 @@ def convolve_blocks(x: jax.Array, kernel: jax.Array, stride: int, padding: int) 
     x = x.reshape(b, height // stride, stride, width // stride, stride, c).swapaxes(2, 3)
     x = lax.optimization_barrier(x.reshape(b, height // stride, width // stride, stride * stride * c))
     kernel = kernel.reshape(blocks, stride, blocks, stride, *kernel.shape[2:]).swapaxes(1, 2)
-    return convolve_canonically(x, kernel.reshape(blocks, blocks, stride * stride * c, -1), 0)
+    return convolve_canonically(x, kernel.reshape(blocks, blocks, stride * stride * c, -1), (0, 0))
+
+
+def convolve_columns(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
+    """Stride 1, few channels, equal size: the pixels of `COLUMNS` columns become channels, of the input and of the output.
+
+    A block of the output sees the blocks before, at and behind it. The kernel is repeated for each column of the block,
+    moved by as many pixels; the rest is zeros. More to multiply, but in products of a shape that libraries are fast at.
+    """
+    b, height, width, c = x.shape
+    side, d, zero = kernel.shape[0], kernel.shape[-1], jnp.zeros((), kernel.dtype)
+    none, room = (0, 0, 0), 3 * COLUMNS - side
+    before = [COLUMNS - padding + column for column in range(COLUMNS)]
+    moved = [lax.pad(kernel, zero, [none, (n, room - n, 0), none, none]) for n in before]
+    kernel = jnp.stack(moved, axis=3).reshape(side, 3, COLUMNS * c, COLUMNS * d)
+    x = x.reshape(b, height, width // COLUMNS, COLUMNS * c)
+    return convolve_canonically(x, kernel, (padding, 1)).reshape(b, height, width, d)

@@ -11,9 +11,9 @@ from jax import lax
 def by_itself(function: Callable[..., Any], *arrays: jax.Array) -> Any:
     """function(*arrays), computed from arrays that are in memory, and not fused with what they are made of.
 
-    Where a result goes into two fusions, XLA's CPU compiler computes it in both, in the order of each: a pooled map again for a
-    transposition, in an order that caches do not like. `lax.optimization_barrier` is gone before it fuses; a branch is not. The
-    other branch is never taken: an int32 modulo 2 is below 2, which the compiler does not see.
+    Where a result goes into two fusions, XLA's CPU compiler computes it in both, in the order of each: a pooled map again
+    for a transposition, in an order that is bad for caches. `lax.optimization_barrier` is gone before it fuses; a branch is
+    not. The other branch is never taken: the last bit of a number is 0 or 1, which the compiler does not see.
     """
     bits = lax.bitcast_convert_type(arrays[0].ravel()[0].astype(jnp.float32), jnp.int32)
     nothing = lambda *arrays: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(function, *arrays))

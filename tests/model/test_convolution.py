@@ -1,12 +1,14 @@
 """The rewritings for CPUs: equal to the plain forms, gradients included, and used on CPUs only."""
 
+import re
+
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from openset_jax.model import convolution, pooling
+from openset_jax.model import convolution, fusion, pooling
 
 BLOCKS = lambda x, kernel: convolution.convolve_blocks(x, kernel, 4, 2)
 PLAIN = lambda x, kernel: convolution.convolve_plainly(x, kernel, 4, 2)
@@ -53,9 +55,39 @@ def test_of_equal_elements_the_first_gets_the_gradient_of_the_window():
     assert found[0, 1, 1] != 0 and found[0, 0, 4] != 0
 
 
-def test_the_gradient_of_a_bias_is_the_sum_over_the_rest():
-    x, bias = normal(0, 3, 5, 7, 4), normal(1, 4)
-    assert_close(value_and_gradients(convolution.add_bias_by_product, x, bias), value_and_gradients(jnp.add, x, bias), 1e-6)
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 0.02)])
+@pytest.mark.parametrize(
+    ("shape", "features", "side", "padding"),
+    [((28, 28, 3), 8, 5, 2), ((32, 32, 3), 16, 5, 2), ((20, 24, 3), 7, 5, 2), ((15, 15, 3), 7, 5, 2), ((16, 16, 1), 4, 3, 1),
+     ((27, 27, 8), 6, 5, 2), ((13, 13, 6), 10, 3, 1), ((3, 3, 5), 4, 3, 1)],
+)  # fmt: skip
+def test_a_convolution_of_stride_1_and_its_gradients_are_the_plain_ones(shape, features, side, padding, dtype, tolerance):
+    x, kernel = normal(0, 2, *shape, dtype=dtype), normal(1, side, side, shape[-1], features, dtype=dtype)
+    found, expected = (
+        value_and_gradients(lambda x, kernel, f=f: f(x, kernel, 1, padding), x, kernel)
+        for f in (convolution.convolve, convolution.convolve_plainly)
+    )
+    assert_close(found, expected, tolerance)
+
+
+def test_a_function_by_itself_is_the_function_whatever_the_numbers():
+    for value in (0.0, -0.0, 1.5, np.inf, np.nan, np.float32(np.uint32(0x7FC00001).view(np.float32))):
+        x = jnp.full((2, 3), value, jnp.float32)
+        np.testing.assert_array_equal(jax.jit(lambda x: fusion.by_itself(jnp.add, x, jnp.ones_like(x)))(x), x + 1)
+
+
+def test_inside_a_loop_all_convolutions_are_of_the_form_that_a_library_knows():
+    """Exchanged dimensions would be left as they are there, and take ten times as long."""
+
+    def steps(x, kernel):
+        one = lambda kernel, _: (kernel - jax.grad(lambda k: jnp.sum(convolution.convolve(x, k, 1, 1) ** 2))(kernel), None)
+        return jax.lax.scan(one, kernel, length=3)[0]
+
+    shapes = [jax.ShapeDtypeStruct(s, jnp.float32) for s in ((2, 8, 8, 6), (3, 3, 6, 4))]
+    text = jax.jit(steps).trace(*shapes).lower(lowering_platforms=("cpu",)).as_text()
+    forms = re.findall(r"stablehlo.convolution.*?dim_numbers = (.*?), window", text)
+    assert len(forms) == 2
+    assert set(forms) == {"[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]"}
 
 
 def test_pooling_before_the_bias_is_pooling_after_it():
@@ -66,16 +98,15 @@ def test_pooling_before_the_bias_is_pooling_after_it():
 
 @pytest.mark.parametrize(("platform", "plain"), [("cpu", False), ("cuda", True), ("tpu", True)])
 def test_only_cpus_get_the_rewritings(platform, plain):
-    def loss(x, kernel, bias):
-        x = convolution.convolve(x, kernel, 4, 2)
-        return jnp.sum(convolution.add_bias(pooling.max_pool(x), bias) ** 2)
+    def loss(x, kernel):
+        return jnp.sum(pooling.max_pool(convolution.convolve(x, kernel, 4, 2)) ** 2)
 
-    shapes = [jax.ShapeDtypeStruct(s, jnp.float32) for s in ((2, 63, 63, 3), (11, 11, 3, 8), (8,))]
-    traced = jax.jit(jax.grad(loss, argnums=(1, 2))).trace(*shapes)
+    shapes = [jax.ShapeDtypeStruct(s, jnp.float32) for s in ((2, 63, 63, 3), (11, 11, 3, 8))]
+    traced = jax.jit(jax.grad(loss, argnums=1)).trace(*shapes)
     lowered = traced.lower(lowering_platforms=(platform,)).as_text()
     assert ("select_and_scatter" in lowered) == plain
     assert ("11x11x3x8xf32>) -> tensor<2x15x15x8xf32>" in lowered) == plain
-    assert ("dot_general" in lowered) != plain
+    assert ("bitcast_convert" in lowered) != plain  # of `by_itself`
 
 
 def test_a_function_for_several_platforms_can_be_exported():
