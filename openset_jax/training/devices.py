@@ -184,12 +184,14 @@ _CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT
 
 
 class _Compiled:
-    """A pmapped function that is compiled once, at its first call, with options that `jax.pmap` has no argument for."""
+    """A pmapped function; on the CPU of one process compiled with options that `jax.pmap` has no argument for."""
 
     def __init__(self, run: Any):
         self.run, self._program = run, None
 
     def __call__(self, *arguments: Any) -> Any:
+        if jax.default_backend() != "cpu" or jax.process_count() > 1:
+            return self.run(*arguments)
         if self._program is None:
             self._program = self.compile(*arguments)
         return self._program(*arguments)

@@ -79,6 +79,21 @@ def test_a_checkpoint_of_four_devices_restores_on_one_and_two(tmp_path, one_devi
         np.testing.assert_array_equal(value, restored_on_one[name], err_msg=name)
 
 
+def test_devices_exchange_each_gradient_once_and_half_the_bytes_in_bfloat16():
+    env = environment(2) | {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests")))}
+    script = SCRIPT.with_name("exchanged.py")
+    done = subprocess.run(
+        [sys.executable, script], cwd=ROOT, env=env, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    full, half = (json.loads(done.stdout)[dtype] for dtype in ("float32", "bfloat16"))
+    metrics = 1 + 1 + 6  # loss, accuracy, the share of each class
+    assert (full["f32"], full["bf16"]) == (full["parameters"] + metrics, 0)
+    assert (half["f32"], half["bf16"]) == (metrics, full["parameters"])
+    assert full["kept"] == half["kept"] == ["float32"]
+    assert 0 < abs(full["grad_norm"] - half["grad_norm"]) < 2**-8 * full["grad_norm"]
+
+
 def restore(workdir, replicate=False):
     """The state in a workdir of `ten_steps.py`, by path; on all devices first, if asked."""
     from openset_jax.training.checkpoints import Checkpoints
