@@ -27,6 +27,8 @@ def time_layers(model: Any, optimizer: Any, *, image_size: int, batch_size: int,
     import jax.numpy as jnp
     import numpy as np
 
+    from openset_jax.training import devices
+
     rng, itemsize = np.random.default_rng(0), jnp.dtype(model.dtype).itemsize
     found = roofline.layers(model, image_size)
     random = lambda shape: jnp.asarray(rng.standard_normal((batch_size, *shape), np.float32), model.dtype)
@@ -44,7 +46,7 @@ def time_layers(model: Any, optimizer: Any, *, image_size: int, batch_size: int,
 
     for layer in found:
         arguments = params.get(layer.name, {}), random(layer.inputs), random(layer.outputs)
-        run = jax.jit(_forwards_and_backwards(layer))
+        run = devices.compile_lowered(jax.jit(_forwards_and_backwards(layer)).lower(*arguments))
         moved = batch_size * itemsize * layer.values() + layer.weight_bytes(itemsize)
         add(layer.name, lambda run=run, arguments=arguments: run(*arguments), batch_size * layer.flops(), moved)
 
@@ -52,13 +54,14 @@ def time_layers(model: Any, optimizer: Any, *, image_size: int, batch_size: int,
     gradients = jax.tree.map(lambda p: 1e-3 * p, params)
     count = sum(p.size for p in jax.tree.leaves(params))
 
-    @lambda f: jax.jit(f, donate_argnums=(1, 2))
     def update(gradients, params, opt_state):
         updates, opt_state = optimizer.update(gradients, opt_state, params)
         return jax.tree.map(jnp.add, params, updates), opt_state
 
+    compiled = devices.compile_lowered(jax.jit(update, donate_argnums=(1, 2)).lower(gradients, *held))
+
     def run_update():
-        held[:] = update(gradients, *held)
+        held[:] = compiled(gradients, *held)
         return held
 
     add("optimizer", run_update, 0, count * roofline.ADAM_BYTES)

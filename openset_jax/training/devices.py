@@ -119,22 +119,21 @@ def hold(read: Callable[[int, int], np.ndarray], count: int, shape: tuple[int, .
     here, first, everywhere = jax.local_device_count(), jax.process_index() * jax.local_device_count(), jax.device_count()
     each = -(-count // everywhere) if sharded else count
     size = int(np.prod(shape))
-    _check_fits(each * size, count * size, everywhere, sharded)
+    _check_fits(each * size, count * size, sharded)
     sharding = NamedSharding(_mesh(), P(AXIS) if sharded else P())
-    parts = here if sharded else 1
-    whole = (parts, each, *shape)
+    parts, axis, whole = (here, 1, (here, each, *shape)) if sharded else (1, 0, (each, *shape))
     store = jax.jit(lambda: jax.numpy.zeros(whole, np.uint8), out_shardings=sharding)()
-    write = jax.jit(lambda store, chunk, at: lax.dynamic_update_slice_in_dim(store, chunk, at, 1), donate_argnums=0)
+    write = jax.jit(lambda store, chunk, at: lax.dynamic_update_slice_in_dim(store, chunk, at, axis), donate_argnums=0)
     step = max(1, min(each, _CHUNK_BYTES // (size * parts)))
     for at in range(0, each, step):
         at = min(at, each - step)  # the last chunk has the size of all others: it may overlap
         chunk = [read((first + d) * each + at, (first + d) * each + at + step) for d in range(parts)]
-        store = write(store, jax.device_put(np.stack(chunk), sharding), at)
+        store = write(store, jax.device_put(np.stack(chunk) if sharded else chunk[0], sharding), at)
         store.block_until_ready()
-    return store if sharded else jax.jit(lambda x: x.reshape(whole[1:]), donate_argnums=0)(store)
+    return store
 
 
-def _check_fits(needed: int, whole: int, devices: int, sharded: bool) -> None:
+def _check_fits(needed: int, whole: int, sharded: bool) -> None:
     stats = jax.local_devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
         free, where = stats["bytes_limit"] - stats["bytes_in_use"], "a device"
@@ -198,15 +197,19 @@ class _Compiled:
 
     def compile(self, *arguments: Any) -> jax.stages.Compiled:
         """The program for arguments of these shapes."""
-        lowered = self.run.lower(*arguments)
-        if jax.default_backend() != "cpu":
-            return lowered.compile()
-        try:
-            return lowered.compile(_CPU_OPTIONS)
-        except jax.errors.JaxRuntimeError as error:
-            if "No such compile option" not in str(error):
-                raise
-            return lowered.compile()  # a version of XLA without YNNPACK
+        return compile_lowered(self.run.lower(*arguments))
+
+
+def compile_lowered(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
+    """The program, with the options that suit the platform."""
+    if jax.default_backend() != "cpu":
+        return lowered.compile()
+    try:
+        return lowered.compile(_CPU_OPTIONS)
+    except jax.errors.JaxRuntimeError as error:
+        if "No such compile option" not in str(error):
+            raise
+        return lowered.compile()  # a version of XLA without YNNPACK
 
 
 def to_global(tree: Any) -> Any:

@@ -59,8 +59,8 @@ def test_what_holds_the_loop_back(input_alone, together, which):
     assert jobs.limit({name: {"median": rate} for name, rate in rates.items()}) == which
 
 
-def test_a_runs_rates_are_those_after_its_first_line(tmp_path):
-    lines = [{"step": i, "images_per_second": rate} for i, rate in enumerate((1.0, 10.0, 30.0, 20.0))]
+def test_a_runs_rates_are_those_between_its_first_line_and_its_last(tmp_path):
+    lines = [{"step": i, "images_per_second": rate} for i, rate in enumerate((1.0, 10.0, 30.0, 20.0, 99.0))]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     result = jobs.read_run(tmp_path)
     assert result["rates"][common.OURS]["rounds"] == [10.0, 30.0, 20.0]
