@@ -44,7 +44,7 @@ def stream_rate(batches: Iterator[Any], batch_size: int, *, warmup: float, secon
     """Images per second of an endless generator in its steady state; closes it, so that it does no more work.
 
     Args:
-      warmup: seconds that do not count: filling buffers, and tf.data choosing its parallelism.
+      warmup: seconds that do not count: filling buffers.
       seconds: how long to measure, up to the end of a batch.
     """
     start = time.perf_counter()

@@ -15,6 +15,7 @@ from absl import flags
 
 from benchmarks import common
 from openset_jax import cli
+from openset_jax.errors import UserError
 
 SAMPLES = 10
 MIB = 2**20
@@ -31,11 +32,18 @@ def main() -> None:
     args, config = flags.FLAGS, flags.FLAGS.config
     file = common.json_file(args.json)
     from openset_jax import config as configs
+    from openset_jax.training import devices
 
     configs.check(config)
     machine = common.machine()
     common.print_machine(machine)
+    if wrong := [size for size in args.batch_sizes if not size.isdigit()]:
+        raise UserError(f"--batch_sizes: {wrong[0]!r} is not a number of images")
     sizes = [int(size) for size in args.batch_sizes] or [config.batch_size]
+    for size in sizes:
+        devices.check_batch_size("--batch_sizes", size)
+    if 0 < args.steps < SAMPLES * config.steps_per_call:
+        raise UserError(f"--steps: at least {SAMPLES * config.steps_per_call}, for {SAMPLES} samples")
     planned = {size: planned_bytes(config, size) for size in sizes}
     print("planned by XLA for one device, MiB")
     names = ("state and batch", "temporaries", "peak")

@@ -125,8 +125,8 @@ class Step:
         self.batch = devices.shard_steps([batch] * config.steps_per_call)
 
     def compile(self) -> float:
-        """Runs the first step, and returns its seconds, almost all of them compilation; then one that does not count."""
-        seconds = self.group(1)
+        """Runs the first call, and returns its seconds, almost all of them compilation; then one that does not count."""
+        seconds = self.group(1) * self.steps_per_call
         self.group(1)
         return seconds
 

@@ -14,6 +14,7 @@ Writes DIR/results.json (everything), DIR/results.md (the table), DIR/throughput
 import importlib.util
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 import time
@@ -71,6 +72,7 @@ def main() -> None:
             continue
         print(f"{job.name} ...", end=" ", flush=True)
         start, path = time.perf_counter(), out / job.file
+        shutil.rmtree(path, ignore_errors=True)  # the workdir of a run: it would go on
         json_flag = [] if job.read else [f"--json={path}.json"]
         result, failure = run([*job.command, *json_flag], path, job.read)
         print(failure or f"{time.perf_counter() - start:.0f} s", flush=True)
@@ -125,7 +127,7 @@ def find_torch(asked: str, roofline: dict[str, Any]) -> tuple[str, dict[str, str
 def make_packed(setting: jobs.Setting, images: int, size: int) -> dict[str, str]:
     """The packed folder, from the photographs or from random numbers: {name: why it failed}, {} if it is there."""
     folder = pathlib.Path(setting.packed)
-    if not setting.photos:
+    if not setting.photos or not setting.tensorflow:
         from benchmarks import synthetic
 
         print(f"{images:,} random packed images of {size}x{size} ...", flush=True)

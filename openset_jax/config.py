@@ -250,7 +250,8 @@ def check_same_run(saved: dict[str, Any], now: dict[str, Any], workdir: pathlib.
     Args:
       saved, now: "config", "classes" and "fingerprint" of the checkpoint, and of this start.
     """
-    before, after = dict(fields(saved["config"])), dict(fields(now["config"]))
+    before, after = {"optimizer.all_reduce_dtype": "float32"}, dict(fields(now["config"]))  # before there was a choice
+    before |= fields(saved["config"])
     fixed = lambda name: name in _NOT_FREE or not name.startswith(_MAY_CHANGE)
     for name in sorted(before):
         if fixed(name) and before[name] != after.get(name):

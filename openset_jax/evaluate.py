@@ -55,9 +55,11 @@ def restore_and_evaluate(workdir: pathlib.Path, *, best: bool = True, moved: Any
     if best and meta["progress"]["best_step"] is not None:
         step = meta["progress"]["best_step"]
     config = configs.from_json(meta["config"])
-    devices.check_batch_size("eval.batch_size", config.eval.batch_size)
+    config.eval.batch_size += -config.eval.batch_size % jax.device_count()  # padding is masked
     if moved is not None:
         configs.check(moved)
+        if moved.data.stored_size != config.data.stored_size:
+            raise UserError(f"data.stored_size: the run in {workdir} has {config.data.stored_size}; give --config the same")
     pool = configs.open_pool(moved or config)
     configs.check_same_data(meta, pool.classes, pool.fingerprint(), workdir)
     say(table.pool_table(pool))

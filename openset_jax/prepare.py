@@ -15,7 +15,7 @@ import numpy as np
 from absl import flags
 
 from openset_jax import cli
-from openset_jax.errors import Stopped, UserError
+from openset_jax.errors import Stopped, UserError, needing_tensorflow
 
 CHUNK = 256  # images decoded, written and entered into the journal at once
 
@@ -52,6 +52,8 @@ def prepare(config: Any, out: pathlib.Path) -> dict[str, int]:
     configs.check(config)
     if (out / "index.json").exists():
         raise UserError(f"--out: {str(out)!r} has packed arrays already; remove it, or choose another folder")
+    with needing_tensorflow("prepare"):
+        from openset_jax.data import pipeline  # noqa: F401  (before anything is written)
     pool = configs.open_pool(config)
     print(table.pool_table(pool), flush=True)
     size = config.data.stored_size

@@ -39,7 +39,7 @@ def train(config: Any, workdir: pathlib.Path, stop: Callable[[], str] = str) -> 
     Args:
       config: as `configs/default.py`.
       workdir: an absolute path; one with a checkpoint is resumed.
-      stop: asked before each step: why to save and stop now, "" to go on.
+      stop: asked before each call of `steps_per_call` steps: why to save and stop now, "" to go on.
 
     Raises:
       UserError: the config, the data or the workdir must be changed.
@@ -108,7 +108,7 @@ def train(config: Any, workdir: pathlib.Path, stop: Callable[[], str] = str) -> 
         pool, members, sampler, start=start, stop=config.steps, skipped=skipped, part=devices.host_part()
     )
     calls = devices.prefetch_steps(feed.read(plan), config.steps_per_call)
-    log = RunLog(workdir, step=start, steps=config.steps, batch_size=config.batch_size)
+    log = RunLog(workdir, step=start, steps=config.steps, batch_size=config.batch_size, lines_after=bool(so_far.count))
     patience, selected_by = config.early_stopping.patience, f"validation_{config.early_stopping.metric}"
 
     def write_line(step, validation):

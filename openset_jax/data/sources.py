@@ -15,7 +15,7 @@ import numpy as np
 
 from openset_jax.data import packed
 from openset_jax.data.pools import ROLES, TEST, TRAIN, UNASSIGNED, VALIDATION, Source
-from openset_jax.errors import UserError
+from openset_jax.errors import UserError, needing_tensorflow
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 KINDS = ("tfds:NAME", "folder:PATH", "packed:PATH", "digits")
@@ -144,7 +144,8 @@ def _image_files(root: pathlib.Path, below: str):
 
 def _tfds(name: str, dataset: str, data_dir: str, splits: dict[int, str]) -> Source:
     """Any prepared TFDS image classification set, in TFRecord or ArrayRecord files."""
-    import tensorflow_datasets as tfds
+    with needing_tensorflow(name):
+        import tensorflow_datasets as tfds
 
     directory = os.path.expanduser(data_dir) or None
     if directory and not os.path.isdir(directory):

@@ -1,7 +1,7 @@
 """The convolution of AlexNet, with the exact rewritings that make it fast on CPUs.
 
 Each computes what the plain form does, from the same parameters. XLA's CPU compiler is much slower at the plain form; other
-platforms get that one, as nothing was measured there.
+platforms get that one, as nothing was measured there; only the order of pooling and bias is the same on all.
 """
 
 import functools

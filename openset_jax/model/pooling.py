@@ -45,7 +45,7 @@ def _forward(x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     slices = _slices(x)
     largest, where = slices[0], jnp.zeros(slices[0].shape, jnp.int8)
     for k, candidate in enumerate(slices[1:], 1):
-        larger = candidate > largest
+        larger = (candidate > largest) | jnp.isnan(candidate)  # which stays: nothing is larger than it
         largest, where = jnp.where(larger, candidate, largest), jnp.where(larger, jnp.int8(k), where)
     return largest, (where, jnp.zeros((0, *x.shape[1:3]), jnp.int8))  # of x only its shape is needed
 

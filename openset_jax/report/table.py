@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-from clu import parameter_overview
-
 from openset_jax.data.pools import ROLES, SPLITS, Pool
 from openset_jax.data.sampler import Sampler
 from openset_jax.openset.metrics import prior_entropy
@@ -50,6 +48,8 @@ def sampler_lines(sampler: Sampler, names: Sequence[str]) -> str:
 
 def parameters(params: Any) -> str:
     """Parameters by layer, and their number."""
+    from clu import parameter_overview  # here: evaluation does without clu
+
     return parameter_overview.get_parameter_overview(params, include_stats=False)
 
 

@@ -246,7 +246,11 @@ def check_agreement(meta: dict[str, Any], start: int) -> None:
 
 def on_host(function: Callable[..., jax.Array], *arguments: Any) -> float:
     """A number that JAX computes, without queueing behind what the accelerators do."""
-    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+    try:
+        device = jax.local_devices(backend="cpu")[0]
+    except RuntimeError:  # JAX_PLATFORMS names an accelerator alone
+        device = None
+    with jax.default_device(device):
         return float(function(*arguments))
 
 

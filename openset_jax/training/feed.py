@@ -12,7 +12,7 @@ import numpy as np
 from openset_jax.data.batches import Batches
 from openset_jax.data.pools import Pool
 from openset_jax.data.skipped import Skipped
-from openset_jax.errors import UserError
+from openset_jax.errors import UserError, needing_tensorflow
 from openset_jax.training import devices
 
 
@@ -52,15 +52,8 @@ def make_feed(input: str, pool: Pool, *, stored_size: int, skipped: Skipped, sha
 
 
 def _streaming(pool, stored_size, skipped):
-    try:
+    with needing_tensorflow("input: stream"):
         from openset_jax.data import pipeline
-    except ModuleNotFoundError as error:
-        if error.name != "tensorflow":
-            raise
-        raise UserError(
-            "input: stream needs TensorFlow, which is not installed; pip install tensorflow, or use packed arrays and "
-            "--config.input=resident"
-        ) from error
     return IMAGES_IN_BATCH._replace(read=functools.partial(pipeline.stream, pool, stored_size=stored_size, skipped=skipped))
 
 

@@ -23,14 +23,15 @@ class RunLog:
       step: the step that the run starts at: metrics.jsonl is cut back to it.
       steps: the step that the run ends at.
       batch_size: of the global batch, for images per second.
+      lines_after: whether the line of `step` itself is still to come: its checkpoint was saved before it was written.
     """
 
-    def __init__(self, workdir: pathlib.Path, *, step: int, steps: int, batch_size: int):
+    def __init__(self, workdir: pathlib.Path, *, step: int, steps: int, batch_size: int, lines_after: bool = False):
         self._steps, self._batch_size = steps, batch_size
         self._file = None
         if jax.process_index() == 0:
             path = workdir / "metrics.jsonl"
-            cut_back(path, step)
+            cut_back(path, step - lines_after)
             self._file = path.open("a")
             self._writer = None
             if "tensorflow" in sys.modules:  # which the writer imports; not worth seconds for a copy of metrics.jsonl
@@ -59,14 +60,15 @@ class RunLog:
         if self._file is None:
             return
         row = {"step": step, **{k: v if math.isfinite(v) else None for k, v in values.items() if v is not None}}
-        row["images_per_second"] = round(rate, 1)
+        row["images_per_second"] = round(rate, 1) if rate else None  # an evaluation that a stop put off: no step yet
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
         if self._writer is not None:
             self._writer.write_scalars(step, {k: v for k, v in row.items() if k != "step" and v is not None})
         text = [f"step {step:>{len(str(self._steps))}}/{self._steps}"]
         text += [f"{name} {values[name]:.4f}" for name in ("loss", "accuracy", "none_rate")]
-        text += [f"{rate:,.0f} images/s", f"{_clock((self._steps - step) * self._batch_size / max(rate, 1e-9))} left"]
+        if rate:
+            text += [f"{rate:,.0f} images/s", f"{_clock((self._steps - step) * self._batch_size / rate)} left"]
         checked = {k.removeprefix("validation_"): v for k, v in values.items() if k.startswith("validation_")}
         if checked:
             text.append("| validation:")

@@ -148,7 +148,7 @@ def test_a_resident_run_trains_evaluates_and_resumes_where_tensorflow_is_not_ins
     assert "Resuming at step 12." in done.stdout
     done = without_tensorflow(command("train", f"--workdir={tmp_path / 'other'}", **{"data.packed": packed}))
     assert done.returncode == 2
-    assert "input: stream needs TensorFlow, which is not installed" in done.stderr
+    assert "input: stream needs tensorflow, which is not installed" in done.stderr
 
 
 def test_a_resident_run_does_not_load_tensorflow_where_it_is(tmp_path, packed):
