@@ -47,6 +47,8 @@ def test_data_that_is_not_the_runs_is_refused_and_data_that_has_moved_is_found(t
         restore_and_evaluate(tmp_path, moved=small_config(**{"data.unknown.limit": 20}))
     with pytest.raises(UserError, match="data.known"):
         restore_and_evaluate(tmp_path, moved=small_config(**{"data.known.classes": ("0", "1", "2")}))
+    with pytest.raises(UserError, match="data.stored_size: the run in .* has 16"):
+        restore_and_evaluate(tmp_path, moved=small_config(**{"data.stored_size": 24}))
     restore_and_evaluate(tmp_path, moved=small_config())
 
 

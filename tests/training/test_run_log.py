@@ -1,6 +1,9 @@
 """metrics.jsonl."""
 
 import json
+import sys
+
+import pytest
 
 from openset_jax.training.run_log import RunLog, cut_back
 
@@ -18,6 +21,7 @@ def test_resuming_cuts_back_what_came_after_the_checkpoint_and_a_torn_line(tmp_p
 
 
 def test_a_line_has_the_documented_fields_and_is_on_disk_at_once(tmp_path, capsys):
+    pytest.importorskip("tensorflow")  # events are written where it is loaded
     log = RunLog(tmp_path, step=0, steps=100, batch_size=10)
     log.line(10, VALUES | {"validation_auroc": 0.9, "validation_auroc_seen": None})
     row = json.loads((tmp_path / "metrics.jsonl").read_text())
@@ -30,6 +34,27 @@ def test_a_line_has_the_documented_fields_and_is_on_disk_at_once(tmp_path, capsy
     assert json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[1])["loss"] is None
     log.close()
     assert any(tmp_path.glob("events.out.tfevents.*"))
+
+
+def test_without_tensorflow_loaded_there_are_no_events_and_it_says_so(tmp_path, capsys, monkeypatch):
+    monkeypatch.delitem(sys.modules, "tensorflow", raising=False)
+    log = RunLog(tmp_path, step=0, steps=100, batch_size=10)
+    log.line(10, VALUES)
+    log.close()
+    assert "No TensorBoard events" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+def test_the_line_of_an_evaluation_that_a_stop_put_off_replaces_itself_and_has_no_rate(tmp_path, capsys):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 2}\n{"step": 4}\n')  # written, but its checkpoint was saved before it
+    log = RunLog(tmp_path, step=4, steps=100, batch_size=10, lines_after=True)
+    log.stop_clock(4)
+    log.line(4, VALUES)
+    log.close()
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [2, 4]
+    assert rows[1]["images_per_second"] is None
+    assert "left" not in capsys.readouterr().out
 
 
 def test_time_between_stopping_and_starting_the_clock_does_not_count(tmp_path, monkeypatch):
