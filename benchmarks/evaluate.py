@@ -75,13 +75,10 @@ class Forward:
     """The forward pass of a config's network, its parameters, and one random batch, on the devices."""
 
     def __init__(self, config: Any, num_classes: int):
-        import functools
-
         import numpy as np
 
         from openset_jax import config as configs
-        from openset_jax.data import augment
-        from openset_jax.training import devices, state, steps
+        from openset_jax.training import devices, state
         from openset_jax.training.feed import IMAGES_IN_BATCH
 
         data = config.data
@@ -90,12 +87,7 @@ class Forward:
         initial = state.create_state(model, optimizer, seed=config.seed, image_size=data.image_size)
         self.variables = devices.replicate(initial.variables)
 
-        def preprocess(images):
-            images = augment.centre_crop(images, image_size=data.image_size)
-            return augment.normalise(images, mean=tuple(data.mean), std=tuple(data.std), grey=data.grey)
-
-        step = functools.partial(steps.eval_step, model=model, preprocess=preprocess)
-        self.function = devices.pmap_eval(step, IMAGES_IN_BATCH)
+        self.function = configs.make_eval_step(config, model, IMAGES_IN_BATCH)
         rng, size, side = np.random.default_rng(0), config.eval.batch_size, data.stored_size
         self.batch = devices.shard(
             {

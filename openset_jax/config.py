@@ -201,14 +201,21 @@ def make_train_step(config: ml_collections.ConfigDict, model: Any, optimizer: An
     return devices.pmap_train(step, feed)
 
 
-def make_inference(config: ml_collections.ConfigDict, model: Any, pool: Any, feed: Any, skipped: Any) -> Any:
-    """The `Inference` of this network over rows of this pool."""
+def make_eval_step(config: ml_collections.ConfigDict, model: Any, feed: Any) -> Any:
+    """(variables, batch) -> logits of the global batch, on all devices."""
     from openset_jax.data import augment
-    from openset_jax.training import inference, steps
+    from openset_jax.training import devices, steps
 
     normalise, size = _normalise(config), config.data.image_size
     preprocess = lambda images: normalise(augment.centre_crop(images, image_size=size))
-    step = functools.partial(steps.eval_step, model=model, preprocess=preprocess)
+    return devices.pmap_eval(functools.partial(steps.eval_step, model=model, preprocess=preprocess), feed)
+
+
+def make_inference(config: ml_collections.ConfigDict, model: Any, pool: Any, feed: Any, skipped: Any) -> Any:
+    """The `Inference` of this network over rows of this pool."""
+    from openset_jax.training import inference
+
+    step = make_eval_step(config, model, feed)
     return inference.Inference(step, pool, feed, batch_size=config.eval.batch_size, skipped=skipped)
 
 

@@ -17,15 +17,15 @@ class Inference:
     """Runs an evaluation step over rows of a pool, each once.
 
     Args:
-      step: (variables, batch) -> {"logits", "mask"} of the global batch, from `steps.eval_step`.
+      step: (variables, batch) -> {"logits", "mask"} of the global batch, from `devices.pmap_eval`.
       feed: how the images of the pool get to the devices.
       batch_size: global; a multiple of the number of devices.
       skipped: images that cannot be read.
     """
 
     def __init__(self, step: Callable[..., Any], pool: Pool, feed: Feed, *, batch_size: int, skipped: Skipped):
-        self._step = devices.pmap_eval(step, feed)
-        self._pool, self._feed, self._batch_size, self._skipped = pool, feed, batch_size, skipped
+        self._step, self._pool, self._feed, self._batch_size = step, pool, feed, batch_size
+        self._skipped = skipped
 
     def logits(self, variables: Any, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Runs the network.

@@ -10,7 +10,6 @@ import pytest
 from PIL import Image, ImageFilter, ImageOps
 
 from openset_jax.data import batches, packed, pipeline, pools, sources
-from openset_jax.data import decode as squares
 from openset_jax.data.pools import TEST, VALIDATION, Selection
 from openset_jax.data.sampler import make_sampler
 from openset_jax.data.skipped import Skipped
@@ -56,7 +55,7 @@ def exif(orientation):
 def decoder(stored_size):
     """`decode_square`, as tf.data runs it: in a graph."""
     signature = [tf.TensorSpec([], tf.string)]
-    return tf.function(lambda content: squares.decode_square(content, stored_size), input_signature=signature)
+    return tf.function(lambda content: pipeline.decode_square(content, stored_size), input_signature=signature)
 
 
 def decode(content, stored_size):
@@ -144,7 +143,7 @@ def test_scaling_is_tensorflows_to_the_bit(stored_size, side):
     for square in (rng.integers(0, 256, (side, side, 3), np.uint8), np.full((side, side, 3), 255, np.uint8)):
         plain = tf.image.resize(square, [stored_size, stored_size], method="bilinear", antialias=True)
         expected = tf.cast(tf.round(tf.clip_by_value(plain, 0.0, 255.0)), tf.uint8)
-        np.testing.assert_array_equal(squares._scaled(tf.constant(square), stored_size), expected)
+        np.testing.assert_array_equal(pipeline._scaled(tf.constant(square), stored_size), expected)
 
 
 def test_grey_images_have_equal_channels():
@@ -227,7 +226,7 @@ def test_a_damaged_exif_block_does_not_lose_the_image():
 
 def test_the_exif_turn_is_the_same_outside_a_graph():
     content = jpeg(photograph((64, 64)), 6)
-    eager = squares.decode_square(tf.constant(content), 64).numpy()
+    eager = pipeline.decode_square(tf.constant(content), 64).numpy()
     np.testing.assert_array_equal(eager, decode(content, 64))
 
 
