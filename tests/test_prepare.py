@@ -96,9 +96,9 @@ def append_and_die(self, images, good):
     seen.append(1)
     if len(seen) > chunks:
         if torn == "images":  # a chunk half written
-            self._images.write(images[:5]); self._images.flush()
+            self._images.write(images[:5]); self._images.sync()
         if torn == "journal":
-            self._images.write(images[good]); self._images.flush(); self._lines.write('{"good": [1, 1'); self._lines.flush()
+            self._images.write(images[good]); self._images.sync(); self._lines.write('{"good": [1, 1'); self._lines.flush()
         os.kill(os.getpid(), getattr(signal, sys.argv[5]))
     append(self, images, good)
 

@@ -1,7 +1,9 @@
 """Images decoded once and kept as one array: what `python -m openset_jax.prepare` writes, and `packed:PATH` reads."""
 
+import functools
 import hashlib
 import json
+import math
 import os
 import pathlib
 import zlib
@@ -9,6 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from openset_jax.data.appending import Appender
+from openset_jax.data.batches import BLANK
 from openset_jax.data.pools import Pool, Source
 from openset_jax.errors import UserError
 
@@ -58,7 +62,7 @@ class Writer:
 
     def __init__(self, root: pathlib.Path, pool: Pool, stored_size: int):
         self.done, self.kept, self.checksums = 0, [], []
-        self._size, self._room = stored_size, len(pool)
+        self._size = stored_size
         self._journal, images = root / "progress.jsonl", root / "images.npy"
         order = hashlib.blake2b(repr((pool.groups, pool.roles)).encode("utf-8", "surrogateescape"), digest_size=16)
         for column in (pool.key, pool.group, pool.split):
@@ -70,16 +74,16 @@ class Writer:
                 f"--out: {str(root)!r} has the beginning of other packed arrays (other images, order or data.stored_size); "
                 "remove it, or choose another folder"
             )
-        self._images = images.open("r+b" if lines else "wb")
-        self._write_header(self._room)
-        self._start, there = self._images.tell(), images.stat().st_size
+        self._path, there = images, images.stat().st_size if lines else 0
+        images.open("ab").close()
+        self._start = self._write_header(len(pool))
         complete = [head]
         for line in lines[1:]:
             if self._start + (len(self.kept) + len(line["checksums"])) * stored_size**2 * 3 > there:
                 break
             complete.append(line)
             self._count(line)
-        self._images.truncate(self._images.seek(self._start + len(self.kept) * stored_size**2 * 3))
+        self._images = Appender(images, self._end)
         temporary = self._journal.with_suffix(".tmp")
         temporary.write_text("".join(json.dumps(line) + "\n" for line in complete))
         temporary.replace(self._journal)
@@ -94,8 +98,7 @@ class Writer:
         """
         images = images if good.all() else images[good]
         self._images.write(images)
-        self._images.flush()
-        os.fsync(self._images.fileno())
+        self._images.sync()
         sparse = max(self._size // 32, 1)  # of all pixels it would cost a tenth of decoding
         line = {"good": good.astype(int).tolist(), "checksums": [zlib.crc32(image[::sparse].tobytes()) for image in images]}
         self._lines.write(json.dumps(line) + "\n")
@@ -105,12 +108,11 @@ class Writer:
 
     def finish(self) -> np.ndarray:
         """Completes images.npy; returns it, memory-mapped."""
-        self._write_header(len(self.kept))  # leaves room for any number
-        self._images.flush()
-        os.fsync(self._images.fileno())
         self.close()
+        os.truncate(self._path, self._end)
+        self._write_header(len(self.kept))  # which leaves room for any number
         shape = (len(self.kept), self._size, self._size, 3)
-        return np.memmap(self._images.name, np.uint8, "r", self._start, shape) if self.kept else np.zeros(shape, np.uint8)
+        return np.memmap(self._path, np.uint8, "r", self._start, shape) if self.kept else np.zeros(shape, np.uint8)
 
     def close(self) -> None:
         """Closes the files; what is complete stays so."""
@@ -133,10 +135,18 @@ class Writer:
         except (OSError, ValueError):
             return []
 
+    @property
+    def _end(self):
+        return self._start + len(self.kept) * self._size**2 * 3
+
     def _write_header(self, count):
-        self._images.seek(0)
+        """Returns where the images start."""
         header = {"descr": "|u1", "fortran_order": False, "shape": (count, self._size, self._size, 3)}
-        np.lib.format.write_array_header_1_0(self._images, header)
+        with self._path.open("r+b") as images:
+            np.lib.format.write_array_header_1_0(images, header)
+            images.flush()
+            os.fsync(images.fileno())
+            return images.tell()
 
 
 def open_packed(name: str, root: pathlib.Path) -> Source:
@@ -153,8 +163,7 @@ def open_packed(name: str, root: pathlib.Path) -> Source:
         raise UserError(f"{name}: not a folder that `python -m openset_jax.prepare` has finished ({error})") from error
     if shape != expected or dtype != np.uint8 or bytes_there < offset + np.prod(shape, dtype=np.int64):
         raise UserError(f"{name}: images.npy ({shape} {dtype}) does not belong to index.json; prepare it again")
-    file, size = os.open(root / "images.npy", os.O_RDONLY), shape[1] * shape[2] * 3
-    ids = byte_strings(index["id"])
+    file, ids = os.open(root / "images.npy", os.O_RDONLY), byte_strings(index["id"])
     return Source(
         name=name,
         classes=tuple(class_ for _, class_ in index["groups"]),
@@ -163,8 +172,34 @@ def open_packed(name: str, root: pathlib.Path) -> Source:
         split=np.array(index["split"], np.uint8),
         form=f"pixels:{shape[1]}",
         ids=lambda records: [os.fsdecode(id_.encode("latin-1")) for id_ in ids[records].tolist()],
-        fetch=lambda records: [os.pread(file, size, offset + int(r) * size) for r in records],
+        fetch=functools.partial(_fetch, file, offset, shape[1:]),
     )
+
+
+def _fetch(file, offset, shape, records):
+    """Images at `records` of an open file: uint8 [n, *shape]; neighbours are read at once."""
+    images, size = np.empty((len(records), *shape), np.uint8), math.prod(shape)
+    starts = [0, *(np.flatnonzero(np.diff(records) != 1) + 1).tolist()] if len(records) else []
+    for start, stop in zip(starts, [*starts[1:], len(records)], strict=False):
+        there = os.preadv(file, [images[start:stop]], offset + int(records[start]) * size)
+        if there < (stop - start) * size:
+            raise OSError(f"images.npy ends at image {records[start] + there // size}, which was not so when it was opened")
+    return images
+
+
+def read(pool: Pool, rows: np.ndarray, stored_size: int) -> np.ndarray:
+    """Images of a pool all of whose sources are packed: uint8 [n, S, S, 3], zeros for rows that are `BLANK`.
+
+    Raises:
+      OSError: they cannot be read.
+    """
+    if len(pool.sources) == 1 and (rows != BLANK).all():
+        return pool.sources[0].fetch(pool.record[rows])
+    images = np.zeros((len(rows), stored_size, stored_size, 3), np.uint8)
+    for i, source in enumerate(pool.sources):
+        here = np.flatnonzero((rows != BLANK) & (pool.source[rows] == i))
+        images[here] = source.fetch(pool.record[rows[here]])
+    return images
 
 
 def byte_strings(paths: Sequence[str]) -> np.ndarray:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from openset_jax.data import packed
 from openset_jax.data.batches import BLANK, Batches
 from openset_jax.data.pools import Pool, check_stored_size
 from openset_jax.data.skipped import Skipped
@@ -101,6 +102,36 @@ def _error_of(pool, row, stored_size) -> Exception | None:
 
 def _dataset(pool, rows_of, start, stop, size, stored_size, blanks=False) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """tf.data from "n -> rows" to (rows, images), in order, in bounded memory; `blanks`: rows may be BLANK."""
+    dataset = tf.data.Dataset.range(start, stop)
+    if all(source.form.startswith("pixels:") for source in pool.sources):
+        dataset = _packed_batches(dataset, pool, rows_of, size, stored_size)
+    else:
+        dataset = _decoded_batches(dataset, pool, rows_of, size, stored_size, blanks)
+    options = tf.data.Options()
+    options.deterministic = True
+    # What decodes is known: a thread on each core. Looking for better costs 4 % of the time, and memory without bound
+    options.autotune.enabled = False
+    options.threading.private_threadpool_size = _CORES
+    options.threading.max_intra_op_parallelism = 1
+    options.experimental_optimization.map_and_batch_fusion = True  # each image goes straight into its batch
+    return dataset.prefetch(2).with_options(options).as_numpy_iterator()
+
+
+def _packed_batches(dataset, pool, rows_of, size, stored_size):
+    """Nothing to decode: a batch is read at once."""
+
+    def load(n):
+        rows = rows_of(int(n))
+        return rows, packed.read(pool, rows, stored_size)
+
+    def batch(n):
+        rows, images = tf.numpy_function(load, [n], (tf.int64, tf.uint8), stateful=False)
+        return tf.ensure_shape(rows, [size]), tf.ensure_shape(images, [size, stored_size, stored_size, 3])
+
+    return dataset.map(batch, num_parallel_calls=2)
+
+
+def _decoded_batches(dataset, pool, rows_of, size, stored_size, blanks):
     forms = sorted({source.form for source in pool.sources})
 
     def load(n):
@@ -108,7 +139,8 @@ def _dataset(pool, rows_of, start, stop, size, stored_size, blanks=False) -> Ite
         content, form = np.full(size, b"", object), np.zeros(size, np.int32)
         for i in np.unique(pool.source[rows[rows != BLANK]]):
             here = np.flatnonzero((rows != BLANK) & (pool.source[rows] == i))
-            content[here] = pool.sources[i].fetch(pool.record[rows[here]])
+            fetched = pool.sources[i].fetch(pool.record[rows[here]])
+            content[here] = [c if isinstance(c, bytes) else c.tobytes() for c in fetched]
             form[here] = forms.index(pool.sources[i].form)
         return rows, content, form
 
@@ -125,18 +157,10 @@ def _dataset(pool, rows_of, start, stop, size, stored_size, blanks=False) -> Ite
         blank = tf.zeros([stored_size, stored_size, 3], tf.uint8)
         return tf.cond(row == BLANK, lambda: (row, blank), lambda: image(row, content, form))
 
-    dataset = tf.data.Dataset.range(start, stop).map(read).prefetch(2)  # the next rows are known before they are needed
+    dataset = dataset.map(read).prefetch(2)  # the next rows are known before they are needed
     dataset = dataset.flat_map(lambda *columns: tf.data.Dataset.from_tensor_slices(columns))
     dataset = dataset.map(blank_or_image if blanks else image, num_parallel_calls=2 * _CORES)
-    dataset = dataset.batch(size, drop_remainder=True).prefetch(2)
-    options = tf.data.Options()
-    options.deterministic = True
-    # What decodes is known: a thread on each core. Looking for better costs 4 % of the time, and memory without bound
-    options.autotune.enabled = False
-    options.threading.private_threadpool_size = _CORES
-    options.threading.max_intra_op_parallelism = 1
-    options.experimental_optimization.map_and_batch_fusion = True  # each image goes straight into its batch
-    return dataset.with_options(options).as_numpy_iterator()
+    return dataset.batch(size, drop_remainder=True)
 
 
 # --- one image, inside TensorFlow's graph ---------------------------------------------------------------------------------

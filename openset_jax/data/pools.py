@@ -36,7 +36,7 @@ class Source:
       form: what `fetch` returns: "path", "encoded", "example:KEY" (a serialised tf.Example whose feature KEY is an
         encoded image) or "pixels:S" (uint8 [S, S, 3], final).
       ids: records (int [n]) -> their names, which survive reordering, and moving the data.
-      fetch: records (int [n]) -> their content, bytes each, in the form that `form` names.
+      fetch: records (int [n]) -> their content in the form that `form` names: bytes each, or uint8 [n, S, S, 3].
     """
 
     name: str
@@ -46,7 +46,7 @@ class Source:
     split: np.ndarray
     form: str
     ids: Callable[[np.ndarray], list[str]]
-    fetch: Callable[[np.ndarray], Sequence[bytes]]
+    fetch: Callable[[np.ndarray], Sequence[bytes] | np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from openset_jax.data.batches import Batches
+from openset_jax.data import packed
+from openset_jax.data.batches import BLANK, Batches
 from openset_jax.data.pools import Pool, check_stored_size
 from openset_jax.errors import UserError
 
@@ -30,13 +31,8 @@ def check_packed(pool: Pool, stored_size: int) -> None:
 
 def read(pool: Pool, start: int, stop: int, stored_size: int) -> np.ndarray:
     """Rows `start` to `stop` of a packed pool: uint8 [stop - start, S, S, 3]; rows beyond the pool are zeros."""
-    images = np.zeros((stop - start, stored_size, stored_size, 3), np.uint8)
-    rows = np.arange(start, min(stop, len(pool)))
-    for i, source in enumerate(pool.sources):
-        here = rows[pool.source[rows] == i]
-        for row, pixels in zip(here, source.fetch(pool.record[here]), strict=True):
-            images[row - start] = np.frombuffer(pixels, np.uint8).reshape(images.shape[1:])
-    return images
+    wanted = np.arange(start, stop)
+    return packed.read(pool, np.where(wanted < len(pool), wanted, BLANK), stored_size)
 
 
 def rows(batches: Batches) -> Iterator[dict[str, np.ndarray]]:
