@@ -5,6 +5,7 @@ everything was saved. Only absl and ml_collections are imported here, so that `-
 """
 
 import contextlib
+import errno
 import importlib
 import os
 import pathlib
@@ -43,17 +44,24 @@ def _one_line_errors() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        _exit(2)
+        _exit(2, f"error: {error}")
     except Stopped as stopped:
-        print(stopped, file=sys.stderr, flush=True)
-        _exit(3)
+        _exit(3, str(stopped))
     except KeyboardInterrupt:
-        print("error: interrupted", file=sys.stderr, flush=True)
-        _exit(3)
+        _exit(3, "error: interrupted")
+    except RuntimeError as error:  # what JAX raises, whose import would cost --help a second
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        remedies = "a smaller batch_size or eval.batch_size, model.dtype=bfloat16, more devices, or input=stream"
+        _exit(2, f"error: the devices have too little memory ({str(error).splitlines()[0]}); use {remedies}")
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        _exit(2, f"error: the disk is full ({error}); make room, and give the same command again")
 
 
-def _exit(code: int) -> None:
+def _exit(code: int, message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
     sys.stdout.flush()
     distributed = sys.modules.get("jax._src.distributed")
     if code == 2 and distributed and distributed.global_state.client:

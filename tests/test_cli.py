@@ -77,13 +77,31 @@ def test_bad_data_is_exit_code_2_before_anything_is_trained(tmp_path):
     assert not (tmp_path / "checkpoints").exists()
 
 
-def test_a_defect_of_ours_keeps_its_traceback_and_exits_with_1():
+def raising(error):
     script = (
         "import sys; sys.argv = ['x']\nfrom openset_jax import cli\n"
-        "def main(): raise RuntimeError('ours')\ncli.run(main, lambda: None)\n"
+        f"def main(): raise {error}\ncli.run(main, lambda: None)\n"
     )
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, env=environment(), capture_output=True, text=True, check=False
     )
+
+
+def test_a_defect_of_ours_keeps_its_traceback_and_exits_with_1():
+    done = raising("RuntimeError('ours')")
     assert done.returncode == 1
     assert "Traceback" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        ("RuntimeError('RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\\nmore')", "9 bytes.); use a smaller batch_size"),
+        ("OSError(28, 'No space left on device', 'images.npy')", "images.npy'); make room"),
+    ],
+)
+def test_memory_and_disks_that_are_too_small_are_no_defect_of_ours(error, says):
+    done = raising(error)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -1,0 +1,108 @@
+"""How far a number could be from the one measured, had other test images been drawn: 95 % intervals. NumPy, no files.
+
+They are about the images of one trained network; another seed is another network, whose spread these do not contain.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+from scipy import special, stats
+
+from openset_jax.openset import ranking as rankings
+from openset_jax.openset.ranking import Ranking
+
+LEVEL = 0.95
+_TAIL = (1 - LEVEL) / 2
+_MOST, _FEWEST, _DRAWS = 2_000, 100, 200_000_000  # resamples; images drawn for all of them together
+_CHUNK = 4_000_000  # numbers held at once
+
+
+class Interval(NamedTuple):
+    """A number and its interval, as in `metrics.json`."""
+
+    value: float
+    low: float
+    high: float
+
+
+def share(hits: int, count: int) -> Interval:
+    """hits / count, with the exact binomial interval (Clopper and Pearson 1934), which is not empty at 0 and 1 either."""
+    low = special.betaincinv(hits, count - hits + 1, _TAIL) if hits else 0.0
+    high = special.betaincinv(hits + 1, count - hits, 1 - _TAIL) if hits < count else 1.0
+    return Interval(hits / count, float(low), float(high))
+
+
+def auroc(ranking: Ranking) -> Interval:
+    """AUROC with DeLong's interval (DeLong, DeLong and Clarke-Pearson 1988), taken on the scale of log-odds, so that it stays within [0, 1].
+
+    O(g) once sorted. Where all pairs are in one order the variance is 0 and says nothing; then it is the exact interval
+    of as many independent pairs as there are, min(m, n).
+    """
+    value, m, n = float(rankings.auroc(ranking)), int(ranking.known.sum()), int(ranking.unknown.sum())
+    if min(m, n) < 2:
+        return Interval(value, 0.0, 1.0)  # nothing is known of the spread of one image
+    if value in (0.0, 1.0):
+        return share(round(value * min(m, n)), min(m, n))
+    known_beats = 1 - (np.cumsum(ranking.unknown) - ranking.unknown / 2) / n  # of a known at each score: unknowns above
+    unknown_beats = (np.cumsum(ranking.known) - ranking.known / 2) / m  # of an unknown at each score: knowns below
+    variance = _variance(known_beats, ranking.known) / m + _variance(unknown_beats, ranking.unknown) / n
+    half = stats.norm.ppf(1 - _TAIL) * np.sqrt(variance) / (value * (1 - value))
+    return Interval(value, *(float(special.expit(special.logit(value) + s * half)) for s in (-1, 1)))
+
+
+def _variance(values, counts):
+    """The sample variance."""
+    total = counts.sum()
+    mean = (values * counts).sum() / total
+    return ((values - mean) ** 2 * counts).sum() / (total - 1)
+
+
+def resamples(count: int) -> int:
+    """How many bootstrap resamples of so many images are drawn: 2,000, or as many as 200 million draws make, at least 100."""
+    return int(np.clip(_DRAWS // max(count, 1), _FEWEST, _MOST))
+
+
+def bootstrap(
+    ranking: Ranking,
+    metrics: Mapping[str, Callable[[Ranking], np.ndarray]],
+    *,
+    seed: int = 0,
+    groups: np.ndarray | None = None,
+) -> dict[str, Interval]:
+    """Percentile intervals (Efron 1979) of several metrics on the same resamples, knowns and unknowns drawn apart.
+
+    Args:
+      metrics: name -> a function of a ranking that keeps leading axes.
+      groups: int64 [c, g]: the unknowns of each score by group. Then whole groups are drawn, not images: how far the number could be with
+        other kinds of unknowns. None: images are drawn.
+
+    Returns:
+      name -> value and interval.
+    """
+    rng, parts = np.random.default_rng(seed), {name: [] for name in metrics}
+    m, n = int(ranking.known.sum()), int(ranking.unknown.sum())
+    wrong = ranking.known - ranking.correct
+    left, width = resamples(m + n), len(ranking.score)
+    while left:
+        count = min(left, max(1, _CHUNK // max(m, n, 2 * width)))
+        knowns = _draw(rng, np.concatenate([ranking.correct, wrong]), count)
+        correct, known = knowns[:, :width], knowns[:, :width] + knowns[:, width:]
+        if groups is None:
+            unknown = _draw(rng, ranking.unknown, count)
+        else:
+            unknown = rng.multinomial(len(groups), np.full(len(groups), 1 / len(groups)), count) @ groups
+        drawn = Ranking(ranking.score, known, correct, unknown)
+        for name, metric in metrics.items():
+            parts[name].append(metric(drawn))
+        left -= count
+    bounds = {name: np.quantile(np.concatenate(values), [_TAIL, 1 - _TAIL]) for name, values in parts.items()}
+    return {name: Interval(float(metric(ranking)), *map(float, bounds[name])) for name, metric in metrics.items()}
+
+
+def _draw(rng, counts, resamples):
+    """Resamples of images that come with these counts: int64 [resamples, len(counts)]."""
+    width, total = len(counts), int(counts.sum())
+    place = np.repeat(np.arange(width), counts)[rng.integers(0, total, (resamples, total))]
+    place += width * np.arange(resamples)[:, None]
+    return np.bincount(place.ravel(), minlength=resamples * width).reshape(resamples, width)
