@@ -35,6 +35,7 @@ def main() -> None:
     import jax
 
     from benchmarks.step import Step
+    from openset_jax import build
     from openset_jax import config as configs
     from openset_jax.data import batches
     from openset_jax.data.skipped import Skipped
@@ -44,12 +45,12 @@ def main() -> None:
     devices.check_batch_size("batch_size", config.batch_size)
     machine = common.machine()
     common.print_machine(machine)
-    pool = configs.open_pool(config)
-    members = pool.training_members(config.sampling.negatives)
-    sampler = configs.make_sampler(config, members)
+    pool = build.open_pool(config)
+    members = build.training_members(config, pool)
+    sampler = build.make_sampler(config, members)
     skipped = Skipped(pool, config.data.max_bad_fraction)
     plan = batches.training(pool, members, sampler, start=0, stop=10**9, skipped=skipped)
-    feed = configs.make_feed(config, pool, skipped)
+    feed = build.make_feed(config, pool, skipped)
     bare, fed = Step(config, pool.num_classes), Step(config, pool.num_classes, feed)
     compile_s = bare.compile()
     per_call = config.batch_size * config.steps_per_call

@@ -77,17 +77,17 @@ class Forward:
     def __init__(self, config: Any, num_classes: int):
         import numpy as np
 
-        from openset_jax import config as configs
+        from openset_jax import build
         from openset_jax.training import devices, state
         from openset_jax.training.feed import IMAGES_IN_BATCH
 
         data = config.data
-        model = configs.make_model(config, num_classes)
-        _, optimizer = configs.make_optimizer(config)
+        model = build.make_model(config, num_classes)
+        _, optimizer = build.make_optimizer(config)
         initial = state.create_state(model, optimizer, seed=config.seed, image_size=data.image_size)
         self.variables = devices.replicate(initial.variables)
 
-        self.function = configs.make_eval_step(config, model, IMAGES_IN_BATCH)
+        self.function = build.make_eval_step(config, model, IMAGES_IN_BATCH)
         rng, size, side = np.random.default_rng(0), config.eval.batch_size, data.stored_size
         self.batch = devices.shard(
             {

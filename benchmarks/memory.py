@@ -83,16 +83,16 @@ def run(config: Any, steps: int) -> list[dict[str, int]]:
     import jax
 
     from benchmarks.step import Step
-    from openset_jax import config as configs
+    from openset_jax import build
     from openset_jax.data import batches
     from openset_jax.data.skipped import Skipped
     from openset_jax.training import devices, progress
 
-    pool = configs.open_pool(config)
-    members, skipped = pool.training_members(config.sampling.negatives), Skipped(pool, config.data.max_bad_fraction)
-    feed = configs.make_feed(config, pool, skipped)
+    pool = build.open_pool(config)
+    members, skipped = build.training_members(config, pool), Skipped(pool, config.data.max_bad_fraction)
+    feed = build.make_feed(config, pool, skipped)
     step = Step(config, pool.num_classes, feed)
-    plan = batches.training(pool, members, configs.make_sampler(config, members), start=0, stop=steps, skipped=skipped)
+    plan = batches.training(pool, members, build.make_sampler(config, members), start=0, stop=steps, skipped=skipped)
     so_far, pending, samples, done = progress.Progress(), None, [], 0
     for call in devices.prefetch_steps(feed.read(plan), config.steps_per_call):
         step.state, metrics = step.function(step.state, call)

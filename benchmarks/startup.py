@@ -86,10 +86,10 @@ def instrumented(out: str, spawned: float) -> None:
         times[stage] = times.get(stage, 0) + now - since
         since = now
 
-    from openset_jax import config as configs
+    from openset_jax import build
     from openset_jax import train as command
 
-    open_pool, make_feed, pmap_train = configs.open_pool, configs.make_feed, None
+    open_pool, make_feed, pmap_train = build.open_pool, build.make_feed, None
 
     def opened(*args, **options):
         over("imports")
@@ -124,7 +124,7 @@ def instrumented(out: str, spawned: float) -> None:
 
         return first
 
-    configs.open_pool, configs.make_feed = opened, fed
+    build.open_pool, build.make_feed = opened, fed
     cli.run(command.main, command.define_flags)
 
 

@@ -105,15 +105,16 @@ class Step:
     def __init__(self, config: Any, num_classes: int, feed: Any = None):
         import numpy as np
 
-        from openset_jax import config as configs
+        from openset_jax import build
         from openset_jax.training import devices, state
         from openset_jax.training.feed import IMAGES_IN_BATCH
 
-        self.model = configs.make_model(config, num_classes)
-        _, self.optimizer = configs.make_optimizer(config)
+        self.model = build.make_model(config, num_classes)
+        _, self.optimizer = build.make_optimizer(config)
         host_state = state.create_state(self.model, self.optimizer, seed=config.seed, image_size=config.data.image_size)
         self.state = devices.replicate(host_state)
-        self.function = configs.make_train_step(config, self.model, self.optimizer, feed or IMAGES_IN_BATCH)
+        weights = build.make_weights(config, num_classes)
+        self.function = build.make_train_step(config, self.model, self.optimizer, feed or IMAGES_IN_BATCH, weights)
         self.steps_per_call = config.steps_per_call
         rng, size, side = np.random.default_rng(0), config.batch_size, config.data.stored_size
         batch = {

@@ -69,7 +69,17 @@ def get_config():
     model.dtype = "float32"  # of the computation; "bfloat16" on GPU and TPU. Parameters are float32.
 
     config.objective = objective = ml_collections.ConfigDict()
-    objective.name = "background"  # softmax over K classes and "none"
+    # background: softmax over K classes and "none"; one_vs_rest: K sigmoids, negatives have the all-zeros label; softmax:
+    # knowns alone; entropic, objectosphere, outlier_exposure, energy_margin: K classes, and a term for negatives
+    objective.name = "background"
+    objective.negative_weight = config_dict.placeholder(float)  # mass of all negatives for each unit of all knowns; None:
+    # the objective's own: 0.5 for outlier_exposure, 0.1 for energy_margin, else every example counts the same
+    objective.class_weights = "none"  # or "inverse_frequency", "effective_number"
+    objective.effective_number_beta = 0.9999
+    objective.logit_adjustment = 0.0  # tau; 1 is balanced softmax
+    objective.magnitude = 50.0  # objectosphere: how long features of knowns are to be
+    objective.ring_weight = 1e-4  # objectosphere: weight of the term about lengths
+    objective.margins = config_dict.placeholder(object)  # energy_margin: (of knowns, of negatives); None: measured
 
     config.optimizer = optimizer = ml_collections.ConfigDict()
     optimizer.learning_rate = 1e-4  # Adam's customary 1e-3 kills AlexNet without batch normalisation

@@ -1,6 +1,5 @@
-"""From a config to the things it describes. Besides the commands, the one module that reads a config."""
+"""What a config may be, how it is kept, and whether a run may go on under it. `build.py` makes what it describes."""
 
-import functools
 import json
 import math
 import pathlib
@@ -34,6 +33,10 @@ _RANGES = {
     "data.max_bad_fraction": ("between 0 and 1", lambda v: 0 <= v <= 1),
     "augment.pad": _AT_LEAST_0,
     "sampling.negative_fraction": _FRACTION,
+    "objective.logit_adjustment": ("between 0 and 1", lambda v: 0 <= v <= 1),
+    "objective.effective_number_beta": _FRACTION,
+    "objective.magnitude": _POSITIVE,
+    "objective.ring_weight": _AT_LEAST_0,
     "model.width": _POSITIVE,
     "model.dropout": ("0 or more and below 1", lambda v: 0 <= v < 1),
     "optimizer.learning_rate": _POSITIVE,
@@ -82,148 +85,6 @@ def check(config: ml_collections.ConfigDict) -> None:
             f"data.image_size: {config.data.image_size} is below {smallest}, the smallest that model.stem="
             f"{config.model.stem} can take" + ("; use model.stem=small" if config.model.stem == "imagenet" else "")
         )
-
-
-def open_pool(config: ml_collections.ConfigDict) -> Any:
-    """The `Pool` of `config.data`.
-
-    Raises:
-      UserError: names the role and what is wrong with it.
-    """
-    from openset_jax.data import pools, sources
-
-    opened = {}
-
-    def build(selections):
-        pool = pools.build_pool(
-            selections, validation_fraction=config.data.validation_fraction, test_fraction=config.data.test_fraction
-        )
-        pools.check_stored_size(pool, config.data.stored_size)
-        return pool
-
-    def select(role, spec):
-        try:
-            options = spec.to_dict()
-            classes, limit, group = tuple(options.pop("classes")), options.pop("limit"), options.pop("group")
-            source, train, validation, test = (options.pop(k) for k in ("source", "train", "validation", "test"))
-        except (AttributeError, TypeError, KeyError) as error:
-            raise UserError(f"data.{role}: not an images(...) of configs/default.py ({error})") from error
-        key = (source, train, validation, test)
-        try:
-            if key not in opened:
-                opened[key] = sources.open_source(
-                    source, data_dir=config.data.tfds_data_dir, train=train, validation=validation, test=test
-                )
-        except (UserError, OSError) as error:
-            raise UserError(f"data.{role}: {error}") from error
-        if limit < 0:
-            raise UserError(f"data.{role}.limit: {limit} is not 0 or more")
-        return pools.Selection(opened[key], tuple(map(str, classes)), limit, group)
-
-    if config.data.packed:
-        packed = sources.open_source(f"packed:{config.data.packed}")
-        return build({role: [pools.Selection(packed)] for role in pools.ROLES})
-    selections = {}
-    for role in pools.ROLES:
-        specs = config.data[role]
-        specs = specs if isinstance(specs, tuple | list) else () if specs is None else (specs,)
-        selections[role] = [select(role, spec) for spec in specs]
-    for role in ("known", "negatives"):
-        if not selections[role]:
-            raise UserError(f"data.{role}: empty; set it to an images(...) of configs/default.py")
-    return build(selections)
-
-
-def make_sampler(config: ml_collections.ConfigDict, members: list[Any]) -> Any:
-    """The `Sampler` that draws from these members of each class, "none" last."""
-    from openset_jax.data import sampler
-
-    return sampler.make_sampler(
-        config.sampling.policy,
-        tuple(map(len, members)),
-        batch_size=config.batch_size,
-        seed=config.seed,
-        negative_fraction=config.sampling.negative_fraction,
-    )
-
-
-def make_model(config: ml_collections.ConfigDict, num_classes: int) -> Any:
-    """The network with an output for each of K classes and one for "none"."""
-    from openset_jax.model import alexnet
-    from openset_jax.training import steps
-
-    return alexnet.make_alexnet(num_classes + 1, **config.model, axis_name=steps.AXIS)
-
-
-def make_optimizer(config: ml_collections.ConfigDict) -> tuple[Any, Any]:
-    """(learning rate schedule, optimizer)."""
-    from openset_jax.training import optimizer
-
-    values = config.optimizer.to_dict()
-    values.pop("all_reduce_dtype", None)  # the step's
-    schedule = optimizer.make_schedule(
-        steps=config.steps, **{k: values.pop(k) for k in ("learning_rate", "warmup_steps", "schedule")}
-    )
-    return schedule, optimizer.make_optimizer(schedule, **values)
-
-
-def make_feed(config: ml_collections.ConfigDict, pool: Any, skipped: Any) -> Any:
-    """The `Feed` that brings this pool's images to the devices; for a resident pool, copies it there."""
-    from openset_jax.training import feed
-
-    return feed.make_feed(
-        config.get("input", "stream"),  # which runs of before this field existed do
-        pool,
-        stored_size=config.data.stored_size,
-        skipped=skipped,
-        sharded=config.get("shard_resident", False),
-    )
-
-
-def make_train_step(config: ml_collections.ConfigDict, model: Any, optimizer: Any, feed: Any) -> Any:
-    """(state, batches of some steps) -> (state, metrics of each), on all devices."""
-    from openset_jax.data import augment
-    from openset_jax.openset import objectives
-    from openset_jax.training import devices, steps
-
-    step = functools.partial(
-        steps.train_step,
-        model=model,
-        optimizer=optimizer,
-        objective=objectives.get(config.objective.name),
-        augment=functools.partial(
-            augment.augment, image_size=config.data.image_size, pad=config.augment.pad, flip=config.augment.flip
-        ),
-        normalise=_normalise(config),
-        seed=config.seed,
-        all_reduce_dtype=config.optimizer.get("all_reduce_dtype", "float32"),
-    )
-    return devices.pmap_train(step, feed)
-
-
-def make_eval_step(config: ml_collections.ConfigDict, model: Any, feed: Any) -> Any:
-    """(variables, batch) -> logits of the global batch, on all devices."""
-    from openset_jax.data import augment
-    from openset_jax.training import devices, steps
-
-    normalise, size = _normalise(config), config.data.image_size
-    preprocess = lambda images: normalise(augment.centre_crop(images, image_size=size))
-    return devices.pmap_eval(functools.partial(steps.eval_step, model=model, preprocess=preprocess), feed)
-
-
-def make_inference(config: ml_collections.ConfigDict, model: Any, pool: Any, feed: Any, skipped: Any) -> Any:
-    """The `Inference` of this network over rows of this pool."""
-    from openset_jax.training import inference
-
-    step = make_eval_step(config, model, feed)
-    return inference.Inference(step, pool, feed, batch_size=config.eval.batch_size, skipped=skipped)
-
-
-def _normalise(config):
-    from openset_jax.data import augment
-
-    data = config.data
-    return functools.partial(augment.normalise, mean=tuple(data.mean), std=tuple(data.std), grey=data.grey)
 
 
 def to_json(config: ml_collections.ConfigDict) -> dict[str, Any]:

@@ -43,6 +43,7 @@ def restore_and_evaluate(workdir: pathlib.Path, *, best: bool = True, moved: Any
     """
     import jax
 
+    from openset_jax import build
     from openset_jax import config as configs
     from openset_jax.data.skipped import Skipped
     from openset_jax.report import table
@@ -60,17 +61,17 @@ def restore_and_evaluate(workdir: pathlib.Path, *, best: bool = True, moved: Any
         configs.check(moved)
         if moved.data.stored_size != config.data.stored_size:
             raise UserError(f"data.stored_size: the run in {workdir} has {config.data.stored_size}; give --config the same")
-    pool = configs.open_pool(moved or config)
+    pool = build.open_pool(moved or config)
     configs.check_same_data(meta, pool.classes, pool.fingerprint(), workdir)
     say(table.pool_table(pool))
 
-    model = configs.make_model(config, pool.num_classes)
+    model = build.make_model(config, pool.num_classes)
     like = jax.eval_shape(lambda: state.initial_variables(model, seed=config.seed, image_size=config.data.image_size))
     variables = devices.replicate(saved.restore_model(step, like))
     saved.close()
     skipped = Skipped(pool, config.data.max_bad_fraction)
-    feed = configs.make_feed(moved or config, pool, skipped)
-    inference = configs.make_inference(config, model, pool, feed, skipped)
+    feed = build.make_feed(moved or config, pool, skipped)
+    inference = build.make_inference(config, model, pool, feed, skipped)
     return evaluate(pool, inference, variables, step=step, workdir=workdir)
 
 

@@ -44,6 +44,7 @@ def prepare(config: Any, out: pathlib.Path) -> dict[str, int]:
     """
     from tqdm import tqdm
 
+    from openset_jax import build
     from openset_jax import config as configs
     from openset_jax.data import packed
     from openset_jax.data.skipped import Skipped
@@ -54,7 +55,7 @@ def prepare(config: Any, out: pathlib.Path) -> dict[str, int]:
         raise UserError(f"--out: {str(out)!r} has packed arrays already; remove it, or choose another folder")
     with needing_tensorflow("prepare"):
         from openset_jax.data import pipeline  # noqa: F401  (before anything is written)
-    pool = configs.open_pool(config)
+    pool = build.open_pool(config)
     print(table.pool_table(pool), flush=True)
     size = config.data.stored_size
     skipped = Skipped(pool, config.data.max_bad_fraction, report=tqdm.write)

@@ -48,8 +48,8 @@ def train(config: Any, workdir: pathlib.Path, stop: Callable[[], str] = str) -> 
     # Imported here, so that --help and mistakes in flags answer at once.
     import jax
 
+    from openset_jax import build, evaluate
     from openset_jax import config as configs
-    from openset_jax import evaluate
     from openset_jax.data import batches
     from openset_jax.data.skipped import Skipped
     from openset_jax.report import table
@@ -61,16 +61,18 @@ def train(config: Any, workdir: pathlib.Path, stop: Callable[[], str] = str) -> 
     configs.check(config)
     devices.check_batch_size("batch_size", config.batch_size)
     devices.check_batch_size("eval.batch_size", config.eval.batch_size)
-    pool = configs.open_pool(config)
+    pool = build.open_pool(config)
     evaluate.check_validation(pool, config.early_stopping.metric)
-    members = pool.training_members(config.sampling.negatives)
-    sampler = configs.make_sampler(config, members)
+    members = build.training_members(config, pool)
+    sampler = build.make_sampler(config, members)
+    weights = build.make_weights(config, pool.num_classes, sampler)
+    plateau = build.plateau_loss(config, weights)
     say(table.pool_table(pool))
-    say(table.sampler_lines(sampler, [*pool.classes, "none"]))
+    say(table.sampler_lines(sampler, [*pool.classes, "none"], plateau))
 
     # Network, optimizer, and the state before the first step.
-    model = configs.make_model(config, pool.num_classes)
-    schedule, optimizer = configs.make_optimizer(config)
+    model = build.make_model(config, pool.num_classes)
+    schedule, optimizer = build.make_optimizer(config)
     host_state = state.create_state(model, optimizer, seed=config.seed, image_size=config.data.image_size)
     say(table.parameters(host_state.params))
 
@@ -79,7 +81,7 @@ def train(config: Any, workdir: pathlib.Path, stop: Callable[[], str] = str) -> 
         "config": configs.to_json(config),
         "classes": list(pool.classes),
         "fingerprint": pool.fingerprint(),
-        "prior": sampler.prior.tolist(),
+        "prior": weights.effective_prior.tolist(),
     }
     checkpoints, so_far, start = Checkpoints(workdir, writing=True), progress.Progress(), 0
     if (latest := checkpoints.latest()) is not None:
@@ -101,9 +103,9 @@ def train(config: Any, workdir: pathlib.Path, stop: Callable[[], str] = str) -> 
     skipped = Skipped(pool, config.data.max_bad_fraction)
     current = devices.replicate(host_state)
     del host_state
-    feed = configs.make_feed(config, pool, skipped)
-    train_step = configs.make_train_step(config, model, optimizer, feed)
-    inference = configs.make_inference(config, model, pool, feed, skipped)
+    feed = build.make_feed(config, pool, skipped)
+    train_step = build.make_train_step(config, model, optimizer, feed, weights)
+    inference = build.make_inference(config, model, pool, feed, skipped)
     plan = batches.training(
         pool, members, sampler, start=start, stop=config.steps, skipped=skipped, part=devices.host_part()
     )
@@ -116,7 +118,7 @@ def train(config: Any, workdir: pathlib.Path, stop: Callable[[], str] = str) -> 
             means = so_far.means() | {"learning_rate": devices.on_host(schedule, step - 1)}
             log.line(step, means | validation)
             if step > config.optimizer.warmup_steps:  # before, a network that has learned nothing is no news
-                say(progress.plateau_warning(so_far, means, sampler.prior, [*pool.classes, "none"]))
+                say(progress.plateau_warning(so_far, means, plateau, weights.prior, [*pool.classes, "none"]))
 
     # evaluate -> save -> next batch -> call -> log the call before; a call is one step, or several that the devices do by
     # themselves. Evaluating and saving wait for the devices; between them, the metrics of a call are fetched when the next

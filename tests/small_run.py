@@ -55,6 +55,7 @@ def saved_arrays(workdir: pathlib.Path, step: int | None = None) -> dict[str, np
     """All arrays of a checkpoint (the last, unless `step` is given), by path."""
     import jax
 
+    from openset_jax import build
     from openset_jax import config as configs
     from openset_jax.training import checkpoints, state
 
@@ -62,8 +63,8 @@ def saved_arrays(workdir: pathlib.Path, step: int | None = None) -> dict[str, np
     step = saved.latest() if step is None else step
     meta = saved.meta(step)
     config = configs.from_json(meta["config"])
-    model = configs.make_model(config, len(meta["classes"]))
-    _, optimizer = configs.make_optimizer(config)
+    model = build.make_model(config, len(meta["classes"]))
+    _, optimizer = build.make_optimizer(config)
     like = state.create_state(model, optimizer, seed=0, image_size=config.data.image_size)
     restored = saved.restore(step, like)
     saved.close()

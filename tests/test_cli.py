@@ -96,7 +96,10 @@ def test_a_defect_of_ours_keeps_its_traceback_and_exits_with_1():
 @pytest.mark.parametrize(
     ("error", "says"),
     [
-        ("RuntimeError('RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\\nmore')", "9 bytes.); use a smaller batch_size"),
+        (
+            "RuntimeError('RESOURCE_EXHAUSTED: no room for 9 bytes.\\nmore')",
+            "9 bytes.); use a smaller batch_size",
+        ),
         ("OSError(28, 'No space left on device', 'images.npy')", "images.npy'); make room"),
     ],
 )

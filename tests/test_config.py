@@ -6,6 +6,7 @@ import pathlib
 import pytest
 from small_run import small_config
 
+from openset_jax import build
 from openset_jax import config as configs
 from openset_jax.errors import UserError
 
@@ -18,8 +19,8 @@ def test_every_config_is_well_formed_and_survives_json(name):
     configs.check(config)
     again = configs.from_json(configs.to_json(config))
     assert again.to_dict() == config.to_dict()
-    configs.make_model(config, 10)
-    configs.make_optimizer(config)
+    build.make_model(config, 10)
+    build.make_optimizer(config)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +88,7 @@ def test_a_role_may_have_several_sources():
     config = small_config()
     config.data.negatives = (default.images("digits", ("5",)), default.images("digits", ("6",), group="six"))
     config = configs.from_json(configs.to_json(config))
-    pool = configs.open_pool(config)
+    pool = build.open_pool(config)
     assert dict(zip(pool.groups, pool.roles, strict=True)) == {
         "0": "known", "1": "known", "2": "known", "3": "known", "4": "known", "5": "negatives", "six": "negatives",
         "7": "held_out_negatives", "8": "unknown", "9": "unknown",

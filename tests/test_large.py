@@ -24,14 +24,14 @@ try:
     bytearray(limit)
 except MemoryError:
     print("limited")
-from openset_jax import config as configs
+from openset_jax import build
 from openset_jax.data import batches, pipeline
 from openset_jax.data.skipped import Skipped
 from tests_config import get_config
 config = get_config(sys.argv[1])
-pool = configs.open_pool(config)
+pool = build.open_pool(config)
 members = pool.training_members()
-sampler = configs.make_sampler(config, members)
+sampler = build.make_sampler(config, members)
 plan = batches.training(pool, members, sampler, start=10**6, stop=10**6 + 30, skipped=Skipped(pool))
 stream = pipeline.stream(pool, plan, stored_size=256, skipped=Skipped(pool))
 bytes_read = sum(batch["image"].nbytes for batch in stream)

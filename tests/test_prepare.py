@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from small_run import lines, run, saved_arrays, small_config
 
-from openset_jax import config as configs
+from openset_jax import build
 from openset_jax.data import pipeline
 from openset_jax.errors import UserError
 from openset_jax.prepare import prepare
@@ -20,9 +20,9 @@ def test_training_from_packed_arrays_is_training_from_the_source(tmp_path):
     for folder in (packed, streamed, from_packed):
         folder.mkdir()
     result = prepare(small_config(), packed)
-    pool = configs.open_pool(small_config())
+    pool = build.open_pool(small_config())
     assert result == {"images": len(pool), "unreadable": 0, "leaks": 0}
-    assert configs.open_pool(small_config(**{"data.packed": str(packed)})).fingerprint() == pool.fingerprint()
+    assert build.open_pool(small_config(**{"data.packed": str(packed)})).fingerprint() == pool.fingerprint()
     train(small_config(steps=5), streamed)
     train(small_config(**{"steps": 5, "data.packed": str(packed)}), from_packed)
     one, other = saved_arrays(streamed), saved_arrays(from_packed)
@@ -68,7 +68,7 @@ def test_the_audit_names_what_is_broken_and_what_leaks(tmp_path, photos, capsys)
     assert "is the same image as 'known/cat/3.png'" in said
     images = np.load(out / "images.npy", mmap_mode="r")
     assert images.shape == (121, 16, 16, 3)
-    assert len(configs.open_pool(folder_config(photos, **{"data.packed": str(out)}))) == 121
+    assert len(build.open_pool(folder_config(photos, **{"data.packed": str(out)}))) == 121
     with pytest.raises(UserError, match="has packed arrays already"):
         prepare(folder_config(photos), out)
 
@@ -79,7 +79,7 @@ def test_too_many_broken_files_end_it_and_leave_nothing_that_looks_finished(tmp_
     with pytest.raises(UserError, match="max_bad_fraction"):
         prepare(folder_config(photos, **{"data.max_bad_fraction": 0.001}), out)
     with pytest.raises(UserError, match="has finished"):
-        configs.open_pool(folder_config(photos, **{"data.packed": str(out)}))
+        build.open_pool(folder_config(photos, **{"data.packed": str(out)}))
 
 
 KILL_AFTER = """
@@ -161,6 +161,6 @@ def test_packed_pixels_are_the_streamed_ones(tmp_path, photos):
     out = tmp_path / "out"
     out.mkdir()
     prepare(folder_config(photos, **{"data.max_bad_fraction": 0.5}), out)
-    pool = configs.open_pool(folder_config(photos))
+    pool = build.open_pool(folder_config(photos))
     kept = np.array([row for row in range(len(pool)) if "broken" not in pool.ids([row])[0]])
     np.testing.assert_array_equal(np.load(out / "images.npy"), pipeline.read_images(pool, kept, 16))

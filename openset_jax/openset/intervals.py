@@ -34,7 +34,7 @@ def share(hits: int, count: int) -> Interval:
 
 
 def auroc(ranking: Ranking) -> Interval:
-    """AUROC with DeLong's interval (DeLong, DeLong and Clarke-Pearson 1988), taken on the scale of log-odds, so that it stays within [0, 1].
+    """AUROC with DeLong's interval (DeLong, DeLong and Clarke-Pearson 1988), on the scale of log-odds, within [0, 1].
 
     O(g) once sorted. Where all pairs are in one order the variance is 0 and says nothing; then it is the exact interval
     of as many independent pairs as there are, min(m, n).
@@ -59,7 +59,7 @@ def _variance(values, counts):
 
 
 def resamples(count: int) -> int:
-    """How many bootstrap resamples of so many images are drawn: 2,000, or as many as 200 million draws make, at least 100."""
+    """Bootstrap resamples of so many images: 2,000, or as many as 200 million draws make, at least 100."""
     return int(np.clip(_DRAWS // max(count, 1), _FEWEST, _MOST))
 
 
@@ -74,8 +74,8 @@ def bootstrap(
 
     Args:
       metrics: name -> a function of a ranking that keeps leading axes.
-      groups: int64 [c, g]: the unknowns of each score by group. Then whole groups are drawn, not images: how far the number could be with
-        other kinds of unknowns. None: images are drawn.
+      groups: int64 [c, g]: the unknowns of each score by group. Then whole groups are drawn, not images: how far the
+        number could be with other kinds of unknowns. None: images are drawn.
 
     Returns:
       name -> value and interval.

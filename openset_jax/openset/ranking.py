@@ -1,4 +1,4 @@
-"""Knowns against unknowns, in the order of one score: AUROC, average precision, errors at 95 % recall, OSCR. NumPy, no files.
+"""Knowns against unknowns, in the order of one score: AUROC, average precision, errors at 95 % recall, OSCR.
 
 A score is larger the more unknown an image looks. Images of one score are accepted or rejected together, and a pair of
 equals counts one half in every area: nothing depends on the order that ties happen to come in.
@@ -61,9 +61,9 @@ def rank(known_score: np.ndarray, unknown_score: np.ndarray, correct: np.ndarray
 
 
 def auroc(ranking: Ranking) -> np.ndarray:
-    """P(an unknown's score is above a known's) + P(they are equal) / 2: unknowns are positive; the other side gives the same.
+    """P(an unknown's score is above a known's) + P(they are equal) / 2.
 
-    The Mann-Whitney statistic.
+    Unknowns are positive; knowns as positives give the same. The Mann-Whitney statistic.
     """
     return _area(ranking.known, ranking.unknown)
 
@@ -73,7 +73,8 @@ def oscr(ranking: Ranking) -> np.ndarray:
 
     CCR and FPR at a threshold are the shares of knowns accepted and classified right, and of unknowns accepted (Dhamija,
     Guenther and Boult 2018, arXiv 1811.04110). The area is P(a known is classified right and its score is below an
-    unknown's) + P(right and equal) / 2, which is OpenAUC (Wang et al. 2022, arXiv 2210.13458). At most the accuracy, and the AUROC.
+    unknown's) + P(right and equal) / 2, which is OpenAUC (Wang et al. 2022, arXiv 2210.13458); at most the accuracy, and at
+    most the AUROC.
     """
     return _area(ranking.correct, ranking.unknown) * _share(ranking.correct, ranking.known)
 
@@ -91,8 +92,8 @@ def _share(part, whole):
 def average_precision(ranking: Ranking) -> np.ndarray:
     """Of unknowns as the positive side: the mean, over unknowns, of the precision at the score of each.
 
-    scikit-learn's average_precision_score. It depends on how many unknowns there are: see `average_precision_balanced`. For knowns as the
-    positive side, ask `ranking.turned()`.
+    scikit-learn's average_precision_score. It depends on how many unknowns there are: see `average_precision_balanced`. For
+    knowns as the positive side, ask `ranking.turned()`.
     """
     precision, unknown = _precision(ranking, 1.0)
     return (precision * unknown).sum(-1) / unknown.sum(-1)
@@ -108,7 +109,8 @@ def average_precision_balanced(ranking: Ranking) -> np.ndarray:
 def aupr_trapezoid(ranking: Ranking) -> np.ndarray:
     """The area under precision over recall by trapezoids, of unknowns as the positive side, from (0, 1) on.
 
-    What OpenOOD and pytorch-ood call AUPR. It flatters: a constant score of half unknowns gets 0.75 where average precision gets 0.5.
+    What OpenOOD and pytorch-ood call AUPR. It flatters: a constant score of as many knowns as unknowns gets 0.75, where
+    average precision gets 0.5.
     """
     precision, unknown = _precision(ranking, 1.0)
     before = np.concatenate([np.ones_like(precision[..., :1]), precision[..., :-1]], -1)
@@ -168,8 +170,8 @@ def detection_error(ranking: Ranking) -> np.ndarray:
 
 
 def aurc(ranking: Ranking) -> np.ndarray:
-    """Area under the risk-coverage curve: the mean, over 1, 2, ... all images accepted in the order of the score, of the share of
-    errors among them; smaller is better.
+    """Area under the risk-coverage curve: the mean, over 1, 2, ... all images accepted in the order of the score, of the
+    share of errors among them; smaller is better.
 
     An accepted unknown is an error, and so is an accepted known of the wrong class (Geifman, Uziel and El-Yaniv 2019,
     arXiv 1805.08206, for knowns alone). Among equals, what a random order gives on average.

@@ -5,7 +5,6 @@ from typing import Any
 
 from openset_jax.data.pools import ROLES, SPLITS, Pool
 from openset_jax.data.sampler import Sampler
-from openset_jax.openset.metrics import prior_entropy
 
 _SHOWN = 12  # groups of a role listed one by one
 
@@ -36,13 +35,13 @@ def pool_table(pool: Pool) -> str:
     return columns(rows)
 
 
-def sampler_lines(sampler: Sampler, names: Sequence[str]) -> str:
-    """What training draws: batch, effective prior, and the loss of a network that learned nothing but that prior."""
-    shares = [f"{name} {p:.1%}" for name, p in zip(names, sampler.prior, strict=True)]
+def sampler_lines(sampler: Sampler, names: Sequence[str], plateau: float) -> str:
+    """What training draws: batch, prior, and the loss of a network that learned nothing but that prior."""
+    shares = [f"{name} {p:.1%}" for name, p in zip(names, sampler.prior, strict=False)]
     shown = shares if len(shares) <= _SHOWN else [*shares[: _SHOWN - 2], "...", shares[-1]]
     return (
         f"Each batch of {sampler.batch_size}: {', '.join(shown)}. A network that knows only these shares has a loss of "
-        f"{prior_entropy(sampler.prior):.3f}."
+        f"{plateau:.3f}."
     )
 
 

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from openset_jax.errors import UserError
-from openset_jax.openset.metrics import prior_entropy
 
 
 @dataclasses.dataclass
@@ -81,28 +80,30 @@ class Progress:
 PLATEAU_LINES = 3
 
 
-def plateau_warning(progress: Progress, means: dict[str, float], prior: np.ndarray, classes: list[str]) -> str:
+def plateau_warning(
+    progress: Progress, means: dict[str, float], plateau: float, prior: np.ndarray, classes: list[str]
+) -> str:
     """Says so when training sits at the prior-only plateau; "" otherwise.
 
-    There, the loss equals the entropy of the label prior and every image gets the same answer: the network has learned the
+    There, the loss is that of constant outputs and every image gets the same answer: the network has learned the
     class frequencies and ignores its input. With many negatives this looks like "it always says none", and it is a failure
     of the optimizer, not of the class balance. Counts in `progress.plateau`; speaks once per stay, after `PLATEAU_LINES`
     logged lines.
 
     Args:
       means: of one logging window; "top_rate" is the mean share of a batch that its most predicted class got.
-      prior: float [K + 1], the sampler's effective prior.
+      plateau: the loss of a network that ignores its images.
+      prior: float [K + 1], the sampler's.
     """
-    entropy = prior_entropy(prior)
-    stuck = means["top_rate"] > 0.99 and abs(means["loss"] - entropy) < 0.03 * entropy
+    stuck = means["top_rate"] > 0.99 and abs(means["loss"] - plateau) < 0.03 * plateau
     progress.plateau = progress.plateau + 1 if stuck else 0
     if progress.plateau != PLATEAU_LINES:
         return ""
     answer = "none" if means["none_rate"] > 0.5 else "one class"
     likely = classes[int(np.argmax(prior))]
     return (
-        f"Stuck: every image gets the same answer ({answer}), and the loss, {means['loss']:.3f}, is the entropy of the "
-        f"class frequencies, {entropy:.3f} nats. The network has learned how often each class comes (most often "
+        f"Stuck: every image gets the same answer ({answer}), and the loss, {means['loss']:.3f}, is that of "
+        f"constant outputs, {plateau:.3f}. The network has learned how often each class comes (most often "
         f"{likely!r}) and ignores the image.\n"
         "  Likely cause: the first steps were too large and killed the ReLUs; it is not the number of negatives.\n"
         "  Remedy: start again with a smaller optimizer.learning_rate (a third), a longer optimizer.warmup_steps, "

@@ -13,6 +13,7 @@ import optax
 from flax import linen as nn
 from jax import lax
 
+from openset_jax.openset.weights import Weights
 from openset_jax.training.state import TrainState
 
 AXIS = "data"
@@ -25,7 +26,10 @@ def train_step(
     *,
     model: nn.Module,
     optimizer: optax.GradientTransformation,
-    objective: Callable[[jax.Array, jax.Array], jax.Array],
+    loss: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
+    answer: Callable[[jax.Array], jax.Array],
+    weights: Weights,
+    says_none: bool,
     augment: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
     normalise: Callable[[jax.Array], jax.Array],
     seed: int,
@@ -35,22 +39,25 @@ def train_step(
 
     Args:
       batch: "image" uint8 [b, S, S, 3], "label" int32 [b], "position" int32 [b].
-      objective: (logits, label) -> loss of each example.
+      loss: (logits, features, label) -> loss of each example.
+      answer: logits -> the class of each example, int32 [b] in [0, K], K for "none".
+      weights: what each example counts.
+      says_none: whether the network can answer "none" by itself; else only knowns can be "correct".
       augment: (uint8 images, key, position) -> uint8 images.
       normalise: uint8 images -> float32 images.
       all_reduce_dtype: in which gradients travel between devices; bfloat16 halves the bytes and rounds each device's to 8
         bits.
 
     Returns:
-      The next state, and means over the global batch: "loss", "correct", "predicted" (float32 [outputs], the share of the
-      batch predicted as each class) and "grad_norm" (before clipping).
+      The next state, and means over the global batch: "loss", "correct" (of the knowns alone, unless `says_none`),
+      "predicted" (float32 [K + 1], the share of the batch answered with each class) and "grad_norm" (before clipping).
     """
     key = jax.random.fold_in(jax.random.key(seed), state.step)
     augment_key, dropout_key = jax.random.split(key)
     images = normalise(augment(batch["image"], augment_key, batch["position"]))
 
     def loss_of(params):
-        (logits, _), updated = model.apply(
+        (logits, features), updated = model.apply(
             {"params": params, "batch_stats": state.batch_stats},
             images,
             train=True,
@@ -58,14 +65,15 @@ def train_step(
             rngs={"dropout": dropout_key},
             mutable=["batch_stats"],
         )
-        return objective(logits, batch["label"]).mean(), (logits, updated.get("batch_stats", {}))
+        losses = loss(logits, features, batch["label"])
+        return (losses * weights.of_examples(batch["label"], AXIS)).sum(), (logits, updated.get("batch_stats", {}))
 
-    (loss, (logits, batch_stats)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
-    predicted = jnp.argmax(logits, axis=-1)
+    (value, (logits, batch_stats)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+    predicted = answer(logits)
     metrics = {
-        "loss": loss,
-        "correct": (predicted == batch["label"]).mean(),
-        "predicted": jax.nn.one_hot(predicted, logits.shape[-1]).mean(0),
+        "loss": value,
+        "correct": ((predicted == batch["label"]) * _counted(batch["label"], len(weights.prior) - 1, says_none)).sum(),
+        "predicted": jax.nn.one_hot(predicted, len(weights.prior)).mean(0),
     }
     if lax.axis_size(AXIS) > 1:  # alone, a device would copy all gradients
         grads = jax.tree.map(lambda g: g.astype(all_reduce_dtype), grads)
@@ -75,6 +83,14 @@ def train_step(
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
+
+
+def _counted(label, num_classes, says_none):
+    """What each example adds to a mean over the global batch, or over the knowns in it, where devices are averaged."""
+    if says_none:
+        return jnp.full(label.shape, 1 / len(label))
+    counted = (label < num_classes).astype(jnp.float32)
+    return lax.axis_size(AXIS) * counted / jnp.maximum(lax.psum(counted.sum(), AXIS), 1)
 
 
 def eval_step(

@@ -8,7 +8,7 @@ from small_run import small_config  # noqa: E402
 
 from benchmarks import peer, roofline  # noqa: E402
 from benchmarks.peers import torch_step  # noqa: E402
-from openset_jax import config as configs  # noqa: E402
+from openset_jax import build  # noqa: E402
 
 # PyTorch's own compiler imports what PyTorch has deprecated
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 def test_it_has_as_many_weights_as_ours(stem, size, norm):
     fields = {"model.stem": stem, "model.norm": norm, "data.image_size": size, "data.stored_size": size}
     config = small_config(**fields)
-    ours = [layer.kernel for layer in roofline.layers(configs.make_model(config, 5), size) if layer.kernel]
+    ours = [layer.kernel for layer in roofline.layers(build.make_model(config, 5), size) if layer.kernel]
     theirs = torch_step.AlexNet(**peer.network_job(config, 6, "train")["model"])
     shapes = [p.shape for p in theirs.parameters() if p.ndim > 1]
     assert [sorted(shape) for shape in ours] == [sorted(shape) for shape in shapes]

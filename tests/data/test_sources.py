@@ -277,8 +277,8 @@ def test_packed_arrays_come_back_as_they_were_written(tmp_path):
     }
     records = np.array([4, 0, 2, 0])
     assert source.ids(records) == [PACKED["ids"][r] for r in records]
-    for records in (records, np.arange(5), np.array([1, 2, 3, 0, 1, 4]), np.array([3]), np.array([], int)):
-        np.testing.assert_array_equal(source.fetch(records), images[records])
+    for chosen in (records, np.arange(5), np.array([1, 2, 3, 0, 1, 4]), np.array([3]), np.array([], int)):
+        np.testing.assert_array_equal(source.fetch(chosen), images[chosen])
 
 
 def test_packed_arrays_that_became_shorter_say_so(tmp_path):

@@ -11,15 +11,15 @@ import jax
 import numpy as np
 from small_run import small_config
 
-from openset_jax import config as configs
+from openset_jax import build
 from openset_jax.training import devices, state
 from openset_jax.training.feed import IMAGES_IN_BATCH
 
 
 def exchange(dtype):
     config = small_config(**{"optimizer.all_reduce_dtype": dtype})
-    model = configs.make_model(config, 5)
-    _, optimizer = configs.make_optimizer(config)
+    model = build.make_model(config, 5)
+    _, optimizer = build.make_optimizer(config)
     begin = state.create_state(model, optimizer, seed=0, image_size=16)
     rng = np.random.default_rng(0)
     batch = {
@@ -28,7 +28,8 @@ def exchange(dtype):
         "position": np.arange(16, dtype=np.int32),
         "mask": np.ones(16, bool),
     }
-    step, batches = configs.make_train_step(config, model, optimizer, IMAGES_IN_BATCH), devices.shard_steps([batch])
+    step = build.make_train_step(config, model, optimizer, IMAGES_IN_BATCH, build.make_weights(config, 5))
+    batches = devices.shard_steps([batch])
     # before XLA's CPU compiler turns sums of bfloat16 into sums of float32
     text = step.func.run.lower((), begin, batches).as_text()
     counts = {"f32": 0, "bf16": 0}

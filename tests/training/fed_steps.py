@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from small_run import small_config
 
-from openset_jax import config as configs
+from openset_jax import build
 from openset_jax.data import batches
 from openset_jax.data.skipped import Skipped
 from openset_jax.training import devices, state
@@ -26,14 +26,14 @@ WAYS = {
 
 def losses_of(packed, **changes):
     config = small_config(**{"data.packed": packed, "optimizer.warmup_steps": 0} | changes)
-    pool = configs.open_pool(config)
+    pool = build.open_pool(config)
     members, skipped = pool.training_members(), Skipped(pool)
-    model = configs.make_model(config, pool.num_classes)
-    _, optimizer = configs.make_optimizer(config)
+    model = build.make_model(config, pool.num_classes)
+    _, optimizer = build.make_optimizer(config)
     current = devices.replicate(state.create_state(model, optimizer, seed=0, image_size=config.data.image_size))
-    feed = configs.make_feed(config, pool, skipped)
-    step = configs.make_train_step(config, model, optimizer, feed)
-    plan = batches.training(pool, members, configs.make_sampler(config, members), start=0, stop=4, skipped=skipped)
+    feed = build.make_feed(config, pool, skipped)
+    step = build.make_train_step(config, model, optimizer, feed, build.make_weights(config, pool.num_classes))
+    plan = batches.training(pool, members, build.make_sampler(config, members), start=0, stop=4, skipped=skipped)
     losses = []
     for batch in devices.prefetch_steps(feed.read(plan), config.steps_per_call):
         with jax.transfer_guard("disallow"):

@@ -11,7 +11,7 @@ import sys
 
 import numpy as np
 
-from openset_jax import config as configs
+from openset_jax import build
 from openset_jax.training import devices, feed, progress, state
 from openset_jax.training.checkpoints import Checkpoints
 
@@ -26,10 +26,11 @@ def main(out, *distributed, workdir=None):
     config = small_config(**{"model.norm": "batch", "augment.flip": True, "optimizer.warmup_steps": 0, "batch_size": 32})
     assert config.model.dropout == 0.5
     assert config.augment.pad > 0
-    model = configs.make_model(config, 5)
-    _, optimizer = configs.make_optimizer(config)
+    model = build.make_model(config, 5)
+    _, optimizer = build.make_optimizer(config)
     current = devices.replicate(state.create_state(model, optimizer, seed=0, image_size=16))
-    step, rng = configs.make_train_step(config, model, optimizer, feed.IMAGES_IN_BATCH), np.random.default_rng(0)
+    step = build.make_train_step(config, model, optimizer, feed.IMAGES_IN_BATCH, build.make_weights(config, 5))
+    rng = np.random.default_rng(0)
     process, processes = devices.host_part()
     size = config.batch_size // processes
     mine = slice(process * size, (process + 1) * size)

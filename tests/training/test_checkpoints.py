@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from small_run import small_config
 
-from openset_jax import config as configs
+from openset_jax import build
 from openset_jax.errors import UserError
 from openset_jax.training import devices, state
 from openset_jax.training.checkpoints import Checkpoints, open_checkpoints
@@ -13,8 +13,8 @@ from openset_jax.training.checkpoints import Checkpoints, open_checkpoints
 
 def make_state(seed=0, **changes):
     config = small_config(**changes)
-    model = configs.make_model(config, 5)
-    _, optimizer = configs.make_optimizer(config)
+    model = build.make_model(config, 5)
+    _, optimizer = build.make_optimizer(config)
     return state.create_state(model, optimizer, seed=seed, image_size=16)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from small_run import ROOT, command, environment, lines, run, small_config
 
-from openset_jax import config as configs
+from openset_jax import build
 from openset_jax.errors import UserError
 from openset_jax.training import devices, state
 
@@ -99,8 +99,8 @@ def restore(workdir, replicate=False):
     from openset_jax.training.checkpoints import Checkpoints
 
     config = small_config(**{"model.norm": "batch"})
-    model = configs.make_model(config, 5)
-    _, optimizer = configs.make_optimizer(config)
+    model = build.make_model(config, 5)
+    _, optimizer = build.make_optimizer(config)
     saved = Checkpoints(workdir, writing=False)
     tree = saved.restore(10, state.create_state(model, optimizer, seed=1, image_size=16))
     saved.close()

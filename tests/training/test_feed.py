@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from small_run import ROOT, assert_same_run, command, environment, lines, run, small_config
 
-from openset_jax import config as configs
+from openset_jax import build
 from openset_jax.data import batches, pools, resident
 from openset_jax.data.skipped import Skipped
 from openset_jax.errors import Stopped, UserError
@@ -31,7 +31,7 @@ def packed(tmp_path_factory):
 
 @pytest.fixture
 def pool(packed):
-    return configs.open_pool(small_config(**{"data.packed": str(packed)}))
+    return build.open_pool(small_config(**{"data.packed": str(packed)}))
 
 
 def feeds(pool):
@@ -43,7 +43,7 @@ def feeds(pool):
 def test_both_feeds_give_the_same_images_in_the_same_order(pool):
     skipped, stream, held = feeds(pool)
     members = pool.training_members()
-    sampler = configs.make_sampler(small_config(), members)
+    sampler = build.make_sampler(small_config(), members)
     validation = pool.rows(pools.VALIDATION)
     for plan in (
         batches.training(pool, members, sampler, start=7, stop=11, skipped=skipped, part=(1, 2)),

@@ -12,6 +12,7 @@ from openset_jax.training.progress import PLATEAU_LINES, Progress, plateau_warni
 
 PRIOR = np.array([0.05] * 10 + [0.5])
 CLASSES = [*map(str, range(10)), "none"]
+PLATEAU = 1.844  # nats, the entropy of this prior
 STUCK = {"loss": 1.85, "top_rate": 1.0, "none_rate": 1.0}
 
 
@@ -46,11 +47,11 @@ def test_the_first_of_equal_evaluations_is_the_best_and_patience_counts_the_rest
 
 def test_the_plateau_is_named_once_per_stay():
     progress = Progress()
-    said = [plateau_warning(progress, STUCK, PRIOR, CLASSES) for _ in range(PLATEAU_LINES + 3)]
+    said = [plateau_warning(progress, STUCK, PLATEAU, PRIOR, CLASSES) for _ in range(PLATEAU_LINES + 3)]
     assert [bool(s) for s in said] == [False] * (PLATEAU_LINES - 1) + [True] + [False] * 3
     for word in ("none", "1.844", "Likely cause", "learning_rate"):
         assert word in said[PLATEAU_LINES - 1]
-    assert plateau_warning(progress, STUCK | {"loss": 1.0}, PRIOR, CLASSES) == ""
+    assert plateau_warning(progress, STUCK | {"loss": 1.0}, PLATEAU, PRIOR, CLASSES) == ""
     assert progress.plateau == 0
 
 
@@ -60,7 +61,7 @@ def test_the_plateau_is_named_once_per_stay():
 )
 def test_a_healthy_run_is_left_alone(healthy):
     progress = Progress()
-    assert not any(plateau_warning(progress, STUCK | healthy, PRIOR, CLASSES) for _ in range(10))
+    assert not any(plateau_warning(progress, STUCK | healthy, PLATEAU, PRIOR, CLASSES) for _ in range(10))
 
 
 def test_a_run_whose_relus_died_says_so(tmp_path, capsys):

@@ -9,15 +9,15 @@ import pytest
 from jax import export
 from small_run import small_config
 
-from openset_jax import config as configs
+from openset_jax import build
 from openset_jax.data import augment
 from openset_jax.training import devices, state, steps
 from openset_jax.training.feed import IMAGES_IN_BATCH
 
 
 def make(config):
-    model = configs.make_model(config, 5)
-    schedule, optimizer = configs.make_optimizer(config)
+    model = build.make_model(config, 5)
+    schedule, optimizer = build.make_optimizer(config)
     return model, schedule, optimizer, state.create_state(model, optimizer, seed=0, image_size=config.data.image_size)
 
 
@@ -33,7 +33,7 @@ def batch_of(size=8, seed=0):
 
 def one_call(config, model, optimizer, begin, *batches):
     """(state, metrics) after a call with these batches."""
-    step = configs.make_train_step(config, model, optimizer, IMAGES_IN_BATCH)
+    step = build.make_train_step(config, model, optimizer, IMAGES_IN_BATCH, build.make_weights(config, 5))
     return step(devices.replicate(begin), devices.shard_steps(batches))
 
 
@@ -86,7 +86,8 @@ def test_many_steps_compile_once_and_consume_their_state(monkeypatch):
     model, _, optimizer, before = make(config)
     traced, train_step = [], steps.train_step
     monkeypatch.setattr(steps, "train_step", lambda *a, **k: traced.append(1) or train_step(*a, **k))
-    step, current = configs.make_train_step(config, model, optimizer, IMAGES_IN_BATCH), devices.replicate(before)
+    step = build.make_train_step(config, model, optimizer, IMAGES_IN_BATCH, build.make_weights(config, 5))
+    current = devices.replicate(before)
     for i in range(4):
         given = current
         batch = devices.shard_steps([batch_of(seed=i)])
@@ -121,9 +122,9 @@ def test_the_full_step_lowers_for_accelerators(platform):
 
     config = default.get_config()
     config.update_from_flattened_dict({"model.dtype": "bfloat16", "batch_size": 8, "steps_per_call": 2})
-    model = configs.make_model(config, 10)
-    _, optimizer = configs.make_optimizer(config)
-    step = configs.make_train_step(config, model, optimizer, IMAGES_IN_BATCH)
+    model = build.make_model(config, 10)
+    _, optimizer = build.make_optimizer(config)
+    step = build.make_train_step(config, model, optimizer, IMAGES_IN_BATCH, build.make_weights(config, 10))
 
     def begin():
         variables = state.initial_variables(model, seed=0, image_size=224)

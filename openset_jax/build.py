@@ -1,0 +1,223 @@
+"""From a config to the things it describes: pool, sampler, network, loss, step, inference."""
+
+import functools
+from typing import Any
+
+import ml_collections
+
+from openset_jax.errors import UserError
+
+
+def open_pool(config: ml_collections.ConfigDict) -> Any:
+    """The `Pool` of `config.data`.
+
+    Raises:
+      UserError: names the role and what is wrong with it.
+    """
+    from openset_jax.data import pools, sources
+
+    opened = {}
+
+    def build(selections):
+        pool = pools.build_pool(
+            selections, validation_fraction=config.data.validation_fraction, test_fraction=config.data.test_fraction
+        )
+        pools.check_stored_size(pool, config.data.stored_size)
+        return pool
+
+    def select(role, spec):
+        try:
+            options = spec.to_dict()
+            classes, limit, group = tuple(options.pop("classes")), options.pop("limit"), options.pop("group")
+            source, train, validation, test = (options.pop(k) for k in ("source", "train", "validation", "test"))
+        except (AttributeError, TypeError, KeyError) as error:
+            raise UserError(f"data.{role}: not an images(...) of configs/default.py ({error})") from error
+        key = (source, train, validation, test)
+        try:
+            if key not in opened:
+                opened[key] = sources.open_source(
+                    source, data_dir=config.data.tfds_data_dir, train=train, validation=validation, test=test
+                )
+        except (UserError, OSError) as error:
+            raise UserError(f"data.{role}: {error}") from error
+        if limit < 0:
+            raise UserError(f"data.{role}.limit: {limit} is not 0 or more")
+        return pools.Selection(opened[key], tuple(map(str, classes)), limit, group)
+
+    if config.data.packed:
+        packed = sources.open_source(f"packed:{config.data.packed}")
+        return build({role: [pools.Selection(packed)] for role in pools.ROLES})
+    selections = {}
+    for role in pools.ROLES:
+        specs = config.data[role]
+        specs = specs if isinstance(specs, tuple | list) else () if specs is None else (specs,)
+        selections[role] = [select(role, spec) for spec in specs]
+    for role in ("known", "negatives"):
+        if not selections[role]:
+            raise UserError(f"data.{role}: empty; set it to an images(...) of configs/default.py")
+    return build(selections)
+
+
+def make_sampler(config: ml_collections.ConfigDict, members: list[Any]) -> Any:
+    """The `Sampler` that draws from these members of each class, "none" last."""
+    from openset_jax.data import sampler
+
+    return sampler.make_sampler(
+        config.sampling.policy,
+        tuple(map(len, members)),
+        batch_size=config.batch_size,
+        seed=config.seed,
+        negative_fraction=config.sampling.negative_fraction,
+    )
+
+
+def make_model(config: ml_collections.ConfigDict, num_classes: int) -> Any:
+    """The network with an output for each of K classes, and one for "none" where the objective has one."""
+    from openset_jax.model import alexnet
+    from openset_jax.openset import objectives
+    from openset_jax.training import steps
+
+    outputs = num_classes + objectives.get(config.objective.name).none_output
+    return alexnet.make_alexnet(outputs, **config.model, axis_name=steps.AXIS)
+
+
+def training_members(config: ml_collections.ConfigDict, pool: Any) -> list[Any]:
+    """Rows to train on of each class, "none" last, where the objective trains on negatives."""
+    from openset_jax.openset import objectives
+
+    members = pool.training_members(config.sampling.negatives)
+    return members if objectives.get(config.objective.name).uses_negatives else members[:-1]
+
+
+def make_weights(config: ml_collections.ConfigDict, num_classes: int, sampler: Any = None) -> Any:
+    """The `Weights` of the examples that this sampler draws; without one, all classes come alike."""
+    from openset_jax.openset import objectives, weights
+
+    objective, options = objectives.get(config.objective.name), _options(config)
+    prior, counts = [1 / (num_classes + 1)] * (num_classes + 1), [1] * (num_classes + 1)
+    if sampler is not None:
+        nothing = [0] * (num_classes + 1 - len(sampler.prior))
+        prior, counts = [*sampler.prior, *nothing], [*sampler.drawn, *nothing]
+    return weights.make_weights(
+        prior,
+        counts,
+        negative_weight=options["negative_weight"] if objective.uses_negatives else None,
+        class_weights=options["class_weights"],
+        beta=options["effective_number_beta"],
+        tau=options["logit_adjustment"],
+    )
+
+
+def make_loss(config: ml_collections.ConfigDict, weights: Any, margins: Any = None) -> Any:
+    """(logits, features, label) -> loss of each example.
+
+    Args:
+      margins: of `energy_margin`, where the config leaves them to be measured.
+    """
+    from openset_jax.openset import objectives
+
+    objective, options = objectives.get(config.objective.name), _options(config)
+    options["margins"] = margins if options["margins"] is None else options["margins"]
+    chosen = {name: options[name] for name in objective.options}
+    if objective.softmax:
+        chosen["adjustment"] = weights.adjustment(len(weights.prior) - 1 + objective.none_output)
+    return functools.partial(objective.loss, **chosen)
+
+
+def plateau_loss(config: ml_collections.ConfigDict, weights: Any) -> float:
+    """The loss of a network that has learned how often each class comes, and no more."""
+    from openset_jax.openset import objectives
+    from openset_jax.openset import weights as of_weights
+
+    outputs = len(weights.prior) - 1 + objectives.get(config.objective.name).none_output
+    return of_weights.plateau_loss(make_loss(config, weights), weights, outputs)
+
+
+def _options(config):
+    """`config.objective`, with what runs of before these fields existed had, and the objective's own weight of negatives."""
+    from openset_jax.openset import objectives
+
+    options = {
+        "negative_weight": None, "class_weights": "none", "effective_number_beta": 0.9999, "logit_adjustment": 0.0,
+        "margins": None,
+    } | config.objective.to_dict()  # fmt: skip
+    if options["negative_weight"] is None:
+        options["negative_weight"] = objectives.get(config.objective.name).negative_weight
+    return options
+
+
+def make_optimizer(config: ml_collections.ConfigDict) -> tuple[Any, Any]:
+    """(learning rate schedule, optimizer)."""
+    from openset_jax.training import optimizer
+
+    values = config.optimizer.to_dict()
+    values.pop("all_reduce_dtype", None)  # the step's
+    schedule = optimizer.make_schedule(
+        steps=config.steps, **{k: values.pop(k) for k in ("learning_rate", "warmup_steps", "schedule")}
+    )
+    return schedule, optimizer.make_optimizer(schedule, **values)
+
+
+def make_feed(config: ml_collections.ConfigDict, pool: Any, skipped: Any) -> Any:
+    """The `Feed` that brings this pool's images to the devices; for a resident pool, copies it there."""
+    from openset_jax.training import feed
+
+    return feed.make_feed(
+        config.get("input", "stream"),  # which runs of before this field existed do
+        pool,
+        stored_size=config.data.stored_size,
+        skipped=skipped,
+        sharded=config.get("shard_resident", False),
+    )
+
+
+def make_train_step(
+    config: ml_collections.ConfigDict, model: Any, optimizer: Any, feed: Any, weights: Any, margins: Any = None
+) -> Any:
+    """(state, batches of some steps) -> (state, metrics of each), on all devices."""
+    from openset_jax.data import augment
+    from openset_jax.openset import objectives
+    from openset_jax.training import devices, steps
+
+    objective = objectives.get(config.objective.name)
+    step = functools.partial(
+        steps.train_step,
+        model=model,
+        optimizer=optimizer,
+        loss=make_loss(config, weights, margins),
+        answer=functools.partial(objectives.answer, objective, num_classes=len(weights.prior) - 1),
+        weights=weights,
+        says_none=objective.none_output or not objective.softmax,
+        augment=functools.partial(
+            augment.augment, image_size=config.data.image_size, pad=config.augment.pad, flip=config.augment.flip
+        ),
+        normalise=_normalise(config),
+        seed=config.seed,
+        all_reduce_dtype=config.optimizer.get("all_reduce_dtype", "float32"),
+    )
+    return devices.pmap_train(step, feed)
+
+
+def make_eval_step(config: ml_collections.ConfigDict, model: Any, feed: Any) -> Any:
+    """(variables, batch) -> logits of the global batch, on all devices."""
+    from openset_jax.data import augment
+    from openset_jax.training import devices, steps
+
+    normalise, size = _normalise(config), config.data.image_size
+    preprocess = lambda images: normalise(augment.centre_crop(images, image_size=size))
+    return devices.pmap_eval(functools.partial(steps.eval_step, model=model, preprocess=preprocess), feed)
+
+
+def make_inference(config: ml_collections.ConfigDict, model: Any, pool: Any, feed: Any, skipped: Any) -> Any:
+    """The `Inference` of this network over rows of this pool."""
+    from openset_jax.training import inference
+
+    step = make_eval_step(config, model, feed)
+    return inference.Inference(step, pool, feed, batch_size=config.eval.batch_size, skipped=skipped)
+
+
+def _normalise(config):
+    from openset_jax.data import augment
+
+    data = config.data
+    return functools.partial(augment.normalise, mean=tuple(data.mean), std=tuple(data.std), grey=data.grey)
