@@ -1,7 +1,7 @@
 """Accept or reject: a threshold on the score, chosen on validation images by a stated rule, and what it can be held to.
 
-An image is accepted where its score is at or below the threshold, and is then given the class that costs least; otherwise the
-answer is "none". The rule is chosen once, saved, and used unchanged by whatever comes after.
+An image is accepted where its score is at or below the threshold, and is then given the class that costs least; otherwise
+the answer is "none". The threshold is chosen once, saved, and used unchanged by whatever comes after.
 """
 
 import dataclasses
@@ -124,7 +124,7 @@ def _cheapest(score, gain):
 
 
 def gains(posterior_class: np.ndarray, truth: np.ndarray, costs: np.ndarray, prior: np.ndarray) -> np.ndarray:
-    """For "least_cost": what accepting each image would cost, less what rejecting it does, weighted to the deployment prior.
+    """For "least_cost": what accepting each image would cost, less what rejecting it does, times what it stands for.
 
     Args:
       posterior_class: int [n] in [0, K), the class it would be given.
@@ -144,8 +144,8 @@ def promise(rule: Rule, threshold: Threshold, count: int) -> Interval | None:
     """What share of `count` further images of the rule's side will be accepted: expected, and its 95 % *prediction* interval.
 
     The validation images and the further ones are draws of one population; the share that falls at or below an order
-    statistic is a beta variate whatever the population is, so that the number accepted is beta-binomial (Wilks 1941; Fligner
-    and Wolfe 1976). With ties it is conservative. None for "least_cost", which promises no share.
+    statistic is a beta variate whatever the population is, so that the number accepted is beta-binomial (Wilks 1941;
+    Fligner and Wolfe 1976). With ties it is conservative. None for "least_cost", which promises no share.
     """
     if rule.name == "least_cost" or not count:
         return None
@@ -204,8 +204,8 @@ def deployment_prior(given: Any, classes: Sequence[str], training: np.ndarray) -
     """float64 [K + 1], "none" last: how often each class comes where the classifier will be used.
 
     Args:
-      given: {name or "none": share}; classes that are not named share what is left, in proportion to the training prior. None:
-        as in training, or all alike where training had no negatives.
+      given: {name or "none": share}; classes that are not named share what is left, in proportion to the training prior.
+        None: as in training, or all alike where training had no negatives.
       training: float [K + 1], the effective prior of training.
 
     Raises:

@@ -1,63 +1,171 @@
-"""Logits and labels of a split -> everything `metrics.json` says about it. Pure arrays."""
+"""Scores, answers and labels of a split -> everything `metrics.json` says about it, with intervals. Pure arrays."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 
-from openset_jax.openset import metrics, scores
+from openset_jax.openset import intervals, ranking
+from openset_jax.openset.intervals import Interval
+
+FPRS = (1e-3, 1e-2, 1e-1)
+BOOTSTRAPPED = {
+    "average_precision_unknown_positive": ranking.average_precision,
+    "average_precision_known_positive": lambda r: ranking.average_precision(r.turned()),
+    "average_precision_unknown_positive_at_equal_counts": ranking.average_precision_balanced,
+    "aupr_trapezoid_unknown_positive": ranking.aupr_trapezoid,
+    "aupr_trapezoid_known_positive": lambda r: ranking.aupr_trapezoid(r.turned()),
+    "unknowns_accepted_at_95_known_recall": ranking.unknowns_accepted,
+    "knowns_rejected_at_95_unknown_recall": ranking.knowns_rejected,
+    "oscr": ranking.oscr,
+    "detection_error": ranking.detection_error,
+    "aurc": ranking.aurc,
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Scored:
+    """Images of a split, with what the classifier makes of them.
+
+    Attributes:
+      label: int [n]: a known class, -1 negative, -2 unknown.
+      group: object [n], names of the groups.
+      score: float64 [n], larger = more unknown.
+      known_class: int [n] in [0, K), the best known class.
+      answer: int [n] in [0, K], the network's own, with K for "none"; None of a network that cannot say "none" by itself.
+      decision: int [n] in [0, K], the answer at the operating point; None where there is none.
+    """
+
+    label: np.ndarray
+    group: np.ndarray
+    score: np.ndarray
+    known_class: np.ndarray
+    answer: np.ndarray | None
+    decision: np.ndarray | None = None
+
+    def __getitem__(self, chosen: np.ndarray) -> "Scored":
+        columns = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return Scored(**{name: None if column is None else column[chosen] for name, column in columns.items()})
 
 
 def evaluate_split(
-    logits: np.ndarray, label: np.ndarray, group: np.ndarray, *, classes: tuple[str, ...], kinds: dict[str, list[str]]
+    scored: Scored, *, classes: tuple[str, ...], kinds: dict[str, list[str]], with_intervals: bool = True
 ) -> dict[str, Any]:
     """Closed-set quality on the knowns, and how well each kind of "none of these" is told from them.
 
     A number without images behind it is None.
 
     Args:
-      logits: float [n, K + 1], "none" last.
-      label: int [n]: a known class, -1 negative, -2 unknown.
-      group: object [n], names of the groups.
       classes: names of the K known classes.
       kinds: kinds of "none of these" that are told apart ("seen_negatives", "unseen_unknowns") -> their groups.
+      with_intervals: else every number is a plain float, and only AUROC, balanced accuracies and shares are there.
 
     Returns:
-      The `counts`, `known`, `open_set` and `confusion` of `metrics.json`, whose schema is in the README.
+      The `counts`, `known` and `open_set` of `metrics.json`, whose schema is in the README.
     """
-    known = label >= 0
-    decision = logits.argmax(axis=1)
-    closed = logits[:, :-1].argmax(axis=1)
-    score = scores.none_log_odds(logits)
-    truth = np.where(known, label, len(classes))
-    matrix = metrics.confusion_matrix(label, decision, len(classes))
+    known = scored[scored.label >= 0]
+    of_kind = {kind: scored[np.isin(scored.group, groups) & (scored.label < 0)] for kind, groups in kinds.items()}
+    of_group = {g: scored[(scored.group == g) & (scored.label < 0)] for groups in kinds.values() for g in groups}
+    of_kind["together"] = scored[scored.label < 0]
+    plain = (lambda interval: interval._asdict()) if with_intervals else (lambda interval: interval.value)
+    number = lambda interval: None if interval is None else plain(interval)
 
-    def against(chosen):
-        both = known | chosen if chosen.any() else chosen
-        return {
-            "auroc": metrics.auroc(score[known], score[chosen]),
-            "rejected_at_argmax": metrics.share(decision[chosen] == len(classes)),
-            "balanced_accuracy": metrics.balanced_accuracy(truth[both], decision[both]),
-        }
+    def against(others):
+        answers = None if scored.answer is None else others.answer == len(classes)
+        result = {"images": len(others.label), "rejected_at_argmax": number(_share(answers))}
+        result["balanced_accuracy"] = number(_balanced(known, others, len(classes)))
+        if not len(known.label) or not len(others.label):
+            return {"auroc": None, **result}
+        ranked = ranking.rank(known.score, others.score, known.known_class == known.label)
+        result = {"auroc": number(intervals.auroc(ranked)), **result}
+        return result | _bootstrapped(ranked, others, number) if with_intervals else result
 
     return {
         "counts": {
-            "known": {name: int(((label == k) & known).sum()) for k, name in enumerate(classes)},
-            **{kind: {g: int(((group == g) & ~known).sum()) for g in groups} for kind, groups in kinds.items()},
+            "known": {name: int((known.label == k).sum()) for k, name in enumerate(classes)},
+            **{kind: {g: len(of_group[g].label) for g in groups} for kind, groups in kinds.items()},
         },
         "known": {
-            "accuracy": metrics.share(closed[known] == label[known]),
-            "balanced_accuracy": metrics.balanced_accuracy(label[known], closed[known]),
-            "accuracy_with_none": metrics.share(decision[known] == label[known]),
-            "rejected_at_argmax": metrics.share(decision[known] == len(classes)),
-            "recall": {name: metrics.share(decision[label == k] == k) for k, name in enumerate(classes)},
+            "accuracy": number(_share(known.known_class == known.label)),
+            "balanced_accuracy": number(intervals.mean_of_shares(*_recalls(known.label, known.known_class))),
+            "accuracy_with_none": None if known.answer is None else number(_share(known.answer == known.label)),
+            "rejected_at_argmax": None if known.answer is None else number(_share(known.answer == len(classes))),
+            "recall": {
+                name: number(_share(known.known_class[known.label == k] == k)) for k, name in enumerate(classes)
+            },
         },
         "open_set": {
-            **{kind: against(np.isin(group, groups) & ~known) for kind, groups in kinds.items()},
-            "by_group": {g: against((group == g) & ~known) for groups in kinds.values() for g in groups},
+            **{kind: against(others) for kind, others in of_kind.items()},
+            "by_group": {g: against(others) for g, others in of_group.items()},
         },
-        "confusion": {
-            "rows": [*classes, "negatives", "unknowns"],
-            "columns": [*classes, "none"],
-            "counts": matrix.tolist(),
+    }  # fmt: skip
+
+
+def _share(hits: np.ndarray | None) -> Interval | None:
+    return intervals.share(int(hits.sum()), len(hits)) if hits is not None and len(hits) else None
+
+
+def _recalls(label, answer):
+    """(right answers, images) of each class that there is."""
+    there = np.unique(label)
+    return [int((answer[label == k] == k).sum()) for k in there], [int((label == k).sum()) for k in there]
+
+
+def _balanced(known, others, num_classes):
+    """Balanced accuracy over the K classes and "none", of the network's own answers."""
+    if known.answer is None or not len(others.label):
+        return None
+    truth = np.append(known.label, np.full(len(others.label), num_classes))
+    return intervals.mean_of_shares(*_recalls(truth, np.append(known.answer, others.answer)))
+
+
+def _bootstrapped(ranked, others, number):
+    count = int(ranked.unknown.sum())
+    wanted = BOOTSTRAPPED | {fpr: lambda r, fpr=fpr: ranking.ccr_at_fpr(r, fpr) for fpr in FPRS if fpr * count >= 1}
+    found = intervals.bootstrap(ranked, wanted)
+    result = {name: number(found[name]) for name in BOOTSTRAPPED}
+    result["ccr_at_fpr"] = {f"{fpr:g}": number(found.get(fpr)) for fpr in FPRS}
+    result["resamples"] = intervals.resamples(int(ranked.known.sum()) + count)
+    names = sorted(set(others.group))
+    if len(names) > 1:
+        place = np.searchsorted(ranked.score, others.score)
+        table = np.stack([np.bincount(place[others.group == name], minlength=len(ranked.score)) for name in names])
+        over = intervals.bootstrap(ranked, {"auroc": ranking.auroc, "oscr": ranking.oscr}, groups=table)
+        result["over_groups"] = {"groups": len(names), **{name: number(interval) for name, interval in over.items()}}
+    return result
+
+
+def operating_point(
+    scored: Scored, *, classes: tuple[str, ...], kinds: dict[str, list[str]], costs: np.ndarray, prior: np.ndarray
+) -> dict[str, Any]:
+    """What the decisions are worth, and the confusion matrix that all of it comes from.
+
+    Args:
+      scored: with `decision`.
+      costs: float [K + 1, K + 1], rows truth, columns answer.
+      prior: float [K + 1], of the deployment.
+
+    Returns:
+      The `operating_point` of `metrics.json` without the threshold, and its `confusion`.
+    """
+    k = len(classes)
+    rows = {name: scored.decision[scored.label == i] for i, name in enumerate(classes)}
+    rows |= {kind: scored.decision[np.isin(scored.group, groups) & (scored.label < 0)] for kind, groups in kinds.items()}
+    table = np.array([np.bincount(decision, minlength=k + 1) for decision in rows.values()])
+    known, of_kind = table[:k], dict(zip(kinds, table[k:], strict=True))
+    number = lambda interval: None if interval is None else interval._asdict()
+    share = lambda hits, count: number(intervals.share(int(hits), int(count))) if count else None
+    right, accepted = np.trace(known), known[:, :k].sum()
+    point = {
+        "known_recall": share(accepted, known.sum()),
+        "known_accuracy": share(right, known.sum()),
+        "accuracy_of_accepted_knowns": share(right, accepted),
+        "rejected": {kind: share(row[k], row.sum()) for kind, row in of_kind.items()},
+        "expected_cost": {
+            kind: number(intervals.expected_cost(np.vstack([known, row]), costs, prior)) for kind, row in of_kind.items()
         },
+    }
+    return {
+        "operating_point": point,
+        "confusion": {"rows": list(rows), "columns": [*classes, "none"], "counts": table.tolist()},
     }

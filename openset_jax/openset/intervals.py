@@ -3,7 +3,7 @@
 They are about the images of one trained network; another seed is another network, whose spread these do not contain.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -69,6 +69,7 @@ def bootstrap(
     *,
     seed: int = 0,
     groups: np.ndarray | None = None,
+    most: int = _MOST,
 ) -> dict[str, Interval]:
     """Percentile intervals (Efron 1979) of several metrics on the same resamples, knowns and unknowns drawn apart.
 
@@ -76,6 +77,7 @@ def bootstrap(
       metrics: name -> a function of a ranking that keeps leading axes.
       groups: int64 [c, g]: the unknowns of each score by group. Then whole groups are drawn, not images: how far the
         number could be with other kinds of unknowns. None: images are drawn.
+      most: resamples, unless `resamples` says fewer.
 
     Returns:
       name -> value and interval.
@@ -83,7 +85,7 @@ def bootstrap(
     rng, parts = np.random.default_rng(seed), {name: [] for name in metrics}
     m, n = int(ranking.known.sum()), int(ranking.unknown.sum())
     wrong = ranking.known - ranking.correct
-    left, width = resamples(m + n), len(ranking.score)
+    left, width = min(most, resamples(m + n)), len(ranking.score)
     while left:
         count = min(left, max(1, _CHUNK // max(m, n, 2 * width)))
         knowns = _draw(rng, np.concatenate([ranking.correct, wrong]), count)
@@ -96,8 +98,7 @@ def bootstrap(
         for name, metric in metrics.items():
             parts[name].append(metric(drawn))
         left -= count
-    bounds = {name: np.quantile(np.concatenate(values), [_TAIL, 1 - _TAIL]) for name, values in parts.items()}
-    return {name: Interval(float(metric(ranking)), *map(float, bounds[name])) for name, metric in metrics.items()}
+    return {name: _percentiles(metric(ranking), np.concatenate(parts[name])) for name, metric in metrics.items()}
 
 
 def _draw(rng, counts, resamples):
@@ -106,3 +107,38 @@ def _draw(rng, counts, resamples):
     place = np.repeat(np.arange(width), counts)[rng.integers(0, total, (resamples, total))]
     place += width * np.arange(resamples)[:, None]
     return np.bincount(place.ravel(), minlength=resamples * width).reshape(resamples, width)
+
+
+def mean_of_shares(hits: Sequence[int], counts: Sequence[int]) -> Interval | None:
+    """The mean over classes of hits / count, as balanced accuracy is; images of each class are drawn apart. None of none."""
+    if not len(counts):
+        return None
+    hits, counts = np.asarray(hits), np.asarray(counts)
+    drawn = np.random.default_rng(0).binomial(counts, hits / counts, (_MOST, len(counts))) / counts
+    return _percentiles(np.mean(hits / counts), drawn.mean(1))
+
+
+def expected_cost(confusion: np.ndarray, costs: np.ndarray, prior: np.ndarray) -> Interval | None:
+    """sum over truths y of prior_y times the mean cost of the answers to images of y; images of each truth are drawn apart.
+
+    Args:
+      confusion: int [K + 1, K + 1], images by truth (rows) and answer.
+      costs: float [K + 1, K + 1].
+      prior: float [K + 1].
+
+    Returns:
+      None where a truth that the prior says will come has no image.
+    """
+    counts = confusion.sum(1)
+    if (counts[prior > 0] == 0).any():
+        return None
+    rng, drawn, value = np.random.default_rng(0), 0.0, 0.0
+    for row, cost, share_, count in zip(confusion, costs, prior, counts, strict=True):
+        if share_ > 0:
+            drawn = drawn + share_ * (rng.multinomial(count, row / count, _MOST) @ cost) / count
+            value += share_ * float(row @ cost) / count
+    return _percentiles(value, drawn)
+
+
+def _percentiles(value, drawn):
+    return Interval(float(value), *map(float, np.quantile(drawn, [_TAIL, 1 - _TAIL])))

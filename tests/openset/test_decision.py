@@ -1,0 +1,156 @@
+import numpy as np
+import pytest
+
+from openset_jax.errors import UserError
+from openset_jax.openset import decision
+from openset_jax.openset.decision import Rule, choose
+
+CLASSES = ("a", "b")
+KEEP, ACCEPT, COST = Rule("keep_knowns", 0.95), Rule("accept_negatives", 0.01), Rule("least_cost", None)
+
+
+def scores(m, n, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.normal(0, 1, m), rng.normal(3, 1, n)
+
+
+@pytest.mark.parametrize("m", [1, 7, 20, 100, 1001])
+@pytest.mark.parametrize("decimals", [None, 0])
+def test_keeping_knowns_is_the_smallest_threshold_that_keeps_enough(m, decimals):
+    known, negative = scores(m, 50)
+    known = known if decimals is None else known.round(decimals)
+    t = choose(KEEP, known, negative)
+    assert np.mean(known <= t.value) >= 0.95
+    assert np.mean(known < t.value) < 0.95
+    assert t.kept == (known <= t.value).sum()
+    assert t.low <= t.value <= t.high
+
+
+@pytest.mark.parametrize("n", [100, 150, 1000])
+@pytest.mark.parametrize("decimals", [None, 0])
+def test_accepting_negatives_is_the_largest_threshold_that_accepts_few_enough(n, decimals):
+    known, negative = scores(50, n)
+    negative = negative if decimals is None else negative.round(decimals)
+    t = choose(ACCEPT, known, negative)
+    assert np.mean(negative <= t.value) <= 0.01
+    assert np.mean(negative <= np.nextafter(t.value, np.inf)) > 0.01
+    assert choose(Rule("accept_negatives", 1.0), known, negative).value == negative.max()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_least_cost_is_that_of_trying_every_threshold(seed):
+    rng = np.random.default_rng(seed)
+    known, negative = rng.normal(0, 1, 40).round(1), rng.normal(1, 1, 30).round(1)
+    truth, taken_for = rng.integers(0, 2, 40), rng.integers(0, 2, 70)
+    costs = decision.cost_matrix(CLASSES, accept_none=5, confuse_knowns=2, reject_known=1)
+    prior = np.array([0.2, 0.5, 0.3])
+    truth = np.append(truth, np.full(30, 2))
+    gains = decision.gains(taken_for, truth, costs, prior)
+    t = choose(COST, known, negative, known_gain=gains[:40], negative_gain=gains[40:])
+
+    def expected(threshold):
+        answer = np.where(np.append(known, negative) <= threshold, taken_for, 2)
+        return sum(prior[y] * costs[y, answer[truth == y]].mean() for y in range(3))
+
+    tried = [expected(threshold) for threshold in [-np.inf, *known, *negative]]
+    assert expected(t.value) == pytest.approx(min(tried))
+
+
+def test_where_accepting_never_pays_all_are_rejected():
+    known, negative = scores(20, 20)
+    t = choose(COST, known, negative, known_gain=np.full(20, 0.1), negative_gain=np.full(20, 0.1))
+    assert t.value == -np.inf
+    assert (decision.decide(np.append(known, negative), np.zeros(40, int), t.value, 2) == 2).all()
+
+
+@pytest.mark.parametrize(("rule", "side"), [(KEEP, 0), (Rule("accept_negatives", 0.05), 1)])
+@pytest.mark.parametrize(("validation", "test"), [(200, 1000), (1000, 300)])
+def test_the_promise_holds_in_about_95_of_100_splits(rule, side, validation, test):
+    """Whatever the scores are distributed like: here with two modes and heavy tails."""
+    rng, kept = np.random.default_rng(0), 0
+    draw = lambda n: np.where(rng.random(n) < 0.3, rng.standard_cauchy(n), rng.normal(4, 0.1, n))
+    for _ in range(400):
+        samples = [draw(validation), draw(validation)]
+        t = choose(rule, *samples, seed=0) if _ < 3 else _without_bootstrap(rule, *samples)
+        promised = decision.promise(rule, t, test)
+        assert promised.low <= promised.value <= promised.high
+        kept += promised.low <= np.mean(draw(test) <= t.value) <= promised.high
+    assert 0.92 <= kept / 400 <= 0.99
+
+
+def _without_bootstrap(rule, known, negative):
+    pick = decision._order_statistic if rule.name == "keep_knowns" else decision._just_below
+    side = known if rule.name == "keep_knowns" else negative
+    value = pick(side, rule.target)
+    return decision.Threshold(value, value, value, len(known), len(negative), int((side <= value).sum()))
+
+
+def test_the_least_cost_promises_no_share():
+    t = decision.Threshold(0.0, 0.0, 0.0, 10, 10, None)
+    assert decision.promise(COST, t, 100) is None
+    assert decision.promise(KEEP, decision.Threshold(0.0, 0.0, 0.0, 10, 0, 10), 0) is None
+
+
+@pytest.mark.parametrize(
+    ("rule", "m", "n", "says"),
+    [
+        (Rule("keep_all", 1.0), 5, 5, r"decision\.rule: 'keep_all' is not one of keep_knowns"),
+        (KEEP, 0, 5, "no known images"),
+        (ACCEPT, 5, 0, "accept_negatives needs negatives in the validation split"),
+        (COST, 5, 0, "least_cost needs negatives"),
+        (ACCEPT, 5, 99, "needs at least 100 negatives in the validation split; there are 99"),
+    ],
+)
+def test_too_few_images_for_a_rule(rule, m, n, says):
+    with pytest.raises(UserError, match=says):
+        choose(rule, *scores(m, n))
+
+
+def test_costs():
+    costs = decision.cost_matrix(CLASSES, accept_none=5, confuse_knowns=2, reject_known=1)
+    assert costs.tolist() == [[0, 2, 1], [2, 0, 1], [5, 5, 0]]
+    given = [[0, 1, 2], [3, 0, 4], [5, 6, 0]]
+    assert decision.cost_matrix(CLASSES, accept_none=0, confuse_knowns=0, reject_known=0, matrix=given).tolist() == given
+    posterior = np.array([[0.5, 0.3, 0.2]])
+    assert decision.cheapest_class(posterior, costs) == 0
+    assert decision.cheapest_class(posterior, np.array([[0, 1, 0], [9, 0, 0], [0, 0, 0]])) == 1
+    numbers = {"accept_none": 1, "confuse_knowns": 1, "reject_known": 1}
+    with pytest.raises(UserError, match=r"its shape is \(2, 2\).*must be \(3, 3\).*a, b, none"):
+        decision.cost_matrix(CLASSES, **numbers, matrix=[[0, 1], [1, 0]])
+    with pytest.raises(UserError, match="not a table of numbers"):
+        decision.cost_matrix(CLASSES, **numbers, matrix=[[0, 1], [1, 0, 3]])
+    with pytest.raises(UserError, match="negative"):
+        decision.cost_matrix(CLASSES, **numbers | {"accept_none": -1})
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (None, [0.3, 0.1, 0.6]),
+        ({"none": 0.2}, [0.6, 0.2, 0.2]),
+        ({"a": 0.5, "b": 0.25, "none": 0.25}, [0.5, 0.25, 0.25]),
+        ({"a": 1.0}, [1.0, 0.0, 0.0]),
+    ],
+)
+def test_the_deployment_prior(given, expected):
+    np.testing.assert_allclose(decision.deployment_prior(given, CLASSES, np.array([0.3, 0.1, 0.6])), expected)
+
+
+def test_without_negatives_in_training_all_classes_are_taken_to_come_alike():
+    np.testing.assert_allclose(decision.deployment_prior(None, CLASSES, np.array([0.5, 0.5, 0])), [1 / 3] * 3)
+    np.testing.assert_allclose(decision.deployment_prior({"none": 0.5}, CLASSES, np.array([0.5, 0.5, 0])), [0.25, 0.25, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"a": 0.5, "c": 0.5}, "no class 'c'; the classes are a, b, none"),
+        ({"a": 0.5, "b": 0.5, "none": 0.5}, "sum to 1.5, not to 1"),
+        ({"a": 0.1, "b": 0.1, "none": 0.1}, "sum to 0.3, not to 1"),
+        ({"a": 0.9, "none": 0.9}, "sum to 1.8, not to 1"),
+        ({"none": -0.1}, "none: -0.1 is not between 0 and 1"),
+    ],
+)
+def test_priors_that_cannot_be(given, says):
+    with pytest.raises(UserError, match=says):
+        decision.deployment_prior(given, CLASSES, np.array([0.3, 0.1, 0.6]))
