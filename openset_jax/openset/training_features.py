@@ -1,0 +1,201 @@
+"""What scores of unknownness must know of the training images: one pass over batches, in bounded memory. NumPy, no files.
+
+Features are what the last layer sees. Moments are exact over all images. What no moments can tell (neighbours, percentiles,
+tails) comes from a uniform sample of at most `cap` images. So one pass serves every score of `feature_scores`, and its
+memory is O(F^2 + cap F), however many images there are.
+"""
+
+import dataclasses
+import functools
+
+import numpy as np
+from scipy import linalg
+from scipy.special import log_softmax, logsumexp
+
+LEAST = 1e-12  # a direction with less of the total variance than this is rounding
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrainingFeatures:
+    """Statistics of the training images of K known classes, with F features each.
+
+    Attributes:
+      count: int64 [K], images of each class, all above 0.
+      class_mean: float64 [K, F].
+      mean, covariance: float64 [F], [F, F], of all images, divided by their number.
+      max_logit: the mean over all images of the largest logit.
+      log_typical: float64 [c, K], the logarithm of the mean softmax of the images that the network gives each class,
+        whatever their label; classes that it gives to none are left out, c <= K.
+      centre: float64 [K, K], the mean logits of the images of each class that are classified right; NaN without any.
+      features, logits, label: float32 [m, F], float64 [m, K], int64 [m]: a sample of m <= cap images, in no particular
+        order.
+    """
+
+    count: np.ndarray
+    class_mean: np.ndarray
+    mean: np.ndarray
+    covariance: np.ndarray
+    max_logit: float
+    log_typical: np.ndarray
+    centre: np.ndarray
+    features: np.ndarray
+    logits: np.ndarray
+    label: np.ndarray
+
+    @functools.cached_property
+    def whitening_within(self) -> np.ndarray:
+        """float64 [F, r]: whitens the pooled covariance within classes. See `_whitening`."""
+        share, offset = self.count / self.count.sum(), self.class_mean - self.mean
+        return self._whitening(self.covariance - (share[:, None] * offset).T @ offset)
+
+    @functools.cached_property
+    def whitening_total(self) -> np.ndarray:
+        """float64 [F, r]: whitens the covariance of all images. See `_whitening`."""
+        return self._whitening(self.covariance)
+
+    def _whitening(self, covariance):
+        """W with W W' the pseudo-inverse of the covariance.
+
+        Directions in which training images do not vary (a unit that is never on; fewer images than features) have no scale
+        to measure a distance by and count for nothing.
+
+        Raises:
+          ValueError: there is no direction in which they vary.
+        """
+        values, vectors = linalg.eigh(covariance)
+        kept = values > LEAST * np.trace(self.covariance)
+        if not kept.any():
+            raise ValueError("the training features do not vary within the classes: they have no Mahalanobis distance")
+        return vectors[:, kept] / np.sqrt(values[kept])
+
+
+class Accumulator:
+    """Takes the training images batch by batch.
+
+    The same images in the same order give the same sample, and the same moments up to rounding, whatever the batches.
+    """
+
+    def __init__(self, num_classes: int, *, cap: int = 20_000, seed: int = 0):
+        """
+        Args:
+          num_classes: K.
+          cap: images of which features are kept, as float32 (328 MB for 4096 features); at least 1.
+          seed: of the sample.
+        """
+        if num_classes < 1 or cap < 1:
+            raise ValueError(f"there must be a class and a cap of at least 1, not {num_classes} and {cap}")
+        self._num_classes, self._cap, self._rng = num_classes, cap, np.random.default_rng(seed)
+        self._count = np.zeros(num_classes, np.int64)
+        self._given = np.zeros(num_classes, np.int64)
+        self._right = np.zeros(num_classes, np.int64)
+        self._log_sum = np.full((num_classes, num_classes), -np.inf)
+        self._right_sum = np.zeros((num_classes, num_classes))
+        self._max_sum = 0.0
+        self._width = None
+
+    def update(self, features: np.ndarray, logits: np.ndarray, label: np.ndarray) -> None:
+        """Adds a batch.
+
+        Args:
+          features: [n, F].
+          logits: [n, K] of the known classes.
+          label: int [n]; images with a label below 0 (negatives, padding) are left out.
+
+        Raises:
+          ValueError: shapes do not agree, a label is K or more, or a feature or logit is not finite.
+        """
+        features, logits, label = np.asarray(features), np.asarray(logits, np.float64), np.asarray(label)
+        self._check(features, logits, label)
+        known = label >= 0
+        features, logits, label = features[known], logits[known], label[known].astype(np.int64)
+        if not len(label):
+            return
+        wide = features.astype(np.float64)
+        self._add_moments(wide, label)
+        given = logits.argmax(axis=1)
+        log_p = log_softmax(logits, axis=1)
+        for k in np.unique(given):
+            self._log_sum[k] = np.logaddexp(self._log_sum[k], logsumexp(log_p[given == k], axis=0))
+        right = given == label
+        self._right_sum += self._sum_by_class(logits[right], label[right])
+        self._given += np.bincount(given, minlength=self._num_classes)
+        self._right += np.bincount(label[right], minlength=self._num_classes)
+        self._max_sum += logits.max(axis=1).sum()
+        self._add_sample(features, logits, label)
+
+    def _check(self, features, logits, label):
+        expected = (len(label), self._num_classes)
+        if features.ndim != 2 or logits.shape != expected or len(features) != len(label):
+            raise ValueError(
+                f"features, logits and labels must be [n, F], [n, {self._num_classes}] and [n]; "
+                f"they are {features.shape}, {logits.shape} and {label.shape}"
+            )
+        if self._width not in (None, features.shape[1]):
+            raise ValueError(f"this batch has {features.shape[1]} features, the ones before it {self._width}")
+        if (wrong := label >= self._num_classes).any():
+            raise ValueError(f"label {label[wrong][0]} is not below the number of classes, {self._num_classes}")
+        for what, values in (("feature", features), ("logit", logits)):
+            if (wrong := ~np.isfinite(values).all(axis=1)).any():
+                raise ValueError(f"{wrong.sum()} of {len(label)} training images have a {what} that is not finite")
+
+    def _allocate(self, width):
+        self._width = width
+        self._class_sum = np.zeros((self._num_classes, width))
+        self._mean, self._scatter = np.zeros(width), np.zeros((width, width))
+        self._key = np.empty(0)
+        self._features = np.empty((self._cap, width), np.float32)  # not touched, so not in memory, before it is written
+        self._logits = np.empty((self._cap, self._num_classes))
+        self._label = np.empty(self._cap, np.int64)
+
+    def _add_moments(self, features, label):
+        """Merges centred moments (Chan, Golub and LeVeque 1983): sums of raw squares cancel where the mean is large."""
+        if self._width is None:
+            self._allocate(features.shape[1])
+        self._class_sum += self._sum_by_class(features, label)
+        before, new = self._count.sum(), len(label)
+        mean = features.mean(axis=0)
+        step = mean - self._mean
+        centred = np.concatenate([features - mean, step[None] * np.sqrt(before * new / (before + new))])
+        self._scatter += centred.T @ centred
+        self._mean += step * new / (before + new)
+        self._count += np.bincount(label, minlength=self._num_classes)
+
+    def _sum_by_class(self, values, label):
+        return (np.arange(self._num_classes)[:, None] == label).astype(np.float64) @ values
+
+    def _add_sample(self, features, logits, label):
+        """Every image draws a number; the `cap` smallest are the sample, which therefore no batch boundary can change."""
+        stored = len(self._key)
+        keys = np.concatenate([self._key, self._rng.random(len(label))])
+        chosen = np.arange(len(keys))
+        if len(keys) > self._cap:
+            chosen = np.sort(np.argpartition(keys, self._cap - 1)[: self._cap])
+        new = chosen[chosen >= stored]
+        slots = np.setdiff1d(np.arange(len(chosen)), chosen[: len(chosen) - len(new)])
+        self._key = np.concatenate([self._key, np.empty(len(chosen) - stored)])
+        self._key[slots] = keys[new]
+        for kept, values in ((self._features, features), (self._logits, logits), (self._label, label)):
+            kept[slots] = values[new - stored]
+
+    def finish(self) -> TrainingFeatures:
+        """The statistics of all batches. The sample is not copied: a later `update` would change it.
+
+        Raises:
+          ValueError: a class has no image.
+        """
+        if (empty := np.flatnonzero(self._count == 0)).size:
+            raise ValueError(f"there are no training features of class {', '.join(map(str, empty))}")
+        total, stored = self._count.sum(), len(self._key)
+        seen = self._given > 0
+        return TrainingFeatures(
+            count=self._count.copy(),
+            class_mean=self._class_sum / self._count[:, None],
+            mean=self._mean.copy(),
+            covariance=self._scatter / total,
+            max_logit=float(self._max_sum / total),
+            log_typical=self._log_sum[seen] - np.log(self._given[seen])[:, None],
+            centre=np.where(self._right[:, None] > 0, self._right_sum / np.maximum(self._right, 1)[:, None], np.nan),
+            features=self._features[:stored],
+            logits=self._logits[:stored],
+            label=self._label[:stored],
+        )
