@@ -81,6 +81,15 @@ def get_config():
     objective.ring_weight = 1e-4  # objectosphere: weight of the term about lengths
     objective.margins = config_dict.placeholder(object)  # energy_margin: (of knowns, of negatives); None: measured
 
+    # From scores to decisions; chosen on validation images, saved with the run, used by evaluate and predict.
+    config.decision = decision = ml_collections.ConfigDict()
+    decision.rule = "keep_knowns"  # or "accept_negatives", "least_cost"
+    decision.keep_knowns = 0.95  # the share of known images to accept, at least
+    decision.accept_negatives = 0.01  # the share of negatives to accept, at most
+    decision.prior = ""  # how often each class comes in use: "none=0.6" (the others share the rest); "" for as in training
+    decision.costs = ""  # of mistakes: "accept_none=5,confuse_knowns=1,reject_known=1", or a table as JSON; "" for all 1
+    decision.calibration = ""  # "temperature", "logistic", "isotonic", "none"; "" for what suits the objective
+
     config.optimizer = optimizer = ml_collections.ConfigDict()
     optimizer.learning_rate = 1e-4  # Adam's customary 1e-3 kills AlexNet without batch normalisation
     optimizer.schedule = "cosine"  # to 0 at the last step; or "constant"

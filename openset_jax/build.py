@@ -1,11 +1,17 @@
 """From a config to the things it describes: pool, sampler, network, loss, step, inference."""
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import ml_collections
 
 from openset_jax.errors import UserError
+
+# what runs of before there were decisions get
+DECISION = {
+    "rule": "keep_knowns", "keep_knowns": 0.95, "accept_negatives": 0.01, "prior": "", "costs": "", "calibration": ""
+}  # fmt: skip
 
 
 def open_pool(config: ml_collections.ConfigDict) -> Any:
@@ -15,6 +21,7 @@ def open_pool(config: ml_collections.ConfigDict) -> Any:
       UserError: names the role and what is wrong with it.
     """
     from openset_jax.data import pools, sources
+    from openset_jax.openset import objectives
 
     opened = {}
 
@@ -52,7 +59,8 @@ def open_pool(config: ml_collections.ConfigDict) -> Any:
         specs = config.data[role]
         specs = specs if isinstance(specs, tuple | list) else () if specs is None else (specs,)
         selections[role] = [select(role, spec) for spec in specs]
-    for role in ("known", "negatives"):
+    needed = ("known", "negatives") if objectives.get(config.objective.name).uses_negatives else ("known",)
+    for role in needed:
         if not selections[role]:
             raise UserError(f"data.{role}: empty; set it to an images(...) of configs/default.py")
     return build(selections)
@@ -124,6 +132,13 @@ def make_loss(config: ml_collections.ConfigDict, weights: Any, margins: Any = No
     return functools.partial(objective.loss, **chosen)
 
 
+def measures_margins(config: ml_collections.ConfigDict) -> bool:
+    """Whether the objective has margins, and the config leaves them to be measured."""
+    from openset_jax.openset import objectives
+
+    return "margins" in objectives.get(config.objective.name).options and config.objective.margins is None
+
+
 def plateau_loss(config: ml_collections.ConfigDict, weights: Any) -> float:
     """The loss of a network that has learned how often each class comes, and no more."""
     from openset_jax.openset import objectives
@@ -131,6 +146,32 @@ def plateau_loss(config: ml_collections.ConfigDict, weights: Any) -> float:
 
     outputs = len(weights.prior) - 1 + objectives.get(config.objective.name).none_output
     return of_weights.plateau_loss(make_loss(config, weights), weights, outputs)
+
+
+def make_decision(config: ml_collections.ConfigDict, classes: Sequence[str], training_prior: Any) -> dict[str, Any]:
+    """The prior, costs, rule and calibration that `classifier.fit` takes.
+
+    Args:
+      training_prior: [K + 1], the effective prior of training.
+
+    Raises:
+      UserError: names the field of `config.decision` that cannot be.
+    """
+    from openset_jax.openset import classifier, decision
+
+    asked = DECISION | dict(config.get("decision", {}))
+    rule = decision.Rule(asked["rule"], asked.get(asked["rule"]))
+    if rule.name not in decision.RULES:
+        raise UserError(f"decision.rule: {rule.name!r} is not one of {', '.join(decision.RULES)}")
+    if asked["calibration"] not in classifier.CALIBRATIONS:
+        names = ", ".join(map(repr, classifier.CALIBRATIONS))
+        raise UserError(f"decision.calibration: {asked['calibration']!r} is not one of {names}")
+    return {
+        "prior": decision.deployment_prior(decision.parse(asked["prior"], "decision.prior"), classes, training_prior),
+        "costs": decision.cost_matrix(decision.parse(asked["costs"], "decision.costs"), classes),
+        "rule": rule,
+        "calibrate": asked["calibration"],
+    }
 
 
 def _options(config):

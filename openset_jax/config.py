@@ -50,13 +50,16 @@ _RANGES = {
     "eval.every": _AT_LEAST_1,
     "eval.batch_size": _AT_LEAST_1,
     "checkpoint.every": _AT_LEAST_1,
+    "decision.keep_knowns": ("above 0 and at most 1", lambda v: 0 < v <= 1),
+    "decision.accept_negatives": ("above 0 and at most 1", lambda v: 0 < v <= 1),
     "early_stopping.metric": (f"one of {', '.join(_METRICS)}", lambda v: v in _METRICS),
     "early_stopping.patience": _AT_LEAST_0,
 }
 
 # what may differ when a run goes on: nothing that the parameters already learned depend on
 _MAY_CHANGE = (
-    "steps", "log_every", "input", "steps_per_call", "shard_resident", "eval.", "checkpoint.", "early_stopping.", "data."
+    "steps", "log_every", "input", "steps_per_call", "shard_resident", "eval.", "checkpoint.", "early_stopping.", "data.",
+    "decision.",
 )  # fmt: skip
 _NOT_FREE = ("early_stopping.metric", "data.stored_size", "data.image_size", "data.grey", "data.mean", "data.std")
 

@@ -5,6 +5,7 @@ python -m openset_jax.evaluate --workdir=runs/digits
 
 import csv
 import json
+import math
 import pathlib
 from typing import Any
 
@@ -72,38 +73,70 @@ def restore_and_evaluate(workdir: pathlib.Path, *, best: bool = True, moved: Any
     skipped = Skipped(pool, config.data.max_bad_fraction)
     feed = build.make_feed(moved or config, pool, skipped)
     inference = build.make_inference(config, model, pool, feed, skipped)
-    return evaluate(pool, inference, variables, step=step, workdir=workdir)
+    used = {"training_prior": meta["prior"], "step": step, "workdir": workdir}
+    fitted = read_decision(config, step=step, workdir=workdir)
+    if fitted is None:
+        fitted = fit_decision(pool, inference, variables, config=config, **used)
+    return evaluate(pool, inference, variables, fitted, **used)
 
 
-def check_validation(pool: Any, metric: str) -> None:
-    """Raises UserError unless the validation split can give the metric that selects checkpoints; says what it uses."""
+def check_validation(pool: Any, config: Any) -> None:
+    """Says what the validation split is used for.
+
+    Raises:
+      UserError: it cannot give the metric that selects checkpoints, or the threshold.
+    """
     from openset_jax.data.pools import VALIDATION
+    from openset_jax.openset import objectives
     from openset_jax.training.run_log import say
 
-    if len(pool.rows(VALIDATION, "held_out_negatives")):
-        return
-    if not len(pool.rows(VALIDATION, "negatives")) and metric == "auroc":
+    metric, rule, objective = config.early_stopping.metric, config.decision.rule, objectives.get(config.objective.name)
+    negatives = _validation_negatives(pool)
+    if not len(negatives) and (metric == "auroc" or rule != "keep_knowns"):
+        field = "early_stopping.metric" if metric == "auroc" else "decision.rule"
         raise UserError(
-            "early_stopping.metric: auroc needs negatives in the validation split; set data.held_out_negatives, or raise "
-            "data.validation_fraction"
+            f"{field}: {metric if metric == 'auroc' else rule} needs negatives in the validation split; set "
+            "data.held_out_negatives, or raise data.validation_fraction"
         )
-    say(
-        "No data.held_out_negatives: checkpoints are selected on validation images of the negatives trained on, which "
-        "favours what is already seen."
-    )
+    if rule == "accept_negatives" and config.decision.accept_negatives * len(negatives) < 1:
+        raise UserError(
+            f"decision.accept_negatives: a share of {config.decision.accept_negatives:g} needs at least "
+            f"{math.ceil(1 / config.decision.accept_negatives):,} negatives in the validation split; there are "
+            f"{len(negatives):,}"
+        )
+    if metric == "balanced_accuracy" and objective.softmax and not objective.none_output:
+        raise UserError(
+            f"early_stopping.metric: with objective.name={config.objective.name} the network never says 'none' by itself, "
+            "so that balanced_accuracy of K + 1 classes is not defined; use auroc"
+        )
+    if len(negatives) and not len(pool.rows(VALIDATION, "held_out_negatives")):
+        say(
+            "No data.held_out_negatives: checkpoints and the threshold are chosen on validation images of the negatives "
+            "trained on, which favours what is already seen."
+        )
 
 
-def validate(pool: Any, inference: Any, variables: Any) -> dict[str, float | None]:
+def _validation_negatives(pool):
+    """Held-out negatives of the validation split, or those of the kinds trained on where none are held out."""
+    from openset_jax.data.pools import VALIDATION
+
+    held_out = pool.rows(VALIDATION, "held_out_negatives")
+    return held_out if len(held_out) else pool.rows(VALIDATION, "negatives")
+
+
+def validate(pool: Any, inference: Any, variables: Any, *, objective: str) -> dict[str, float | None]:
     """What is logged during training, on the validation split.
 
     `validation_auroc` and `validation_balanced_accuracy` (K+1 classes) are of knowns and held-out negatives, or seen ones
     where none are held out.
     """
     from openset_jax.data.pools import VALIDATION
+    from openset_jax.openset import classifier, evaluation
 
-    result, _ = _evaluate_rows(
-        pool, inference, variables, pool.rows(VALIDATION), {"seen": "negatives", "held_out": "held_out_negatives"}
-    )
+    kinds = _groups(pool, {"seen": "negatives", "held_out": "held_out_negatives"})
+    rows, logits = inference.logits(variables, pool.rows(VALIDATION))
+    scored = classifier.read(objective, logits, pool.label[rows], _names(pool, rows))
+    result = evaluation.evaluate_split(scored, classes=pool.classes, kinds=kinds, with_intervals=False)
     seen, held_out = result["open_set"]["seen"], result["open_set"]["held_out"]
     selecting = seen if held_out["auroc"] is None else held_out
     return {
@@ -114,46 +147,103 @@ def validate(pool: Any, inference: Any, variables: Any) -> dict[str, float | Non
     }
 
 
-def evaluate(pool: Any, inference: Any, variables: Any, *, step: int, workdir: pathlib.Path) -> dict[str, Any]:
-    """Scores the test split; prints a table, writes `metrics.json` and `scores.csv`, and returns the former."""
+def fit_decision(
+    pool: Any, inference: Any, variables: Any, *, config: Any, training_prior: Any, step: int, workdir: pathlib.Path
+) -> Any:
+    """Fits a `Classifier` on validation images, and saves it as `decision.json`.
+
+    Args:
+      training_prior: float [K + 1], the effective prior of training.
+    """
+    from openset_jax import build
+    from openset_jax.data.pools import VALIDATION
+    from openset_jax.openset import classifier
+    from openset_jax.training.devices import is_first_process
+
+    rows, logits = inference.logits(variables, np.append(pool.rows(VALIDATION, "known"), _validation_negatives(pool)))
+    label = np.where(pool.label[rows] < 0, pool.num_classes, pool.label[rows])
+    asked = build.make_decision(config, pool.classes, training_prior)
+    fitted = classifier.fit(config.objective.name, pool.classes, logits, label, training_prior=training_prior, **asked)
+    if is_first_process():
+        saved = {"step": step, "asked": _asked(config), "classifier": fitted.to_json()}
+        _write_whole(workdir / "decision.json", lambda file: file.write(json.dumps(saved, indent=2) + "\n"))
+    return fitted
+
+
+def _asked(config):
+    from openset_jax import build
+
+    return build.DECISION | dict(config.get("decision", {}))
+
+
+def read_decision(config: Any, *, step: int, workdir: pathlib.Path) -> Any:
+    """The `Classifier` in `decision.json`; None if there is none, or it is of another step or another `config.decision`."""
+    from openset_jax.openset import classifier
+
+    try:
+        saved = json.loads((workdir / "decision.json").read_text())
+    except (OSError, ValueError):
+        return None
+    same = saved.get("step") == step and saved.get("asked") == _asked(config)
+    return classifier.Classifier.from_json(saved["classifier"]) if same else None
+
+
+def evaluate(
+    pool: Any, inference: Any, variables: Any, fitted: Any, *, training_prior: Any, step: int, workdir: pathlib.Path
+) -> dict[str, Any]:
+    """Scores the test split; prints a table, writes `metrics.json` and `scores.csv`, and returns the former.
+
+    Args:
+      fitted: the `Classifier` that decides.
+      training_prior: float [K + 1], the effective prior of training.
+    """
     from openset_jax.data.pools import TEST
+    from openset_jax.openset import classifier, evaluation
     from openset_jax.report import table
     from openset_jax.training.devices import is_first_process
     from openset_jax.training.run_log import say
 
-    kinds = {"seen_negatives": "negatives", "unseen_unknowns": "unknown"}
-    rows = pool.rows(TEST)
-    result, scored = _evaluate_rows(pool, inference, variables, rows, kinds)
-    result = {"step": step, **result}
-    result["counts"]["skipped"] = len(rows) - len(scored[0])
+    kinds = _groups(pool, {"seen_negatives": "negatives", "unseen_unknowns": "unknown"})
+    asked = pool.rows(TEST)
+    rows, logits = inference.logits(variables, asked)
+    scored, posterior = fitted.classify(logits, pool.label[rows], _names(pool, rows))
+    result = {"step": step, "objective": fitted.objective}
+    result |= evaluation.evaluate_split(scored, classes=pool.classes, kinds=kinds)
+    result["counts"]["skipped"] = len(asked) - len(rows)
+    result |= evaluation.operating_point(scored, classes=pool.classes, kinds=kinds, fitted=fitted)
+    before = classifier.uncalibrated(fitted.objective, logits), np.asarray(training_prior)
+    posteriors = {"before": before, "after": (posterior, fitted.prior)}
+    result["calibration"] = evaluation.calibration(scored, posteriors, kinds=kinds)
     if is_first_process():
         _write_whole(workdir / "metrics.json", lambda file: file.write(json.dumps(result, indent=2) + "\n"))
-        _write_whole(workdir / "scores.csv", lambda file: _write_scores(file, pool, *scored))
+        _write_whole(workdir / "scores.csv", lambda file: _write_scores(file, pool, rows, scored, posterior))
     say(table.result_table(result))
-    say(f"Written to {workdir}: metrics.json, scores.csv (one row per test image), metrics.jsonl, config.json, checkpoints/")
+    say(
+        f"Written to {workdir}: metrics.json, scores.csv (one row per test image), decision.json (the threshold and how it "
+        "was chosen), metrics.jsonl, config.json, checkpoints/"
+    )
     return result
 
 
-def _evaluate_rows(pool, inference, variables, rows, kinds):
-    """(metrics, (rows that could be read, their logits)); `kinds` maps names of kinds of "none" to roles."""
-    from openset_jax.openset.evaluation import evaluate_split
-
-    rows, logits = inference.logits(variables, rows)
-    groups = {kind: [g for g, r in zip(pool.groups, pool.roles, strict=True) if r == role] for kind, role in kinds.items()}
-    names = np.array(pool.groups, object)[pool.group[rows]]
-    return evaluate_split(logits, pool.label[rows], names, classes=pool.classes, kinds=groups), (rows, logits)
+def _groups(pool, kinds):
+    """`kinds` maps names of kinds of "none" to roles; the same with the groups of each."""
+    return {kind: [g for g, r in zip(pool.groups, pool.roles, strict=True) if r == role] for kind, role in kinds.items()}
 
 
-def _write_scores(file, pool, rows, logits):
-    from openset_jax.openset import scores
+def _names(pool, rows):
+    return np.array(pool.groups, object)[pool.group[rows]]
 
+
+def _write_scores(file, pool, rows, scored, posterior):
     names = [*pool.classes, "none"]
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(["id", "group", "label", "decision", "score", "p_none", *(f"p_{name}" for name in pool.classes)])
-    posterior, score = scores.softmax(logits), scores.none_log_odds(logits)
-    for id_, row, k, s, p in zip(pool.ids(rows), rows, logits.argmax(1), score, posterior, strict=True):
-        group = pool.groups[pool.group[row]]
-        writer.writerow([id_, group, int(pool.label[row]), names[k], *map(repr, map(float, (s, p[-1], *p[:-1])))])
+    if posterior is None:  # nothing told of "none": no validation negatives
+        posterior = np.full((len(rows), len(names)), np.nan)
+    columns = zip(pool.ids(rows), scored.group, scored.label, scored.decision, scored.score, posterior, strict=True)
+    for id_, group, label, k, score, p in columns:
+        numbers = (repr(float(x)) if np.isfinite(x) else "" for x in (score, p[-1], *p[:-1]))
+        writer.writerow([id_, group, int(label), names[k], *numbers])
 
 
 def _write_whole(path, write):

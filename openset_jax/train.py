@@ -4,6 +4,7 @@ python -m openset_jax.train --config=configs/digits.py --workdir=runs/digits
 """
 
 import contextlib
+import functools
 import json
 import pathlib
 from collections.abc import Callable
@@ -53,7 +54,7 @@ def train(config: Any, workdir: pathlib.Path, stop: Callable[[], str] = str) -> 
     from openset_jax.data import batches
     from openset_jax.data.skipped import Skipped
     from openset_jax.report import table
-    from openset_jax.training import devices, progress, state
+    from openset_jax.training import devices, margins, progress, state
     from openset_jax.training.checkpoints import Checkpoints
     from openset_jax.training.run_log import RunLog, say
 
@@ -62,11 +63,12 @@ def train(config: Any, workdir: pathlib.Path, stop: Callable[[], str] = str) -> 
     devices.check_batch_size("batch_size", config.batch_size)
     devices.check_batch_size("eval.batch_size", config.eval.batch_size)
     pool = build.open_pool(config)
-    evaluate.check_validation(pool, config.early_stopping.metric)
+    evaluate.check_validation(pool, config)
     members = build.training_members(config, pool)
     sampler = build.make_sampler(config, members)
     weights = build.make_weights(config, pool.num_classes, sampler)
     plateau = build.plateau_loss(config, weights)
+    build.make_decision(config, pool.classes, weights.effective_prior)
     say(table.pool_table(pool))
     say(table.sampler_lines(sampler, [*pool.classes, "none"], plateau))
 
@@ -104,7 +106,9 @@ def train(config: Any, workdir: pathlib.Path, stop: Callable[[], str] = str) -> 
     current = devices.replicate(host_state)
     del host_state
     feed = build.make_feed(config, pool, skipped)
-    train_step = build.make_train_step(config, model, optimizer, feed, weights)
+    margins_at = margins.due(config.steps, config.steps_per_call) if build.measures_margins(config) else None
+    make_train_step = functools.partial(build.make_train_step, config, model, optimizer, feed, weights)
+    train_step = make_train_step(so_far.margins)
     inference = build.make_inference(config, model, pool, feed, skipped)
     plan = batches.training(
         pool, members, sampler, start=start, stop=config.steps, skipped=skipped, part=devices.host_part()
@@ -136,7 +140,7 @@ def train(config: Any, workdir: pathlib.Path, stop: Callable[[], str] = str) -> 
                 pending, validation = None, {}
                 log.stop_clock(step)
                 if evaluating and not stopping:
-                    validation = evaluate.validate(pool, inference, current.variables)
+                    validation = evaluate.validate(pool, inference, current.variables, objective=config.objective.name)
                     better = so_far.add_evaluation(step, validation[selected_by])
                     saving = saving or better or so_far.out_of_patience(patience)
                 if validation or (step % config.log_every == 0 and not evaluating):
@@ -147,6 +151,10 @@ def train(config: Any, workdir: pathlib.Path, stop: Callable[[], str] = str) -> 
                 log.start_clock(step)
             if stopping or last or so_far.out_of_patience(patience):
                 break
+            if step == margins_at and so_far.margins is None:
+                so_far.margins = margins.measure(pool, inference, current.variables, members)
+                say("Energies are parted from here on: knowns below {:.2f}, negatives above {:.2f}.".format(*so_far.margins))
+                train_step = make_train_step(so_far.margins)
             batch = next(calls)
             with jax.transfer_guard("disallow"):
                 current, metrics = train_step(current, batch)
@@ -167,7 +175,9 @@ def train(config: Any, workdir: pathlib.Path, stop: Callable[[], str] = str) -> 
         if skipped.rows:
             say(f"{len(skipped.rows)} images could not be read so far, and were skipped.")
         variables = devices.replicate(checkpoints.restore_model(best, current.variables))
-    return evaluate.evaluate(pool, inference, variables, step=best, workdir=workdir)
+    used = {"training_prior": meta["prior"], "step": best, "workdir": workdir}
+    fitted = evaluate.fit_decision(pool, inference, variables, config=config, **used)
+    return evaluate.evaluate(pool, inference, variables, fitted, **used)
 
 
 if __name__ == "__main__":

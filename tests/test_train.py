@@ -9,6 +9,8 @@ from sklearn.metrics import roc_auc_score
 from small_run import command, lines, run, small_config
 
 from openset_jax.errors import UserError
+from openset_jax.evaluate import restore_and_evaluate
+from openset_jax.openset import objectives
 from openset_jax.train import train
 
 
@@ -25,8 +27,8 @@ def trained(tmp_path_factory):
 def test_it_learns_and_says_so(trained):
     workdir, said = trained
     result = json.loads((workdir / "metrics.json").read_text())
-    assert result["known"]["accuracy"] > 0.8
-    assert result["open_set"]["seen_negatives"]["auroc"] > 0.8
+    assert result["known"]["accuracy"]["value"] > 0.8
+    assert result["open_set"]["seen_negatives"]["auroc"]["value"] > 0.8
     for word in ("known classes", "seen negatives", "unseen unknowns", "Confusion", "conv1/kernel", str(workdir)):
         assert word in said
     losses = [row["loss"] for row in lines(workdir)]
@@ -37,7 +39,7 @@ def test_metrics_json_has_the_documented_schema_and_counts_every_test_image(trai
     workdir, _ = trained
     result = json.loads((workdir / "metrics.json").read_text())
     assert result["step"] in (50, 100, 150)
-    assert set(result["open_set"]) == {"seen_negatives", "unseen_unknowns", "by_group"}
+    assert set(result["open_set"]) == {"seen_negatives", "unseen_unknowns", "together", "by_group"}
     assert set(result["open_set"]["by_group"]) == {"5", "6", "8", "9"}
     counts = result["counts"]
     total = sum(sum(counts[k].values()) for k in ("known", "seen_negatives", "unseen_unknowns"))
@@ -54,13 +56,18 @@ def test_scores_csv_gives_the_same_numbers_as_metrics_json(trained):
     label, score = np.array([int(r["label"]) for r in rows]), np.array([float(r["score"]) for r in rows])
     for name, negative in (("seen_negatives", -1), ("unseen_unknowns", -2)):
         use = (label >= 0) | (label == negative)
-        assert roc_auc_score(label[use] < 0, score[use]) == pytest.approx(result["open_set"][name]["auroc"], abs=1e-12)
+        assert roc_auc_score(label[use] < 0, score[use]) == pytest.approx(
+            result["open_set"][name]["auroc"]["value"], abs=1e-12
+        )
         rejected = np.mean([r["decision"] == "none" for r in rows if int(r["label"]) == negative])
-        assert rejected == pytest.approx(result["open_set"][name]["rejected_at_argmax"])
+        assert rejected == pytest.approx(result["operating_point"]["rejected"][name]["value"])
+    threshold = json.loads((workdir / "decision.json").read_text())["classifier"]["threshold"]["value"]
+    assert [r["decision"] == "none" for r in rows] == (score > threshold).tolist()
+    assert threshold == result["operating_point"]["threshold"]["value"]
     p = np.array([[float(r[f"p_{c}"]) for c in ("0", "1", "2", "3", "4", "none")] for r in rows])
     np.testing.assert_allclose(p.sum(1), 1)
     known = label >= 0
-    assert (p[known, :5].argmax(1) == label[known]).mean() == pytest.approx(result["known"]["accuracy"])
+    assert (p[known, :5].argmax(1) == label[known]).mean() == pytest.approx(result["known"]["accuracy"]["value"])
 
 
 def test_metrics_jsonl_has_a_line_per_logging_step_with_the_documented_fields(trained):
@@ -134,3 +141,55 @@ def test_fewer_steps_than_are_done_are_refused(tmp_path):
     train(small_config(steps=4), tmp_path)
     with pytest.raises(UserError, match="steps: 2, but the run in .* is at step 4 already"):
         train(small_config(steps=2), tmp_path)
+
+
+@pytest.mark.parametrize("name", objectives.OBJECTIVES)
+def test_every_objective_trains_and_ends_in_the_same_files(tmp_path, name):
+    changes = {"objective.logit_adjustment": 0.5, "objective.class_weights": "inverse_frequency"}
+    if name == "outlier_exposure":
+        changes = {"decision.rule": "least_cost", "decision.prior": "none=0.7", "decision.costs": "accept_none=5"}
+    size = {"steps": 100, "eval.every": 100, "batch_size": 64, "model.width": 0.125, "optimizer.warmup_steps": 10}
+    train(small_config(**{"objective.name": name, "log_every": 50, "checkpoint.every": 100} | size | changes), tmp_path)
+    result = json.loads((tmp_path / "metrics.json").read_text())
+    assert result["objective"] == name
+    assert result["known"]["accuracy"]["value"] > 0.5
+    assert result["calibration"]["seen_negatives"]["after"]["negative_log_likelihood"] < np.log(6)
+    point = result["operating_point"]
+    assert sum(point["prior"].values()) == pytest.approx(1)
+    with (tmp_path / "scores.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    p = np.array([[float(r[f"p_{c}"]) for c in ("0", "1", "2", "3", "4", "none")] for r in rows])
+    np.testing.assert_allclose(p.sum(1), 1)
+    assert len({r["score"] for r in rows}) > len(rows) * 0.9, "scores that tie order nothing"
+    again = restore_and_evaluate(tmp_path)
+    assert again == result, "the decision is used as it was saved"
+
+
+def test_knowns_alone_need_no_negatives_anywhere(tmp_path):
+    config = small_config(**{"objective.name": "softmax", "early_stopping.metric": "accuracy"})
+    config.data.negatives = config.data.held_out_negatives = None
+    result = train(config, tmp_path)
+    assert result["open_set"]["seen_negatives"]["auroc"] is None
+    assert result["open_set"]["unseen_unknowns"]["auroc"]["value"] > 0.3
+    assert result["calibration"]["unseen_unknowns"] == {"before": None, "after": None}
+    with (tmp_path / "scores.csv").open() as file:
+        assert next(csv.DictReader(file))["p_none"] == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"decision.prior": "9=0.5"}, "decision.prior: no class '9'"),
+        ({"decision.prior": "none=0.5,0=0.9"}, "sum to 1.4"),
+        ({"decision.costs": "[[0, 1], [1, 0]]"}, r"decision.costs: the table's shape is \(2, 2\).*\(6, 6\)"),
+        ({"decision.rule": "best"}, "decision.rule: 'best' is not one of"),
+        ({"decision.accept_negatives": 0.0001, "decision.rule": "accept_negatives"}, "needs at least 10,000 negatives"),
+        ({"decision.calibration": "platt"}, "decision.calibration: 'platt'"),
+        ({"objective.class_weights": "focal"}, "objective.class_weights: 'focal'"),
+        ({"objective.name": "entropic", "early_stopping.metric": "balanced_accuracy"}, "never says 'none' by itself"),
+    ],
+)
+def test_decisions_that_cannot_be_are_refused_before_training(tmp_path, changes, says):
+    with pytest.raises(UserError, match=says):
+        train(small_config(**changes), tmp_path)
+    assert not (tmp_path / "checkpoints").exists()

@@ -5,6 +5,7 @@ the answer is "none". The threshold is chosen once, saved, and used unchanged by
 """
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from scipy import stats
 from openset_jax.errors import UserError
 from openset_jax.openset.intervals import LEVEL, Interval
 
+COSTS = ("accept_none", "confuse_knowns", "reject_known")
 RULES = ("keep_knowns", "accept_negatives", "least_cost")
 _TAIL = (1 - LEVEL) / 2
 _RESAMPLES = 1_000
@@ -123,11 +125,11 @@ def _cheapest(score, gain):
     return float(score[best]) if total[best] < 0 else -np.inf
 
 
-def gains(posterior_class: np.ndarray, truth: np.ndarray, costs: np.ndarray, prior: np.ndarray) -> np.ndarray:
+def gains(known_class: np.ndarray, truth: np.ndarray, costs: np.ndarray, prior: np.ndarray) -> np.ndarray:
     """For "least_cost": what accepting each image would cost, less what rejecting it does, times what it stands for.
 
     Args:
-      posterior_class: int [n] in [0, K), the class it would be given.
+      known_class: int [n] in [0, K), the class it would be given.
       truth: int [n] in [0, K].
       costs: float [K + 1, K + 1], rows truth, columns answer.
       prior: float [K + 1] of the deployment. Classes without images here are left to the others.
@@ -137,11 +139,11 @@ def gains(posterior_class: np.ndarray, truth: np.ndarray, costs: np.ndarray, pri
     """
     none = len(prior) - 1
     count = np.bincount(truth, minlength=len(prior))
-    return (costs[truth, posterior_class] - costs[truth, none]) * prior[truth] / count[truth]
+    return (costs[truth, known_class] - costs[truth, none]) * prior[truth] / count[truth]
 
 
 def promise(rule: Rule, threshold: Threshold, count: int) -> Interval | None:
-    """What share of `count` further images of the rule's side will be accepted: expected, and its 95 % *prediction* interval.
+    """What share of `count` further images of the rule's side will be accepted: mean, and 95 % *prediction* interval.
 
     The validation images and the further ones are draws of one population; the share that falls at or below an order
     statistic is a beta variate whatever the population is, so that the number accepted is beta-binomial (Wilks 1941;
@@ -163,7 +165,7 @@ def promise(rule: Rule, threshold: Threshold, count: int) -> Interval | None:
 
 
 def decide(score: np.ndarray, known_class: np.ndarray, threshold: float, num_classes: int) -> np.ndarray:
-    """The answer to each image, int [n] in [0, K]: its class where the score is at or below the threshold, else K, "none"."""
+    """The answer to each image, int [n] in [0, K]: its class where the score is at most the threshold, else K, "none"."""
     return np.where(score <= threshold, known_class, num_classes)
 
 
@@ -172,32 +174,53 @@ def cheapest_class(posterior: np.ndarray, costs: np.ndarray) -> np.ndarray:
     return (posterior @ costs[:, :-1]).argmin(axis=1)
 
 
-def cost_matrix(
-    classes: Sequence[str], *, accept_none: float, confuse_knowns: float, reject_known: float, matrix: Any = None
-) -> np.ndarray:
-    """float64 [K + 1, K + 1]: what each answer (column) costs for each truth (row), "none" last; right answers are free.
+def cost_matrix(given: Any, classes: Sequence[str]) -> np.ndarray:
+    """float64 [K + 1, K + 1]: what each answer (column) costs for each truth (row), "none" last.
+
+    Args:
+      given: some of `COSTS` by name, which are 1 where they are not said, with right answers free; or the whole table; None
+        for all ones.
 
     Raises:
-      UserError: a cost is negative, or `matrix`, which replaces the three numbers, has another shape.
+      UserError: an unknown name, a table of another shape, or a cost that is negative.
     """
     size = len(classes) + 1
-    if matrix is not None:
+    if given is None or isinstance(given, dict):
+        named = dict.fromkeys(COSTS, 1.0) | (given or {})
+        if strange := set(named) - set(COSTS):
+            raise UserError(f"decision.costs: {min(strange)!r} is not one of {', '.join(COSTS)}")
+        costs = np.full((size, size), named["confuse_knowns"], np.float64)
+        costs[-1], costs[:, -1] = named["accept_none"], named["reject_known"]
+        np.fill_diagonal(costs, 0)
+    else:
         try:
-            costs = np.array(matrix, np.float64)
+            costs = np.array(given, np.float64)
         except (TypeError, ValueError) as error:
-            raise UserError(f"decision.cost_matrix: not a table of numbers ({error})") from error
+            raise UserError(f"decision.costs: not a table of numbers ({error})") from error
         if costs.shape != (size, size):
             raise UserError(
-                f"decision.cost_matrix: its shape is {costs.shape}; with {len(classes)} classes and 'none' it must be "
+                f"decision.costs: the table's shape is {costs.shape}; with {len(classes)} classes and 'none' it must be "
                 f"({size}, {size}): rows are the truth, columns the answer, in the order {', '.join(classes)}, none"
             )
-    else:
-        costs = np.full((size, size), confuse_knowns, np.float64)
-        costs[-1], costs[:, -1] = accept_none, reject_known
-        np.fill_diagonal(costs, 0)
     if not np.isfinite(costs).all() or (costs < 0).any():
-        raise UserError("decision: a cost is negative, or not a number")
+        raise UserError("decision.costs: a cost is negative, or not a number")
     return costs
+
+
+def parse(text: str, field: str) -> Any:
+    """ "name=number,name=number", or JSON, as flags and configs give priors and costs; None for "".
+
+    Raises:
+      UserError: neither of them; names `field`.
+    """
+    if not text.strip():
+        return None
+    try:
+        if text.lstrip()[0] in "[{":
+            return json.loads(text)
+        return {name.strip(): float(number) for name, number in (part.rsplit("=", 1) for part in text.split(","))}
+    except ValueError as error:
+        raise UserError(f'{field}: {text!r} is neither "name=number,name=number" nor JSON ({error})') from error
 
 
 def deployment_prior(given: Any, classes: Sequence[str], training: np.ndarray) -> np.ndarray:

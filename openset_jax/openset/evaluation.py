@@ -5,7 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from openset_jax.openset import intervals, ranking
+from openset_jax.openset import calibration_error, intervals, ranking
+from openset_jax.openset import decision as decisions
+from openset_jax.openset.calibration import mix_weights
 from openset_jax.openset.intervals import Interval
 
 FPRS = (1e-3, 1e-2, 1e-1)
@@ -20,6 +22,11 @@ BOOTSTRAPPED = {
     "oscr": ranking.oscr,
     "detection_error": ranking.detection_error,
     "aurc": ranking.aurc,
+}
+CALIBRATION = {
+    "expected_calibration_error": calibration_error.expected_calibration_error,
+    "negative_log_likelihood": calibration_error.negative_log_likelihood,
+    "brier": calibration_error.brier,
 }
 
 
@@ -135,37 +142,76 @@ def _bootstrapped(ranked, others, number):
     return result
 
 
-def operating_point(
-    scored: Scored, *, classes: tuple[str, ...], kinds: dict[str, list[str]], costs: np.ndarray, prior: np.ndarray
-) -> dict[str, Any]:
-    """What the decisions are worth, and the confusion matrix that all of it comes from.
+def operating_point(scored: Scored, *, classes: tuple[str, ...], kinds: dict[str, list[str]], fitted: Any) -> dict[str, Any]:
+    """What the decisions are worth, how far the rule's promise was kept, and the confusion matrix that all of it comes from.
 
     Args:
       scored: with `decision`.
-      costs: float [K + 1, K + 1], rows truth, columns answer.
-      prior: float [K + 1], of the deployment.
+      fitted: the `Classifier` that decided.
 
     Returns:
-      The `operating_point` of `metrics.json` without the threshold, and its `confusion`.
+      The `operating_point` of `metrics.json`, and its `confusion`.
     """
-    k = len(classes)
+    k, rule, threshold = len(classes), fitted.rule, fitted.threshold
     rows = {name: scored.decision[scored.label == i] for i, name in enumerate(classes)}
     rows |= {kind: scored.decision[np.isin(scored.group, groups) & (scored.label < 0)] for kind, groups in kinds.items()}
-    table = np.array([np.bincount(decision, minlength=k + 1) for decision in rows.values()])
+    table = np.array([np.bincount(decided, minlength=k + 1) for decided in rows.values()])
     known, of_kind = table[:k], dict(zip(kinds, table[k:], strict=True))
     number = lambda interval: None if interval is None else interval._asdict()
     share = lambda hits, count: number(intervals.share(int(hits), int(count))) if count else None
     right, accepted = np.trace(known), known[:, :k].sum()
+    side = known.sum() if rule.name == "keep_knowns" else of_kind["seen_negatives"].sum()
     point = {
+        "rule": rule.name,
+        "target": rule.target,
+        "threshold": {"value": threshold.value, "low": threshold.low, "high": threshold.high},
+        "validation": {"knowns": threshold.knowns, "negatives": threshold.negatives, "accepted": threshold.kept},
+        "promised": number(decisions.promise(rule, threshold, int(side))),
+        "prior": dict(zip([*classes, "none"], fitted.prior.tolist(), strict=True)),
         "known_recall": share(accepted, known.sum()),
         "known_accuracy": share(right, known.sum()),
         "accuracy_of_accepted_knowns": share(right, accepted),
         "rejected": {kind: share(row[k], row.sum()) for kind, row in of_kind.items()},
         "expected_cost": {
-            kind: number(intervals.expected_cost(np.vstack([known, row]), costs, prior)) for kind, row in of_kind.items()
+            kind: number(intervals.expected_cost(np.vstack([known, row]), fitted.costs, fitted.prior))
+            for kind, row in of_kind.items()
         },
     }
     return {
         "operating_point": point,
         "confusion": {"rows": list(rows), "columns": [*classes, "none"], "counts": table.tolist()},
     }
+
+
+def calibration(
+    scored: Scored, posteriors: dict[str, tuple[np.ndarray | None, np.ndarray]], *, kinds: dict[str, list[str]]
+) -> dict[str, Any]:
+    """How far probabilities are to be believed.
+
+    On the test images of the knowns and of one kind of "none of these" at a time, weighted to the prior that the
+    probabilities are said to hold under.
+
+    Args:
+      posteriors: name -> (float64 [n, K + 1] or None, that prior).
+
+    Returns:
+      kind -> name -> {"expected_calibration_error", "negative_log_likelihood", "brier"}; None without images, or without
+      probabilities.
+    """
+
+    def measured(probabilities, prior, chosen):
+        if probabilities is None:
+            return None
+        none = len(prior) - 1
+        label = np.where(scored.label < 0, none, scored.label)[chosen]
+        there = np.bincount(label, minlength=none + 1) > 0
+        if (prior[~there] > 0).any():
+            return None
+        weight = mix_weights(label, prior)
+        return {name: measure(probabilities[chosen], label, weight=weight) for name, measure in CALIBRATION.items()}
+
+    result = {}
+    for kind, groups in kinds.items():
+        chosen = (scored.label >= 0) | np.isin(scored.group, groups)
+        result[kind] = {name: measured(*what, chosen) for name, what in posteriors.items()}
+    return result

@@ -73,6 +73,8 @@ def bootstrap(
 ) -> dict[str, Interval]:
     """Percentile intervals (Efron 1979) of several metrics on the same resamples, knowns and unknowns drawn apart.
 
+    A metric that is 0, or 1, on all of them has the exact interval of min(m, n) independent images.
+
     Args:
       metrics: name -> a function of a ranking that keeps leading axes.
       groups: int64 [c, g]: the unknowns of each score by group. Then whole groups are drawn, not images: how far the
@@ -98,7 +100,7 @@ def bootstrap(
         for name, metric in metrics.items():
             parts[name].append(metric(drawn))
         left -= count
-    return {name: _percentiles(metric(ranking), np.concatenate(parts[name])) for name, metric in metrics.items()}
+    return {name: _percentiles(metric(ranking), np.concatenate(parts[name]), min(m, n)) for name, metric in metrics.items()}
 
 
 def _draw(rng, counts, resamples):
@@ -115,7 +117,7 @@ def mean_of_shares(hits: Sequence[int], counts: Sequence[int]) -> Interval | Non
         return None
     hits, counts = np.asarray(hits), np.asarray(counts)
     drawn = np.random.default_rng(0).binomial(counts, hits / counts, (_MOST, len(counts))) / counts
-    return _percentiles(np.mean(hits / counts), drawn.mean(1))
+    return _percentiles(np.mean(hits / counts), drawn.mean(1), counts.min())
 
 
 def expected_cost(confusion: np.ndarray, costs: np.ndarray, prior: np.ndarray) -> Interval | None:
@@ -140,5 +142,9 @@ def expected_cost(confusion: np.ndarray, costs: np.ndarray, prior: np.ndarray) -
     return _percentiles(value, drawn)
 
 
-def _percentiles(value, drawn):
-    return Interval(float(value), *map(float, np.quantile(drawn, [_TAIL, 1 - _TAIL])))
+def _percentiles(value, drawn, count=0):
+    """The interval; where all resamples are at 0 or at 1, which says nothing, that of `count` independent images."""
+    low, high = np.quantile(drawn, [_TAIL, 1 - _TAIL])
+    if count and low == high and low in (0, 1):
+        return share(round(low * count), int(count))
+    return Interval(float(value), float(low), float(high))

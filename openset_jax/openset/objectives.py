@@ -129,6 +129,7 @@ class Objective(NamedTuple):
       negative_weight: the mass of the negative term for each unit of the known one, where the config does not say: None
         for one mean over all examples.
       softmax: whether outputs compete; else each is a binary answer.
+      score: name of the function of `scores` that ranks images by how unknown they are.
       options: names of the loss's own options, fields of the config's `objective`.
       uses_negatives: whether negatives are trained on at all.
     """
@@ -137,18 +138,19 @@ class Objective(NamedTuple):
     none_output: bool
     negative_weight: float | None
     softmax: bool = True
+    score: str = "msp"
     options: tuple[str, ...] = ()
     uses_negatives: bool = True
 
 
 OBJECTIVES = {
-    "background": Objective(background, True, None),
-    "one_vs_rest": Objective(one_vs_rest, False, None, softmax=False),
+    "background": Objective(background, True, None, score="none_log_odds"),
+    "one_vs_rest": Objective(one_vs_rest, False, None, softmax=False, score="energy"),
     "softmax": Objective(softmax, False, None, uses_negatives=False),
     "entropic": Objective(entropic, False, None),
     "outlier_exposure": Objective(entropic, False, 0.5),
     "objectosphere": Objective(objectosphere, False, None, options=("magnitude", "ring_weight")),
-    "energy_margin": Objective(energy_margin, False, 0.1, options=("margins", "negative_weight")),
+    "energy_margin": Objective(energy_margin, False, 0.1, score="energy", options=("margins", "negative_weight")),
 }
 
 

@@ -20,6 +20,8 @@ def columns(rows: Sequence[Sequence[Any]], *, indent: str = "  ") -> str:
 def _cell(value: Any) -> str:
     if value is None:
         return "-"
+    if isinstance(value, dict):  # a number and its interval
+        return f"{value['value']:.4f} ({value['low']:.3f}-{value['high']:.3f})"
     return f"{value:.4f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
 
 
@@ -54,42 +56,60 @@ def parameters(params: Any) -> str:
 
 def result_table(result: dict[str, Any]) -> str:
     """The content of `metrics.json` for people."""
-    known, open_set, counts = result["known"], result["open_set"], result["counts"]
+    known, counts = result["known"], result["counts"]
     lines = [
         f"Test images, at step {result['step']}"
-        + (f" ({counts['skipped']} unreadable, left out)" if counts["skipped"] else ""),
+        + (f" ({counts['skipped']} unreadable, left out)" if counts["skipped"] else "")
+        + "; in brackets 95 % intervals",
         columns(
             [
-                ["known classes", "images", "accuracy", "accuracy with none", "rejected at argmax"],
-                [
-                    "all",
-                    sum(counts["known"].values()),
-                    known["accuracy"],
-                    known["accuracy_with_none"],
-                    known["rejected_at_argmax"],
-                ],
-                *([name, counts["known"][name], None, recall, None] for name, recall in known["recall"].items()),
+                ["known classes", "images", "accuracy"],
+                ["all", sum(counts["known"].values()), known["accuracy"]],
+                *([name, counts["known"][name], recall] for name, recall in known["recall"].items()),
             ]
         ),
-        columns([["none of these", "images", "AUROC", "rejected at argmax"], *_none_rows(counts, open_set)]),
-        '  Rejected at argmax: answered "none". AUROC: P(the image looks more like "none" than a known image does).',
+        columns([["none of these", "images", "AUROC", "OSCR", "rejected"], *_none_rows(result)]),
+        "  AUROC: P(the image looks more unknown than a known one). OSCR: the same, and the known one's class is right.",
+        *_operating_lines(result["operating_point"]),
         *_confusion(result["confusion"]),
     ]
     return "\n".join(lines)
+
+
+def _operating_lines(point):
+    threshold, rejected = point["threshold"], point["rejected"]
+    side = {"keep_knowns": "knowns", "accept_negatives": "negatives"}.get(point["rule"])
+    target = "the least expected cost" if side is None else f"{point['rule'].replace('_', ' ')} = {point['target']:g}"
+    yield (
+        f"Operating point: {target} on {point['validation']['knowns']:,} knowns and {point['validation']['negatives']:,} "
+        f"negatives of the validation split; accepted: score <= {threshold['value']:.4g} ({threshold['low']:.4g} to "
+        f"{threshold['high']:.4g})"
+    )
+    if point["promised"]:
+        promised = point["promised"]
+        yield (
+            f"  Promised: {promised['low']:.1%} to {promised['high']:.1%} of the test split's {side} accepted (95 % "
+            "prediction interval, for images like those of the validation split)."
+        )
+    cells = [["known recall", point["known_recall"]], ["known accuracy", point["known_accuracy"]]]
+    cells += [[f"{kind.replace('_', ' ')} rejected", share] for kind, share in rejected.items()]
+    cells += [[f"expected cost, {kind.replace('_', ' ')}", cost] for kind, cost in point["expected_cost"].items()]
+    yield columns(cells)
 
 
 def _confusion(confusion):
     if len(confusion["columns"]) > 2 * _SHOWN:
         return ["The confusion matrix is in metrics.json."]
     rows = zip(confusion["rows"], confusion["counts"], strict=True)
-    table = columns([["", *confusion["columns"]], *([name, *row] for name, row in rows)])
-    return ["Confusion (rows: truth, columns: answer)", table]
+    table = columns([["", *confusion["columns"]], *([name.replace("_", " "), *row] for name, row in rows)])
+    return ["Confusion at the operating point (rows: truth, columns: answer)", table]
 
 
-def _none_rows(counts, open_set):
-    for kind, title in (("seen_negatives", "seen negatives"), ("unseen_unknowns", "unseen unknowns")):
-        total = sum(counts[kind].values())
-        yield [title, total, open_set[kind]["auroc"], open_set[kind]["rejected_at_argmax"]]
-        for name, count in list(counts[kind].items())[:_SHOWN]:
+def _none_rows(result):
+    open_set, counts, rejected = result["open_set"], result["counts"], result["operating_point"]["rejected"]
+    for kind in ("seen_negatives", "unseen_unknowns"):
+        row = open_set[kind]
+        yield [kind.replace("_", " "), row["images"], row["auroc"], row.get("oscr"), rejected[kind]]
+        for name in list(counts[kind])[:_SHOWN]:
             row = open_set["by_group"][name]
-            yield [f"  {name}", count, row["auroc"], row["rejected_at_argmax"]]
+            yield [f"  {name}", row["images"], row["auroc"], row.get("oscr"), None]

@@ -17,6 +17,7 @@ class Progress:
       best_step, best_value: of the metric that selects, None before the first evaluation.
       since_best: evaluations since the best one.
       count, sums: steps since the last line of metrics.jsonl, and their summed metrics.
+      margins: of the energy objective, once they are measured.
       plateau: logged lines in a row that looked like the prior-only plateau.
     """
 
@@ -27,6 +28,7 @@ class Progress:
     count: int = 0
     sums: dict[str, float] = dataclasses.field(default_factory=dict)
     plateau: int = 0
+    margins: list[float] | None = None
 
     def add_steps(self, metrics: dict[str, np.ndarray]) -> None:
         """Adds the metrics of one call: those of each step, along the first axis."""

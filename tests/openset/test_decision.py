@@ -42,7 +42,7 @@ def test_the_least_cost_is_that_of_trying_every_threshold(seed):
     rng = np.random.default_rng(seed)
     known, negative = rng.normal(0, 1, 40).round(1), rng.normal(1, 1, 30).round(1)
     truth, taken_for = rng.integers(0, 2, 40), rng.integers(0, 2, 70)
-    costs = decision.cost_matrix(CLASSES, accept_none=5, confuse_knowns=2, reject_known=1)
+    costs = decision.cost_matrix({"accept_none": 5, "confuse_knowns": 2}, CLASSES)
     prior = np.array([0.2, 0.5, 0.3])
     truth = np.append(truth, np.full(30, 2))
     gains = decision.gains(taken_for, truth, costs, prior)
@@ -107,20 +107,32 @@ def test_too_few_images_for_a_rule(rule, m, n, says):
 
 
 def test_costs():
-    costs = decision.cost_matrix(CLASSES, accept_none=5, confuse_knowns=2, reject_known=1)
+    costs = decision.cost_matrix({"accept_none": 5, "confuse_knowns": 2}, CLASSES)
     assert costs.tolist() == [[0, 2, 1], [2, 0, 1], [5, 5, 0]]
     given = [[0, 1, 2], [3, 0, 4], [5, 6, 0]]
-    assert decision.cost_matrix(CLASSES, accept_none=0, confuse_knowns=0, reject_known=0, matrix=given).tolist() == given
+    assert decision.cost_matrix(given, CLASSES).tolist() == given
+    assert decision.cost_matrix(None, CLASSES).tolist() == [[0, 1, 1], [1, 0, 1], [1, 1, 0]]
     posterior = np.array([[0.5, 0.3, 0.2]])
     assert decision.cheapest_class(posterior, costs) == 0
     assert decision.cheapest_class(posterior, np.array([[0, 1, 0], [9, 0, 0], [0, 0, 0]])) == 1
-    numbers = {"accept_none": 1, "confuse_knowns": 1, "reject_known": 1}
-    with pytest.raises(UserError, match=r"its shape is \(2, 2\).*must be \(3, 3\).*a, b, none"):
-        decision.cost_matrix(CLASSES, **numbers, matrix=[[0, 1], [1, 0]])
+    with pytest.raises(UserError, match=r"shape is \(2, 2\).*must be \(3, 3\).*a, b, none"):
+        decision.cost_matrix([[0, 1], [1, 0]], CLASSES)
     with pytest.raises(UserError, match="not a table of numbers"):
-        decision.cost_matrix(CLASSES, **numbers, matrix=[[0, 1], [1, 0, 3]])
+        decision.cost_matrix([[0, 1], [1, 0, 3]], CLASSES)
     with pytest.raises(UserError, match="negative"):
-        decision.cost_matrix(CLASSES, **numbers | {"accept_none": -1})
+        decision.cost_matrix({"accept_none": -1}, CLASSES)
+    with pytest.raises(UserError, match="'accept' is not one of accept_none, confuse_knowns, reject_known"):
+        decision.cost_matrix({"accept": 1}, CLASSES)
+
+
+def test_priors_and_costs_as_flags_give_them():
+    assert decision.parse("", "x") is None
+    assert decision.parse("none=0.3, a=b=0.5", "x") == {"none": 0.3, "a=b": 0.5}
+    assert decision.parse('{"none": 0.3, "a,b": 0.7}', "x") == {"none": 0.3, "a,b": 0.7}
+    assert decision.parse("[[0, 1], [1, 0]]", "x") == [[0, 1], [1, 0]]
+    for wrong in ("none", "none=", "none=much", "{none: 1}", "=", "a=1,,"):
+        with pytest.raises(UserError, match="x: .* neither"):
+            decision.parse(wrong, "x")
 
 
 @pytest.mark.parametrize(

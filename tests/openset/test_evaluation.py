@@ -1,45 +1,104 @@
-"""Logits and labels -> what metrics.json says."""
+"""Scores, answers and labels -> what metrics.json says."""
+
+import dataclasses
 
 import numpy as np
+import pytest
 
-from openset_jax.openset.evaluation import evaluate_split
+from openset_jax.openset import calibration, classifier, decision, evaluation
+from openset_jax.openset.classifier import Classifier
 
 KINDS = {"seen_negatives": ["n1", "n2"], "unseen_unknowns": ["u"]}
+CLASSES = ("a", "b")
+BY_HAND = [
+    ((3, 0, 0), 0, "a"),  # right
+    ((0, 3, 0), 0, "a"),  # taken for b
+    ((0, 3, 4), 1, "b"),  # right among the knowns, but rejected
+    ((0, 0, 5), -1, "n1"),  # rejected
+    ((5, 0, 0), -1, "n2"),  # accepted as a
+]
 
 
-def evaluate(rows):
+def read(rows):
     """rows: (logits, label, group)."""
     logits, label, group = zip(*rows, strict=True)
-    return evaluate_split(
-        np.array(logits, np.float32), np.array(label), np.array(group, object), classes=("a", "b"), kinds=KINDS
-    )
+    return classifier.read("background", np.array(logits, np.float32), np.array(label), np.array(group, object))
 
 
-def test_numbers_of_a_case_worked_by_hand():
-    result = evaluate(
-        [
-            ((3, 0, 0), 0, "a"),  # right
-            ((0, 3, 0), 0, "a"),  # taken for b
-            ((0, 3, 4), 1, "b"),  # right among the knowns, but rejected
-            ((0, 0, 5), -1, "n1"),  # rejected
-            ((5, 0, 0), -1, "n2"),  # accepted as a
-        ]
-    )
+def evaluate(rows, **options):
+    return evaluation.evaluate_split(read(rows), classes=CLASSES, kinds=KINDS, **options)
+
+
+def values(tree):
+    """Every {"value", "low", "high"} as its value, once the interval has been looked at."""
+    if isinstance(tree, dict) and set(tree) == {"value", "low", "high"}:
+        assert tree["low"] <= tree["value"] <= tree["high"]
+        return tree["value"]
+    return {k: values(v) for k, v in tree.items()} if isinstance(tree, dict) else tree
+
+
+@pytest.mark.parametrize("with_intervals", [False, True])
+def test_numbers_of_a_case_worked_by_hand(with_intervals):
+    result = values(evaluate(BY_HAND, with_intervals=with_intervals))
     assert result["known"]["accuracy"] == 2 / 3
     assert result["known"]["balanced_accuracy"] == (1 / 2 + 1) / 2
     assert result["known"]["accuracy_with_none"] == 1 / 3
     assert result["known"]["rejected_at_argmax"] == 1 / 3
-    assert result["known"]["recall"] == {"a": 0.5, "b": 0.0}
-    assert result["open_set"]["by_group"]["n1"] == {
-        "auroc": 1.0, "rejected_at_argmax": 1.0, "balanced_accuracy": (0.5 + 0 + 1) / 3
-    }  # fmt: skip
+    assert result["known"]["recall"] == {"a": 0.5, "b": 1.0}
+    first = result["open_set"]["by_group"]["n1"]
+    assert (first["auroc"], first["rejected_at_argmax"]) == (1.0, 1.0)
+    assert first["balanced_accuracy"] == pytest.approx((0.5 + 0 + 1) / 3)
     assert result["open_set"]["by_group"]["n2"]["auroc"] == 0.0
     assert result["open_set"]["seen_negatives"]["auroc"] == 0.5
     assert result["counts"] == {"known": {"a": 2, "b": 1}, "seen_negatives": {"n1": 1, "n2": 1}, "unseen_unknowns": {"u": 0}}
-    assert result["confusion"]["counts"] == [[1, 1, 0], [0, 0, 1], [1, 0, 1], [0, 0, 0]]
+    if with_intervals:
+        assert first["oscr"] == pytest.approx(2 / 3)
+        assert first["ccr_at_fpr"] == {"0.001": None, "0.01": None, "0.1": None}
+        assert result["open_set"]["seen_negatives"]["over_groups"]["groups"] == 2
 
 
 def test_a_number_without_images_is_none_and_seen_and_unseen_stay_apart():
-    result = evaluate([((3, 0, 0), 0, "a"), ((0, 3, 0), 1, "b"), ((0, 0, 9), -2, "u")])
-    assert result["open_set"]["seen_negatives"] == {"auroc": None, "rejected_at_argmax": None, "balanced_accuracy": None}
+    result = values(evaluate([((3, 0, 0), 0, "a"), ((0, 3, 0), 1, "b"), ((0, 0, 9), -2, "u")]))
+    assert result["open_set"]["seen_negatives"] == {
+        "images": 0, "auroc": None, "rejected_at_argmax": None, "balanced_accuracy": None
+    }  # fmt: skip
     assert result["open_set"]["unseen_unknowns"]["auroc"] == 1.0
+    assert result["open_set"]["together"]["images"] == 1
+
+
+def with_decision(rows, threshold):
+    scored = read(rows)
+    decided = decision.decide(scored.score, scored.known_class, threshold, len(CLASSES))
+    return dataclasses.replace(scored, decision=decided)
+
+
+def fitted(**changes):
+    given = {
+        "objective": "background", "classes": CLASSES, "temperature": calibration.Identity(), "none": None,
+        "fitted_prior": np.full(3, 1 / 3), "prior": np.array([0.25, 0.25, 0.5]),
+        "costs": decision.cost_matrix(None, CLASSES),
+        "rule": decision.Rule("keep_knowns", 0.6), "threshold": decision.Threshold(0.0, -1.0, 1.0, 10, 5, 6),
+    }  # fmt: skip
+    return Classifier(**given | changes)
+
+
+def test_the_operating_point_by_hand():
+    result = evaluation.operating_point(with_decision(BY_HAND, 0.0), classes=CLASSES, kinds=KINDS, fitted=fitted())
+    assert result["confusion"]["counts"] == [[1, 1, 0], [0, 0, 1], [1, 0, 1], [0, 0, 0]]
+    point = values(result["operating_point"])
+    assert (point["known_recall"], point["known_accuracy"]) == (2 / 3, 1 / 3)
+    assert point["accuracy_of_accepted_knowns"] == 0.5
+    assert point["rejected"] == {"seen_negatives": 0.5, "unseen_unknowns": None}
+    # a: half confused; b: rejected; none: half accepted
+    assert point["expected_cost"] == {"seen_negatives": 0.25 * 0.5 + 0.25 * 1 + 0.5 * 0.5, "unseen_unknowns": None}
+    assert point["promised"] == pytest.approx(6 / 11)
+
+
+def test_calibration_is_measured_under_the_prior_that_is_said():
+    scored = read(BY_HAND)
+    sure = np.eye(3)[[0, 1, 2, 2, 0]]
+    result = evaluation.calibration(scored, {"sure": (sure, np.array([0.25, 0.25, 0.5])), "no": (None, None)}, kinds=KINDS)
+    assert result["seen_negatives"]["no"] is None
+    assert result["unseen_unknowns"]["sure"] is None, "there are none, and half of all should be"
+    # right for half of a, none of b, half of none; always sure
+    assert result["seen_negatives"]["sure"]["expected_calibration_error"] == pytest.approx(1 - (0.25 * 0.5 + 0.5 * 0.5))

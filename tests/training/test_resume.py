@@ -12,6 +12,7 @@ from small_run import ROOT, assert_same_run, command, environment, lines, run, s
 
 from openset_jax.errors import Stopped
 from openset_jax.train import train
+from openset_jax.training import checkpoints
 
 
 def stop_at(step):
@@ -116,3 +117,22 @@ def test_early_stopping_remembers_across_a_stop(tmp_path):
         train(small_config(**changes), stopped, stop_at(5))
     train(small_config(**changes), stopped)
     assert_same_run(whole, stopped)
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3])
+def test_measured_margins_are_those_of_the_run_that_was_not_stopped(tmp_path, stop):
+    """They are measured at a fifth of the steps: step 2."""
+    config = small_config(**{"objective.name": "energy_margin", "checkpoint.every": 12})
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    for workdir in (whole, stopped):
+        workdir.mkdir()
+    train(config, whole)
+    with pytest.raises(Stopped, match=f"at step {stop}"):
+        train(config, stopped, stop_at(stop))
+    train(config, stopped)
+    assert_same_run(stopped, whole)
+    at_the_end = checkpoints.open_checkpoints(stopped)
+    known, negative = at_the_end.meta(12)["progress"]["margins"]
+    at_the_end.close()
+    assert known != negative
+    assert -5 < known < 0
