@@ -26,16 +26,20 @@ def define_config(*, required: bool = True, help: str = "Config file; --config.a
         flags.mark_flag_as_required("config")
 
 
-def run(main: Callable[[], None], define_flags: Callable[[], None]) -> None:
-    """Defines and parses the flags, calls the command, and exits with its code. Does not return."""
+def run(main: Callable[..., None], define_flags: Callable[[], None], *, arguments: bool = False) -> None:
+    """Defines and parses the flags, calls the command, and exits with its code. Does not return.
+
+    Args:
+      arguments: whether there may be others than flags; then `main` is called with their list.
+    """
     define_flags()
     if {"--help", "-help", "-h"} & set(sys.argv[1:]):
         with contextlib.suppress(BrokenPipeError):  # --help | head
             print(_help(main), flush=True)
         os._exit(0)
     with _one_line_errors():
-        _parse(sys.argv)
-        main()
+        rest = _parse(sys.argv, arguments)
+        main(rest) if arguments else main()
     sys.exit(0)
 
 
@@ -69,7 +73,7 @@ def _exit(code: int, message: str) -> None:
     sys.exit(code)
 
 
-def _parse(argv: list[str]) -> None:
+def _parse(argv: list[str], arguments: bool) -> list[str]:
     sys.path.insert(0, os.getcwd())  # where configs/ is, also for an installed command
     try:
         rest = flags.FLAGS(argv)[1:]
@@ -79,8 +83,9 @@ def _parse(argv: list[str]) -> None:
         raise UserError(_without_traceback(str(error))) from error
     except (AttributeError, KeyError, TypeError, ValueError, OSError, ImportError, SyntaxError) as error:
         raise UserError(_config_error(error)) from error
-    if rest:
+    if rest and not arguments:
         raise UserError(f"argument {rest[0]!r} is not understood; --help lists the flags")
+    return rest
 
 
 def _config_error(error: Exception) -> str:

@@ -19,7 +19,7 @@ class Skipped:
 
     def __init__(self, pool: Pool, max_fraction: float = 0.01, report: Callable[[str], None] = print):
         self._pool, self._max_fraction, self._report = pool, max_fraction, report
-        self.rows: set[int] = set()
+        self.rows: dict[int, str] = {}  # and why
 
     def add(self, row: int, reason: str) -> None:
         """Remembers a bad image.
@@ -27,7 +27,7 @@ class Skipped:
         Raises:
           UserError: more than the accepted share of the pool is bad.
         """
-        self.rows.add(row)
+        self.rows[row] = reason
         source = self._pool.sources[self._pool.source[row]].name
         what = f"{self._pool.ids([row])[0]!r} of {source} ({self._pool.groups[self._pool.group[row]]})"
         self._report(f"skipped: {what} is not a readable image: {reason}")

@@ -115,15 +115,10 @@ def test_prior_correction_lowers_the_cost_where_the_mix_is_another(name):
 
 def test_a_network_without_validation_negatives_has_no_p_none_and_still_a_threshold():
     points, label = cloud([0.5, 0.5, 0.0], 1_000, 5)
-    asked = {
-        "training_prior": np.array([0.5, 0.5, 0.0]),
-        "prior": np.full(3, 1 / 3),
-        "costs": decision.cost_matrix(None, CLASSES),
-    }
-    fitted = classifier.fit(
-        "softmax", CLASSES, outputs("softmax", points), label, rule=decision.Rule("keep_knowns", 0.9), **asked
-    )
-    scored, posterior = fitted.classify(outputs("softmax", points), label, np.array(["g"] * 1_000, object))
+    costs, logits = decision.cost_matrix(None, CLASSES), outputs("softmax", points)
+    asked = {"training_prior": np.array([0.5, 0.5, 0.0]), "prior": np.full(3, 1 / 3), "costs": costs}
+    fitted = classifier.fit("softmax", CLASSES, logits, label, rule=decision.Rule("keep_knowns", 0.9), **asked)
+    scored, posterior = fitted.classify(logits, label, np.array(["g"] * 1_000, object))
     assert posterior is None
     assert np.mean(scored.decision < 2) == pytest.approx(0.9, abs=0.001)
     for rule, calibrate in ((decision.Rule("least_cost", None), ""), (decision.Rule("keep_knowns", 0.9), "logistic")):

@@ -1,0 +1,225 @@
+"""Images of your own -> a class or "none" for each, by the decision that was saved with a run.
+
+python -m openset_jax.predict --workdir=runs/mine PHOTOS 'more/*.jpg' --out=predictions.csv
+
+From Python:
+
+    from openset_jax.predict import Predictor
+    predict = Predictor("runs/mine")
+    rows = list(predict(["photos"]))
+"""
+
+import csv
+import dataclasses
+import glob
+import json
+import os
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from openset_jax import cli
+from openset_jax.errors import UserError
+
+COLUMNS = ("id", "decision", "p_none", "best_class", "p_best", "score", "threshold", "error")
+CHUNK_BATCHES = 8  # images are read, classified and written by so many batches
+
+
+def define_flags() -> None:
+    flags.DEFINE_string("workdir", None, "Folder of a training run.", required=True)
+    flags.DEFINE_string("out", None, "File to write, .csv or .jsonl: a row for each image.", required=True)
+    flags.DEFINE_string("priors", "", 'How often classes come here, as --config.decision.prior: "none=0.6".')
+    flags.DEFINE_string("costs", "", 'What mistakes cost here, as --config.decision.costs: "accept_none=5".')
+    flags.DEFINE_float("threshold", None, "Accept scores up to this, instead of the saved threshold.")
+    flags.DEFINE_integer("batch_size", 256, "Images at once.", lower_bound=1)
+
+
+def main(arguments: list[str]) -> None:
+    from tqdm import tqdm
+
+    args, out = flags.FLAGS, pathlib.Path(flags.FLAGS.out).expanduser()
+    if out.suffix not in (".csv", ".jsonl"):
+        raise UserError(f"--out: {str(out)!r} ends in neither .csv nor .jsonl")
+    cli.make_workdir(str(out.parent))
+    files = find_images(arguments)
+    predict = Predictor(
+        args.workdir, priors=args.priors, costs=args.costs, threshold=args.threshold, batch_size=args.batch_size
+    )
+    temporary, counts = out.with_name(out.name + ".tmp"), {}
+    with temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        write = _writer(file, out.suffix)
+        for row in tqdm(predict(files), total=len(files), unit=" images", smoothing=0.1):
+            write(row)
+            counts[row["decision"] or "error"] = counts.get(row["decision"] or "error", 0) + 1
+    temporary.replace(out)
+    print(", ".join(f"{name} {count:,}" for name, count in sorted(counts.items(), key=lambda item: -item[1])))
+    print(f"{len(files):,} rows in {out}; accepted: score <= {predict.classifier.threshold.value:.6g}")
+
+
+def find_images(paths: Sequence[str]) -> list[str]:
+    """The files that these name: files as they are, images in folders and below, and what globs match; each once, in order.
+
+    Raises:
+      UserError: a path is nothing, or there is no image.
+    """
+    from openset_jax.data.sources import IMAGE_SUFFIXES
+
+    found = {}
+    for path in map(str, paths):
+        matches = [path] if os.path.exists(path) else sorted(glob.glob(path, recursive=True))
+        if not matches:
+            raise UserError(f"{path!r}: there is no such file or folder, and no file matches it")
+        for match in matches:
+            inside = sorted(pathlib.Path(match).rglob("*")) if os.path.isdir(match) else [match]
+            images = [str(p) for p in inside if os.path.isfile(p)]
+            if os.path.isdir(match):
+                images = [p for p in images if p.lower().endswith(IMAGE_SUFFIXES)]
+            found |= dict.fromkeys(images)
+    if not found:
+        raise UserError(f"no images in {', '.join(map(repr, paths)) or 'no paths'}: give files, folders or globs")
+    return list(found)
+
+
+class Predictor:
+    """A restored run, ready to classify files.
+
+    Args:
+      workdir: of the run.
+      priors, costs: as `decision.prior` and `decision.costs` of its config; "" for those that it was evaluated with.
+      threshold: in place of the saved one.
+      batch_size: images at once.
+
+    Attributes:
+      classifier: what was fitted on validation images, an `openset.classifier.Classifier`, with the overrides.
+
+    Raises:
+      UserError: no checkpoint, no decision, or an override that cannot be.
+    """
+
+    def __init__(
+        self,
+        workdir: str | pathlib.Path,
+        *,
+        priors: str = "",
+        costs: str = "",
+        threshold: float | None = None,
+        batch_size: int = 256,
+    ):
+        import jax
+
+        from openset_jax import build
+        from openset_jax import config as configs
+        from openset_jax.openset import decision
+        from openset_jax.training import checkpoints, devices, state
+
+        devices.cache_compilations()
+        workdir = pathlib.Path(workdir).expanduser().resolve()
+        saved = checkpoints.open_checkpoints(workdir)
+        step, fitted = _saved_classifier(workdir)
+        try:
+            meta = saved.meta(step)
+        except (FileNotFoundError, KeyError, ValueError) as error:
+            raise UserError(f"--workdir: {workdir} has no checkpoint of step {step}, which decision.json is of") from error
+        self._config = config = configs.from_json(meta["config"])
+        self._batch_size = batch_size + -batch_size % jax.device_count()
+        self._model = build.make_model(config, len(fitted.classes))
+        like = jax.eval_shape(
+            lambda: state.initial_variables(self._model, seed=config.seed, image_size=config.data.image_size)
+        )
+        self._variables = devices.replicate(saved.restore_model(step, like))
+        saved.close()
+        changes = {}
+        if priors:
+            given = decision.parse(priors, "--priors")
+            changes["prior"] = decision.deployment_prior(given, fitted.classes, fitted.fitted_prior)
+        if costs:
+            changes["costs"] = decision.cost_matrix(decision.parse(costs, "--costs"), fitted.classes)
+        if threshold is not None:
+            changes["threshold"] = dataclasses.replace(fitted.threshold, value=threshold, low=threshold, high=threshold)
+        self.classifier = dataclasses.replace(fitted, **changes)
+
+    def __call__(self, paths: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """Classifies files, folders and globs; a file that cannot be read gives a row with its error, and the rest go on.
+
+        Yields:
+          {"id": the path, "decision": a class or "none", "p_none", "best_class", "p_best", "score", "threshold", "error"};
+          numbers are None where there is none, and of a file that cannot be read all but "id" and "error" are.
+        """
+        files = find_images(paths)
+        skipped, inference = self._open(files)
+        step = CHUNK_BATCHES * self._batch_size
+        for start in range(0, len(files), step):
+            asked = np.arange(start, min(start + step, len(files)))
+            rows, logits = inference.logits(self._variables, asked)
+            label = np.zeros(len(rows), int)
+            scored, posterior = self.classifier.classify(logits, label, label.astype(object))
+            found = dict(zip(rows.tolist(), range(len(rows)), strict=True))
+            for row in asked.tolist():
+                if row in found:
+                    yield self._row(files[row], found[row], scored, posterior)
+                else:
+                    yield dict.fromkeys(COLUMNS) | {"id": files[row], "error": skipped.rows[row]}
+
+    def _open(self, files):
+        """(Those of the files that cannot be read, the forward pass over all of them.)"""
+        from openset_jax import build
+        from openset_jax.data import pools
+        from openset_jax.data.skipped import Skipped
+
+        names, nothing = [os.fsencode(file) for file in files], np.zeros(len(files), np.int32)
+        source = pools.Source(
+            name="files", classes=("",), roles=None, label=nothing, split=np.full(len(files), pools.TEST, np.uint8),
+            form="path", ids=lambda records: [files[r] for r in records], fetch=lambda records: [names[r] for r in records],
+        )  # fmt: skip
+        pool = pools.Pool(
+            sources=(source,), groups=("",), roles=("unknown",), num_classes=0, source=nothing, record=np.arange(len(files)),
+            group=nothing, split=source.split, key=np.arange(len(files), dtype=np.uint64),
+        )  # fmt: skip
+        skipped, config = Skipped(pool, 1.0, report=lambda line: None), self._config.copy_and_resolve_references()
+        config.input, config.shard_resident, config.eval.batch_size = "stream", False, self._batch_size
+        feed = build.make_feed(config, pool, skipped)
+        return skipped, build.make_inference(config, self._model, pool, feed, skipped)
+
+    def _row(self, file, i, scored, posterior):
+        names = [*self.classifier.classes, "none"]
+        best = int(scored.known_class[i]) if posterior is None else int(posterior[i, :-1].argmax())
+        return {
+            "id": file,
+            "decision": names[scored.decision[i]],
+            "p_none": None if posterior is None else float(posterior[i, -1]),
+            "best_class": names[best],
+            "p_best": None if posterior is None else float(posterior[i, best]),
+            "score": float(scored.score[i]),
+            "threshold": self.classifier.threshold.value,
+            "error": None,
+        }
+
+
+def _saved_classifier(workdir):
+    """(step, `Classifier`) of decision.json."""
+    from openset_jax.openset.classifier import Classifier
+
+    try:
+        saved = json.loads((workdir / "decision.json").read_text())
+        return saved["step"], Classifier.from_json(saved["classifier"])
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"--workdir: {workdir} has no decision.json, which training ends with; run python -m openset_jax.evaluate "
+            f"--workdir={workdir}"
+        ) from error
+
+
+def _writer(file, suffix):
+    if suffix == ".jsonl":
+        return lambda row: file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    text = lambda value: "" if value is None else repr(value) if isinstance(value, float) else value
+    return lambda row: writer.writerow([text(row[name]) for name in COLUMNS])
+
+
+if __name__ == "__main__":
+    cli.run(main, define_flags, arguments=True)
