@@ -15,7 +15,7 @@ from scipy import stats
 from openset_jax.openset import checks
 from openset_jax.openset.posterior import correct_prior
 
-_FEWEST = 5  # images expected in a cell of a chi-square test, in both samples
+_FEWEST = 10  # images expected in a cell of a chi-square test, in both samples
 
 
 class EmPrior(NamedTuple):
@@ -115,8 +115,9 @@ def implausibility(
 
     Compares how often each class is decided, and how often p_none lies in each tenth that it has in that mixture, by a
     chi-square test each (Pearson 1900) whose covariance includes that the validation images are a sample too. With the
-    most likely prior (EM) such a test warns no more often than its level says (Chernoff and Lehmann 1954). The prior of
-    BBSE is less certain and matches the decisions by construction, so small samples can warn of p_none without a cause.
+    most likely prior (EM) such a test errs on the silent side (Chernoff and Lehmann 1954). The prior of BBSE matches the
+    decisions by construction and is less certain, which the test does not know: after it, doubt a warning that p_none alone
+    gives. Where a class has 100 validation images or fewer, `level` is rough.
 
     "" is no proof of label shift: unknowns that get the same posteriors as validation images cannot be seen here.
 
@@ -126,7 +127,7 @@ def implausibility(
       validation_label: int [n] in [0, K], K is "none". In any mix.
       prior: [K + 1], the estimated (or declared) mix of the unlabelled images.
       names: [K + 1], of the classes, for the message.
-      level: how often to warn, at most, where label shift holds.
+      level: about how often to warn, at most, where label shift holds.
       smallest: warns only if at least this share of the images would have to move to fit: with many images chance
         explains nothing, however small.
 
