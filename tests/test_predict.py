@@ -1,0 +1,144 @@
+"""Files -> decisions: the same that evaluation made, whatever else lies among them."""
+
+import csv
+import json
+import struct
+import sys
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+from small_run import run, small_config
+
+from openset_jax import build, predict
+from openset_jax.data.pools import TEST
+from openset_jax.errors import UserError
+from openset_jax.predict import Predictor, find_images
+from openset_jax.train import train
+
+SIZE = {"steps": 60, "eval.every": 60, "batch_size": 64, "model.width": 0.125, "log_every": 20, "checkpoint.every": 60}
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    train(small_config(**SIZE), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def scored(workdir):
+    """id -> row of scores.csv."""
+    with (workdir / "scores.csv").open() as file:
+        return {row["id"]: row for row in csv.DictReader(file)}
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory, workdir):
+    """The test images as files, named by their ids."""
+    folder, pool = tmp_path_factory.mktemp("photos"), build.open_pool(small_config(**SIZE))
+    rows = pool.rows(TEST)
+    for id_, content in zip(pool.ids(rows), pool.sources[0].fetch(pool.record[rows]), strict=True):
+        path = folder / f"{id_}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return folder
+
+
+def id_of(photos, row):
+    return row["id"][len(str(photos)) + 1 : -len(".png")]
+
+
+def test_it_decides_as_evaluation_did(workdir, photos, scored):
+    predictor = Predictor(workdir, batch_size=64)
+    rows = list(predictor([photos]))
+    assert len(rows) == len(scored) > 500, "more than one chunk"
+    for row in rows:
+        expected = scored[id_of(photos, row)]
+        assert row["decision"] == expected["decision"]
+        assert row["error"] is None
+        assert row["score"] == pytest.approx(float(expected["score"]), abs=1e-4)
+        assert row["p_none"] == pytest.approx(float(expected["p_none"]), abs=1e-5)
+        assert row["p_best"] == pytest.approx(float(expected[f"p_{row['best_class']}"]), abs=1e-5)
+        assert (row["decision"] == "none") == (row["score"] > row["threshold"])
+    assert len({row["decision"] for row in rows}) >= 4
+
+
+def huge_png(path):
+    """50,000 x 50,000 pixels in a few bytes: whoever decodes it needs 7.5 GB."""
+    chunk = lambda name, data: struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b""))
+
+
+def test_what_is_no_image_has_a_row_with_its_error_and_the_rest_go_on(tmp_path, workdir):
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (40, 30, 3), np.uint8)).save(tmp_path / "good.jpg")
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "good.jpg").read_bytes()[:300])
+    (tmp_path / "text.png").write_text("no image")
+    huge_png(tmp_path / "huge.png")
+    out = tmp_path / "out.jsonl"
+    done = run([sys.executable, "-m", "openset_jax.predict", f"--workdir={workdir}", str(tmp_path), f"--out={out}"])
+    assert done.returncode == 0, done.stderr
+    rows = {row["id"].rpartition("/")[2]: row for row in map(json.loads, out.read_text().splitlines())}
+    assert list(rows) == ["cut.jpg", "empty.jpg", "good.jpg", "huge.png", "text.png"]
+    assert rows.pop("good.jpg")["decision"]
+    for name, row in rows.items():
+        assert row["error"], name
+        assert row["decision"] is None
+        assert row["score"] is None
+    assert "too large" in rows["huge.png"]["error"]
+    assert "error 4" in done.stdout
+
+
+def test_the_command_writes_csv_and_takes_overrides(tmp_path, workdir, photos, scored):
+    def predicted(*arguments):
+        out = tmp_path / "out.csv"
+        files = [str(photos / f"{id_}.png") for id_ in list(scored)[:40]]
+        done = run([sys.executable, "-m", "openset_jax.predict", f"--workdir={workdir}", f"--out={out}", *arguments, *files])
+        assert done.returncode == 0, done.stderr
+        with out.open() as file:
+            return list(csv.DictReader(file))
+
+    plain = predicted()
+    assert list(plain[0]) == list(predict.COLUMNS)
+    assert {r["decision"] for r in predicted("--threshold=-1e9")} == {"none"}
+    assert "none" not in {r["decision"] for r in predicted("--threshold=1e9")}
+    rare = predicted("--priors=none=0.001")
+    assert sum(float(r["p_none"]) for r in rare) < sum(float(r["p_none"]) for r in plain)
+    assert [r["decision"] for r in rare] == [r["decision"] for r in plain], "the threshold is as it was saved"
+
+
+def test_paths_may_be_files_folders_and_globs_and_count_once(photos):
+    everything = find_images([photos])
+    assert everything == sorted(everything)
+    assert find_images([everything[3], photos, str(photos / "**/*.png")])[:2] == [everything[3], everything[0]]
+    assert len(find_images([everything[3], photos, str(photos / "**/*.png")])) == len(everything)
+    with pytest.raises(UserError, match="no such file or folder"):
+        find_images([photos / "nothing.jpg"])
+    with pytest.raises(UserError, match="no images"):
+        find_images([])
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"priors": "9=0.5"}, "decision.prior: no class '9'"),
+        ({"priors": "0=0.9,none=0.9"}, "sum to 1.8"),
+        ({"costs": "[[0, 1], [1, 0]]"}, r"must be \(6, 6\)"),
+        ({"costs": "cheap"}, "--costs: 'cheap' is neither"),
+    ],
+)
+def test_overrides_that_cannot_be(workdir, options, says):
+    with pytest.raises(UserError, match=says):
+        Predictor(workdir, **options)
+
+
+def test_a_workdir_that_is_none(tmp_path, workdir):
+    with pytest.raises(UserError, match="train first"):
+        Predictor(tmp_path)
+    done = run([sys.executable, "-m", "openset_jax.predict", f"--workdir={workdir}", "--out=x.txt", str(tmp_path)])
+    assert done.returncode == 2
+    assert "neither .csv nor .jsonl" in done.stderr
