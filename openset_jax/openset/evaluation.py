@@ -11,6 +11,7 @@ from openset_jax.openset.calibration import mix_weights
 from openset_jax.openset.intervals import Interval
 
 FPRS = (1e-3, 1e-2, 1e-1)
+RESAMPLES, RESAMPLES_OF_GROUP = 2_000, 500  # at most; there may be many groups
 BOOTSTRAPPED = {
     "average_precision_unknown_positive": ranking.average_precision,
     "average_precision_known_positive": lambda r: ranking.average_precision(r.turned()),
@@ -77,7 +78,7 @@ def evaluate_split(
     plain = (lambda interval: interval._asdict()) if with_intervals else (lambda interval: interval.value)
     number = lambda interval: None if interval is None else plain(interval)
 
-    def against(others):
+    def against(others, most):
         answers = None if scored.answer is None else others.answer == len(classes)
         result = {"images": len(others.label), "rejected_at_argmax": number(_share(answers))}
         result["balanced_accuracy"] = number(_balanced(known, others, len(classes)))
@@ -85,7 +86,7 @@ def evaluate_split(
             return {"auroc": None, **result}
         ranked = ranking.rank(known.score, others.score, known.known_class == known.label)
         result = {"auroc": number(intervals.auroc(ranked)), **result}
-        return result | _bootstrapped(ranked, others, number) if with_intervals else result
+        return result | _bootstrapped(ranked, others, number, most) if with_intervals else result
 
     return {
         "counts": {
@@ -102,8 +103,8 @@ def evaluate_split(
             },
         },
         "open_set": {
-            **{kind: against(others) for kind, others in of_kind.items()},
-            "by_group": {g: against(others) for g, others in of_group.items()},
+            **{kind: against(others, RESAMPLES) for kind, others in of_kind.items()},
+            "by_group": {g: against(others, RESAMPLES_OF_GROUP) for g, others in of_group.items()},
         },
     }  # fmt: skip
 
@@ -126,18 +127,18 @@ def _balanced(known, others, num_classes):
     return intervals.mean_of_shares(*_recalls(truth, np.append(known.answer, others.answer)))
 
 
-def _bootstrapped(ranked, others, number):
+def _bootstrapped(ranked, others, number, most):
     count = int(ranked.unknown.sum())
     wanted = BOOTSTRAPPED | {fpr: lambda r, fpr=fpr: ranking.ccr_at_fpr(r, fpr) for fpr in FPRS if fpr * count >= 1}
-    found = intervals.bootstrap(ranked, wanted)
+    found = intervals.bootstrap(ranked, wanted, most=most)
     result = {name: number(found[name]) for name in BOOTSTRAPPED}
     result["ccr_at_fpr"] = {f"{fpr:g}": number(found.get(fpr)) for fpr in FPRS}
-    result["resamples"] = intervals.resamples(int(ranked.known.sum()) + count)
+    result["resamples"] = min(most, intervals.resamples(int(ranked.known.sum()) + count))
     names = sorted(set(others.group))
     if len(names) > 1:
         place = np.searchsorted(ranked.score, others.score)
         table = np.stack([np.bincount(place[others.group == name], minlength=len(ranked.score)) for name in names])
-        over = intervals.bootstrap(ranked, {"auroc": ranking.auroc, "oscr": ranking.oscr}, groups=table)
+        over = intervals.bootstrap(ranked, {"auroc": ranking.auroc, "oscr": ranking.oscr}, groups=table, most=most)
         result["over_groups"] = {"groups": len(names), **{name: number(interval) for name, interval in over.items()}}
     return result
 

@@ -14,7 +14,7 @@ from openset_jax.openset.ranking import Ranking
 
 LEVEL = 0.95
 _TAIL = (1 - LEVEL) / 2
-_MOST, _FEWEST, _DRAWS = 2_000, 100, 200_000_000  # resamples; images drawn for all of them together
+_MOST, _FEWEST, _DRAWS = 2_000, 100, 20_000_000  # resamples; images drawn for all of them together
 _CHUNK = 4_000_000  # numbers held at once
 
 
@@ -59,7 +59,7 @@ def _variance(values, counts):
 
 
 def resamples(count: int) -> int:
-    """Bootstrap resamples of so many images: 2,000, or as many as 200 million draws make, at least 100."""
+    """Bootstrap resamples of so many images: 2,000, or as many as 20 million draws make, at least 100."""
     return int(np.clip(_DRAWS // max(count, 1), _FEWEST, _MOST))
 
 
