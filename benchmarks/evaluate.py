@@ -25,7 +25,7 @@ def define_flags() -> None:
     cli.define_config()
     flags.DEFINE_integer("num_classes", 10, "K: there are K outputs for known classes, and one for none.", lower_bound=2)
     flags.DEFINE_integer("rounds", 10, "Measured rounds; one more comes before.", lower_bound=1)
-    flags.DEFINE_integer("rows", 100_000, "Scored images of which the metrics are computed.", lower_bound=1)
+    flags.DEFINE_integer("rows", 10_000, "Scored images of which the metrics are computed.", lower_bound=1)
     flags.DEFINE_bool("peer", False, "Measure PyTorch beside it.")
     flags.DEFINE_string("peer_python", "", "Python with torch; empty for this one.")
     flags.DEFINE_string("json", "", "File to write the result to.")

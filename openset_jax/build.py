@@ -6,6 +6,7 @@ from typing import Any
 
 import ml_collections
 
+from openset_jax.config import BEFORE
 from openset_jax.errors import UserError
 
 # what runs of before there were decisions get
@@ -69,7 +70,12 @@ def open_pool(config: ml_collections.ConfigDict) -> Any:
 def make_sampler(config: ml_collections.ConfigDict, members: list[Any]) -> Any:
     """The `Sampler` that draws from these members of each class, "none" last."""
     from openset_jax.data import sampler
+    from openset_jax.openset import objectives
 
+    if config.sampling.policy == "negative_fraction" and not objectives.get(config.objective.name).uses_negatives:
+        raise UserError(
+            f"sampling.policy: negative_fraction draws negatives, and objective.name={config.objective.name} uses none"
+        )
     return sampler.make_sampler(
         config.sampling.policy,
         tuple(map(len, members)),
@@ -102,6 +108,8 @@ def make_weights(config: ml_collections.ConfigDict, num_classes: int, sampler: A
     from openset_jax.openset import objectives, weights
 
     objective, options = objectives.get(config.objective.name), _options(config)
+    if options["logit_adjustment"] and not objective.softmax:
+        raise UserError(f"objective.logit_adjustment: {config.objective.name} has no softmax to adjust; leave it at 0")
     prior, counts = [1 / (num_classes + 1)] * (num_classes + 1), [1] * (num_classes + 1)
     if sampler is not None:
         nothing = [0] * (num_classes + 1 - len(sampler.prior))
@@ -139,13 +147,13 @@ def measures_margins(config: ml_collections.ConfigDict) -> bool:
     return "margins" in objectives.get(config.objective.name).options and config.objective.margins is None
 
 
-def plateau_loss(config: ml_collections.ConfigDict, weights: Any) -> float:
+def plateau_loss(config: ml_collections.ConfigDict, weights: Any, margins: Any = None) -> float:
     """The loss of a network that has learned how often each class comes, and no more."""
     from openset_jax.openset import objectives
     from openset_jax.openset import weights as of_weights
 
     outputs = len(weights.prior) - 1 + objectives.get(config.objective.name).none_output
-    return of_weights.plateau_loss(make_loss(config, weights), weights, outputs)
+    return of_weights.plateau_loss(make_loss(config, weights, margins), weights, outputs)
 
 
 def make_decision(config: ml_collections.ConfigDict, classes: Sequence[str], training_prior: Any) -> dict[str, Any]:
@@ -178,10 +186,8 @@ def _options(config):
     """`config.objective`, with what runs of before these fields existed had, and the objective's own weight of negatives."""
     from openset_jax.openset import objectives
 
-    options = {
-        "negative_weight": None, "class_weights": "none", "effective_number_beta": 0.9999, "logit_adjustment": 0.0,
-        "margins": None,
-    } | config.objective.to_dict()  # fmt: skip
+    before = {name.removeprefix("objective."): v for name, v in BEFORE.items() if name.startswith("objective.")}
+    options = before | config.objective.to_dict()
     if options["negative_weight"] is None:
         options["negative_weight"] = objectives.get(config.objective.name).negative_weight
     return options

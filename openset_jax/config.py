@@ -14,6 +14,7 @@ _FRACTION = "between 0 and 1", lambda v: 0 < v < 1
 _AT_LEAST_0 = "0 or more", lambda v: v >= 0
 _AT_LEAST_1 = "1 or more", lambda v: v >= 1
 _POSITIVE = "more than 0", lambda v: v > 0
+_rises = lambda v: len(v) == 2 and all(map(math.isfinite, v)) and v[0] < v[1]
 _METRICS = ("auroc", "accuracy", "balanced_accuracy")
 
 # what each numeric field must be; choices among names are checked where the name is looked up
@@ -33,6 +34,11 @@ _RANGES = {
     "data.max_bad_fraction": ("between 0 and 1", lambda v: 0 <= v <= 1),
     "augment.pad": _AT_LEAST_0,
     "sampling.negative_fraction": _FRACTION,
+    "objective.negative_weight": ("None, or a number above 0", lambda v: v is None or v > 0),
+    "objective.margins": (
+        "None, or (of knowns, of negatives), the first below the second",
+        lambda v: v is None or _rises(v),
+    ),
     "objective.logit_adjustment": ("between 0 and 1", lambda v: 0 <= v <= 1),
     "objective.effective_number_beta": _FRACTION,
     "objective.magnitude": _POSITIVE,
@@ -56,6 +62,13 @@ _RANGES = {
     "early_stopping.patience": _AT_LEAST_0,
 }
 
+# what runs had before there was a choice
+BEFORE = {
+    "optimizer.all_reduce_dtype": "float32", "objective.negative_weight": None, "objective.class_weights": "none",
+    "objective.effective_number_beta": 0.9999, "objective.logit_adjustment": 0.0, "objective.magnitude": 50.0,
+    "objective.ring_weight": 1e-4, "objective.margins": None,
+}  # fmt: skip
+
 # what may differ when a run goes on: nothing that the parameters already learned depend on
 _MAY_CHANGE = (
     "steps", "log_every", "input", "steps_per_call", "shard_resident", "eval.", "checkpoint.", "early_stopping.", "data.",
@@ -71,7 +84,11 @@ def check(config: ml_collections.ConfigDict) -> None:
         if name not in values:
             raise UserError(f"config: the field {name} is missing; start from get_config() of configs/default.py")
         value = values[name]
-        if (isinstance(value, float) and not math.isfinite(value)) or not holds(value):
+        try:
+            good = holds(value) and not (isinstance(value, float) and not math.isfinite(value))
+        except TypeError:
+            good = False
+        if not good:
             raise UserError(f"{name}: {value!r} is not {text}")
     for name in ("steps", "log_every", "eval.every", "checkpoint.every"):
         if values[name] % config.steps_per_call:
@@ -121,8 +138,7 @@ def check_same_run(saved: dict[str, Any], now: dict[str, Any], workdir: pathlib.
     Args:
       saved, now: "config", "classes" and "fingerprint" of the checkpoint, and of this start.
     """
-    before, after = {"optimizer.all_reduce_dtype": "float32"}, dict(fields(now["config"]))  # before there was a choice
-    before |= fields(saved["config"])
+    before, after = BEFORE | dict(fields(saved["config"])), dict(fields(now["config"]))
     fixed = lambda name: name in _NOT_FREE or not name.startswith(_MAY_CHANGE)
     for name in sorted(before):
         if fixed(name) and before[name] != after.get(name):

@@ -5,7 +5,6 @@ python -m openset_jax.evaluate --workdir=runs/digits
 
 import csv
 import json
-import math
 import pathlib
 from typing import Any
 
@@ -75,35 +74,36 @@ def restore_and_evaluate(workdir: pathlib.Path, *, best: bool = True, moved: Any
     inference = build.make_inference(config, model, pool, feed, skipped)
     used = {"training_prior": meta["prior"], "step": step, "workdir": workdir}
     fitted = read_decision(config, step=step, workdir=workdir)
-    if fitted is None:
-        fitted = fit_decision(pool, inference, variables, config=config, **used)
+    if fitted is None:  # what is deployed is the best step's: another is looked at, and not saved
+        deployed = meta["progress"]["best_step"] in (None, step)
+        given = {"config": config, "training_prior": meta["prior"], "step": step}
+        fitted = fit_decision(pool, inference, variables, **given, save_in=workdir if deployed else None)
     return evaluate(pool, inference, variables, fitted, **used)
 
 
-def check_validation(pool: Any, config: Any) -> None:
+def check_validation(pool: Any, config: Any, training_prior: Any) -> None:
     """Says what the validation split is used for.
 
+    Args:
+      training_prior: float [K + 1], the effective prior of training.
+
     Raises:
-      UserError: it cannot give the metric that selects checkpoints, or the threshold.
+      UserError: it cannot give the metric that selects checkpoints, or what `config.decision` asks for.
     """
+    from openset_jax import build
     from openset_jax.data.pools import VALIDATION
-    from openset_jax.openset import objectives
+    from openset_jax.openset import decision, objectives
     from openset_jax.training.run_log import say
 
-    metric, rule, objective = config.early_stopping.metric, config.decision.rule, objectives.get(config.objective.name)
+    metric, objective = config.early_stopping.metric, objectives.get(config.objective.name)
     negatives = _validation_negatives(pool)
-    if not len(negatives) and (metric == "auroc" or rule != "keep_knowns"):
-        field = "early_stopping.metric" if metric == "auroc" else "decision.rule"
+    if not len(negatives) and metric == "auroc":
         raise UserError(
-            f"{field}: {metric if metric == 'auroc' else rule} needs negatives in the validation split; set "
-            "data.held_out_negatives, or raise data.validation_fraction"
+            "early_stopping.metric: auroc needs negatives in the validation split; set data.held_out_negatives, or raise "
+            "data.validation_fraction"
         )
-    if rule == "accept_negatives" and config.decision.accept_negatives * len(negatives) < 1:
-        raise UserError(
-            f"decision.accept_negatives: a share of {config.decision.accept_negatives:g} needs at least "
-            f"{math.ceil(1 / config.decision.accept_negatives):,} negatives in the validation split; there are "
-            f"{len(negatives):,}"
-        )
+    asked = build.make_decision(config, pool.classes, training_prior)
+    decision.check_negatives(asked["rule"], asked["calibrate"], len(negatives))
     if metric == "balanced_accuracy" and objective.softmax and not objective.none_output:
         raise UserError(
             f"early_stopping.metric: with objective.name={config.objective.name} the network never says 'none' by itself, "
@@ -148,9 +148,9 @@ def validate(pool: Any, inference: Any, variables: Any, *, objective: str) -> di
 
 
 def fit_decision(
-    pool: Any, inference: Any, variables: Any, *, config: Any, training_prior: Any, step: int, workdir: pathlib.Path
+    pool: Any, inference: Any, variables: Any, *, config: Any, training_prior: Any, step: int, save_in: pathlib.Path | None
 ) -> Any:
-    """Fits a `Classifier` on validation images, and saves it as `decision.json`.
+    """Fits a `Classifier` on validation images, and saves it as `decision.json`, unless `save_in` is None.
 
     Args:
       training_prior: float [K + 1], the effective prior of training.
@@ -164,9 +164,9 @@ def fit_decision(
     label = np.where(pool.label[rows] < 0, pool.num_classes, pool.label[rows])
     asked = build.make_decision(config, pool.classes, training_prior)
     fitted = classifier.fit(config.objective.name, pool.classes, logits, label, training_prior=training_prior, **asked)
-    if is_first_process():
+    if save_in and is_first_process():
         saved = {"step": step, "asked": _asked(config), "classifier": fitted.to_json()}
-        _write_whole(workdir / "decision.json", lambda file: file.write(json.dumps(saved, indent=2) + "\n"))
+        _write_whole(save_in / "decision.json", lambda file: file.write(json.dumps(saved, indent=2) + "\n"))
     return fitted
 
 
@@ -197,7 +197,7 @@ def evaluate(
       fitted: the `Classifier` that decides.
       training_prior: float [K + 1], the effective prior of training.
     """
-    from openset_jax.data.pools import TEST
+    from openset_jax.data.pools import TEST, VALIDATION
     from openset_jax.openset import classifier, evaluation
     from openset_jax.report import table
     from openset_jax.training.devices import is_first_process
@@ -210,7 +210,9 @@ def evaluate(
     result = {"step": step, "objective": fitted.objective}
     result |= evaluation.evaluate_split(scored, classes=pool.classes, kinds=kinds)
     result["counts"]["skipped"] = len(asked) - len(rows)
-    result |= evaluation.operating_point(scored, classes=pool.classes, kinds=kinds, fitted=fitted)
+    held_out = len(pool.rows(VALIDATION, "held_out_negatives")) > 0
+    alike = fitted.rule.name == "keep_knowns" or not held_out  # held-out negatives are of other kinds than those tested on
+    result |= evaluation.operating_point(scored, classes=pool.classes, kinds=kinds, fitted=fitted, promised=alike)
     before = classifier.uncalibrated(fitted.objective, logits), np.asarray(training_prior)
     posteriors = {"before": before, "after": (posterior, fitted.prior)}
     result["calibration"] = evaluation.calibration(scored, posteriors, kinds=kinds)

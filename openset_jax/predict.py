@@ -184,6 +184,8 @@ class Predictor:
         return skipped, build.make_inference(config, self._model, pool, feed, skipped)
 
     def _row(self, file, i, scored, posterior):
+        from openset_jax.openset import decision
+
         names = [*self.classifier.classes, "none"]
         best = int(scored.known_class[i]) if posterior is None else int(posterior[i, :-1].argmax())
         return {
@@ -193,7 +195,7 @@ class Predictor:
             "best_class": names[best],
             "p_best": None if posterior is None else float(posterior[i, best]),
             "score": float(scored.score[i]),
-            "threshold": self.classifier.threshold.value,
+            "threshold": decision.plain(self.classifier.threshold.value),
             "error": None,
         }
 

@@ -63,12 +63,11 @@ def train(config: Any, workdir: pathlib.Path, stop: Callable[[], str] = str) -> 
     devices.check_batch_size("batch_size", config.batch_size)
     devices.check_batch_size("eval.batch_size", config.eval.batch_size)
     pool = build.open_pool(config)
-    evaluate.check_validation(pool, config)
     members = build.training_members(config, pool)
     sampler = build.make_sampler(config, members)
     weights = build.make_weights(config, pool.num_classes, sampler)
     plateau = build.plateau_loss(config, weights)
-    build.make_decision(config, pool.classes, weights.effective_prior)
+    evaluate.check_validation(pool, config, weights.effective_prior)
     say(table.pool_table(pool))
     say(table.sampler_lines(sampler, [*pool.classes, "none"], plateau))
 
@@ -151,10 +150,12 @@ def train(config: Any, workdir: pathlib.Path, stop: Callable[[], str] = str) -> 
                 log.start_clock(step)
             if stopping or last or so_far.out_of_patience(patience):
                 break
-            if step == margins_at and so_far.margins is None:
+            if margins_at is not None and step >= margins_at and so_far.margins is None:
                 so_far.margins = margins.measure(pool, inference, current.variables, members)
-                say("Energies are parted from here on: knowns below {:.2f}, negatives above {:.2f}.".format(*so_far.margins))
-                train_step = make_train_step(so_far.margins)
+                say(margins.line(*so_far.margins))
+                train_step, plateau = (
+                    make_train_step(so_far.margins), build.plateau_loss(config, weights, so_far.margins)
+                )  # fmt: skip
             batch = next(calls)
             with jax.transfer_guard("disallow"):
                 current, metrics = train_step(current, batch)
@@ -176,7 +177,8 @@ def train(config: Any, workdir: pathlib.Path, stop: Callable[[], str] = str) -> 
             say(f"{len(skipped.rows)} images could not be read so far, and were skipped.")
         variables = devices.replicate(checkpoints.restore_model(best, current.variables))
     used = {"training_prior": meta["prior"], "step": best, "workdir": workdir}
-    fitted = evaluate.fit_decision(pool, inference, variables, config=config, **used)
+    given = {"config": config, "training_prior": meta["prior"], "step": best, "save_in": workdir}
+    fitted = evaluate.fit_decision(pool, inference, variables, **given)
     return evaluate.evaluate(pool, inference, variables, fitted, **used)
 
 

@@ -35,7 +35,9 @@ def test_the_command_writes_what_training_wrote_on_one_device_and_to_rounding_on
 
 def test_the_last_checkpoint_may_be_asked_for(workdir, tmp_path):
     shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
+    decided = (tmp_path / "decision.json").read_bytes()
     assert restore_and_evaluate(tmp_path, best=False)["step"] == 12
+    assert (tmp_path / "decision.json").read_bytes() == decided, "what is deployed stays"
     best = max((r for r in lines(workdir) if "validation_auroc" in r),
                key=lambda r: (r["validation_auroc"], -r["step"]))  # fmt: skip
     assert restore_and_evaluate(tmp_path, best=True)["step"] == best["step"]

@@ -93,22 +93,25 @@ def test_what_is_no_image_has_a_row_with_its_error_and_the_rest_go_on(tmp_path, 
     assert "error 4" in done.stdout
 
 
-def test_the_command_writes_csv_and_takes_overrides(tmp_path, workdir, photos, scored):
-    def predicted(*arguments):
-        out = tmp_path / "out.csv"
-        files = [str(photos / f"{id_}.png") for id_ in list(scored)[:40]]
-        done = run([sys.executable, "-m", "openset_jax.predict", f"--workdir={workdir}", f"--out={out}", *arguments, *files])
-        assert done.returncode == 0, done.stderr
-        with out.open() as file:
-            return list(csv.DictReader(file))
+def test_the_command_writes_csv(tmp_path, workdir, photos, scored):
+    out, files = tmp_path / "out.csv", [str(photos / f"{id_}.png") for id_ in list(scored)[:40]]
+    flags = [f"--workdir={workdir}", f"--out={out}", "--threshold=-1e9"]
+    done = run([sys.executable, "-m", "openset_jax.predict", *flags, *files])
+    assert done.returncode == 0, done.stderr
+    with out.open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == list(predict.COLUMNS)
+    assert [row["id"] for row in rows] == files
+    assert {row["decision"] for row in rows} == {"none"}
 
-    plain = predicted()
-    assert list(plain[0]) == list(predict.COLUMNS)
-    assert {r["decision"] for r in predicted("--threshold=-1e9")} == {"none"}
-    assert "none" not in {r["decision"] for r in predicted("--threshold=1e9")}
-    rare = predicted("--priors=none=0.001")
-    assert sum(float(r["p_none"]) for r in rare) < sum(float(r["p_none"]) for r in plain)
-    assert [r["decision"] for r in rare] == [r["decision"] for r in plain], "the threshold is as it was saved"
+
+def test_overrides(workdir, photos, scored):
+    files = [str(photos / f"{id_}.png") for id_ in list(scored)[:40]]
+    predicted = lambda **options: list(Predictor(workdir, batch_size=64, **options)(files))
+    plain, rare = predicted(), predicted(priors="none=0.001")
+    assert "none" not in {row["decision"] for row in predicted(threshold=1e9)}
+    assert sum(row["p_none"] for row in rare) < sum(row["p_none"] for row in plain)
+    assert [row["decision"] for row in rare] == [row["decision"] for row in plain], "the threshold is as it was saved"
 
 
 def test_paths_may_be_files_folders_and_globs_and_count_once(photos):

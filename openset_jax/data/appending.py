@@ -56,9 +56,9 @@ class Appender:
 
     def close(self) -> None:
         """Closes the file, if it is open; what was not synced may be lost."""
-        if not self._buffer.closed:
+        if self._file is not None:
             os.close(self._file)
-            self._buffer.close()
+            self._file = None
 
     def _write_blocks(self):
         """Writes the buffer, its last block as it is; a block that is not full stays, to be written again when it is."""

@@ -181,9 +181,13 @@ def _fetch(file, offset, shape, records):
     images, size = np.empty((len(records), *shape), np.uint8), math.prod(shape)
     starts = [0, *(np.flatnonzero(np.diff(records) != 1) + 1).tolist()] if len(records) else []
     for start, stop in zip(starts, [*starts[1:], len(records)], strict=False):
-        there = os.preadv(file, [images[start:stop]], offset + int(records[start]) * size)
-        if there < (stop - start) * size:
-            raise OSError(f"images.npy ends at image {records[start] + there // size}, which was not so when it was opened")
+        room, at, there = images[start:stop].reshape(-1), offset + int(records[start]) * size, 0
+        while there < len(room):  # one call reads no more than 2 GiB
+            count = os.preadv(file, [room[there:]], at + there)
+            if not count:
+                image = records[start] + there // size
+                raise OSError(f"images.npy ends at image {image}, which was not so when it was opened")
+            there += count
     return images
 
 

@@ -267,6 +267,8 @@ def check_stored_size(pool: Pool, stored_size: int) -> None:
 def _check(pool: Pool) -> None:
     if pool.num_classes < 2:
         raise UserError(f"data.known: {pool.num_classes} known classes; at least 2 are needed")
+    if taken := set(pool.classes) & {"none", "seen_negatives", "unseen_unknowns"}:
+        raise UserError(f"data.known: a class cannot be called {min(taken)!r}, which is what answers and results are called")
     names = [source.name for source in pool.sources]  # one place opened twice is one source; ids are unique within it
     place = np.array([names.index(name) for name in names])[pool.source]
     order = np.lexsort((pool.key, place))

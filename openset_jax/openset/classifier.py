@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from openset_jax.errors import UserError
 from openset_jax.openset import calibration, decision, objectives, posterior, scores
 from openset_jax.openset.decision import Rule, Threshold
 from openset_jax.openset.evaluation import Scored
@@ -80,7 +79,9 @@ class Classifier:
         """The same under the prior that it was fitted under."""
         chosen, logits = objectives.get(self.objective), np.asarray(logits, np.float64)
         if self.none is not None:
-            known = scores.softmax(self.temperature.apply(_known(chosen, logits)))
+            known = self.temperature.apply(_known(chosen, logits))
+            known = scores.softmax(known) if chosen.softmax else posterior.from_sigmoids(known)[:, :-1]
+            known = known / known.sum(axis=1, keepdims=True)
             return posterior.with_none(known, self.none.apply(score(self.objective, logits)))
         return _own_posterior(chosen, self.temperature.apply(logits))
 
@@ -104,7 +105,7 @@ class Classifier:
             "prior": self.prior.tolist(),
             "costs": self.costs.tolist(),
             "rule": dataclasses.asdict(self.rule),
-            "threshold": dataclasses.asdict(self.threshold),
+            "threshold": {name: decision.plain(v) for name, v in vars(self.threshold).items()},
         }
 
     @classmethod
@@ -117,7 +118,7 @@ class Classifier:
             none=None if saved["none"] is None else calibration.from_json(saved["none"]),
             **{name: np.array(saved[name], np.float64) for name in ("fitted_prior", "prior", "costs")},
             rule=Rule(**saved["rule"]),
-            threshold=Threshold(**saved["threshold"]),
+            threshold=Threshold(**{k: float(v) if isinstance(v, str) else v for k, v in saved["threshold"].items()}),
         )
 
 
@@ -161,11 +162,7 @@ def fit(
     negative, value = label == k, score(objective, logits)
     silent = chosen.softmax and not chosen.none_output
     by_score = calibrate in ("logistic", "isotonic") or silent
-    if (rule.name == "least_cost" or calibrate not in ("", "none")) and not negative.any():
-        raise UserError(
-            f"decision: {calibrate or rule.name} needs negatives in the validation split; set data.held_out_negatives or "
-            "data.negatives, raise data.validation_fraction, or use decision.rule=keep_knowns and decision.calibration="
-        )
+    decision.check_negatives(rule, calibrate, int(negative.sum()))
     reference = np.asarray(training_prior, np.float64)
     if silent:
         reference = np.append(reference[:-1] / reference[:-1].sum() / 2, 0.5)
@@ -173,14 +170,12 @@ def fit(
     if negative.any():
         weight = calibration.mix_weights(label, reference)
         heads = "softmax" if chosen.softmax else "sigmoid"
+        if calibrate != "none":
+            own = _known(chosen, logits) if by_score and chosen.softmax else logits
+            temperature = calibration.fit("temperature", own, label, k, heads=heads, weight=weight)
         if by_score:
             kind = calibrate if calibrate in ("logistic", "isotonic") else "logistic"
             none = calibration.fit(kind, value, label, k, weight=weight)
-            if chosen.softmax and calibrate != "none":
-                known = _known(chosen, logits)
-                temperature = calibration.fit("temperature", known, label, k, weight=weight)
-        elif calibrate != "none":
-            temperature = calibration.fit("temperature", logits, label, k, heads=heads, weight=weight)
     unfinished = Classifier(objective, classes, temperature, none, reference, prior, costs, rule, _NOT_YET)
     known_gain = negative_gain = None
     if rule.name == "least_cost":

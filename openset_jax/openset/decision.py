@@ -35,6 +35,11 @@ class Rule:
     target: float | None
 
 
+def plain(number: float | None) -> float | str | None:
+    """As JSON can hold it: infinities, which it has no number for, are "inf" and "-inf"."""
+    return str(number) if number in (np.inf, -np.inf) else number
+
+
 @dataclasses.dataclass(frozen=True)
 class Threshold:
     """A rule applied to validation images.
@@ -74,20 +79,9 @@ def choose(
       UserError: too few validation images for the rule.
     """
     m, n = len(known_score), len(negative_score)
-    if rule.name not in RULES:
-        raise UserError(f"decision.rule: {rule.name!r} is not one of {', '.join(RULES)}")
     if not m:
         raise UserError("decision.rule: the validation split has no known images to choose a threshold on")
-    if rule.name != "keep_knowns" and not n:
-        raise UserError(
-            f"decision.rule: {rule.name} needs negatives in the validation split; set data.held_out_negatives, raise "
-            "data.validation_fraction, or use decision.rule=keep_knowns"
-        )
-    if rule.name == "accept_negatives" and rule.target * n < 1:
-        raise UserError(
-            f"decision.accept_negatives: a share of {rule.target:g} needs at least {int(np.ceil(1 / rule.target)):,} "
-            f"negatives in the validation split; there are {n:,}"
-        )
+    check_negatives(rule, "", n)
     if rule.name == "keep_knowns":
         pick = lambda known, _: _order_statistic(known_score[known], rule.target)
     elif rule.name == "accept_negatives":
@@ -102,6 +96,23 @@ def choose(
     low, high = np.quantile(drawn, [_TAIL, 1 - _TAIL], method="inverted_cdf")
     kept = {"keep_knowns": known_score, "accept_negatives": negative_score}.get(rule.name)
     return Threshold(value, float(low), float(high), m, n, None if kept is None else int((kept <= value).sum()))
+
+
+def check_negatives(rule: Rule, calibrate: str, count: int) -> None:
+    """Raises UserError where so many validation negatives are too few for the rule or the calibration."""
+    if rule.name not in RULES:
+        raise UserError(f"decision.rule: {rule.name!r} is not one of {', '.join(RULES)}")
+    asked = f"decision.rule: {rule.name}" if rule.name != "keep_knowns" else f"decision.calibration: {calibrate}"
+    if not count and (rule.name != "keep_knowns" or calibrate not in ("", "none")):
+        raise UserError(
+            f"{asked} needs negatives in the validation split; set data.held_out_negatives or data.negatives, or raise "
+            "data.validation_fraction"
+        )
+    if rule.name == "accept_negatives" and rule.target * count < 1:
+        raise UserError(
+            f"decision.accept_negatives: a share of {rule.target:g} needs at least {int(np.ceil(1 / rule.target)):,} "
+            f"negatives in the validation split; there are {count:,}"
+        )
 
 
 def _order_statistic(score, share):
@@ -171,7 +182,8 @@ def decide(score: np.ndarray, known_class: np.ndarray, threshold: float, num_cla
 
 def cheapest_class(posterior: np.ndarray, costs: np.ndarray) -> np.ndarray:
     """Which of the K classes costs least, were the image accepted: int [n]. With equal costs the most probable one."""
-    return (posterior @ costs[:, :-1]).argmin(axis=1)
+    beyond = costs[:, :-1] - costs[:, :-1].min(axis=1, keepdims=True)  # else what all have in common rounds the rest away
+    return (posterior @ beyond).argmin(axis=1)
 
 
 def cost_matrix(given: Any, classes: Sequence[str]) -> np.ndarray:
@@ -189,6 +201,8 @@ def cost_matrix(given: Any, classes: Sequence[str]) -> np.ndarray:
         named = dict.fromkeys(COSTS, 1.0) | (given or {})
         if strange := set(named) - set(COSTS):
             raise UserError(f"decision.costs: {min(strange)!r} is not one of {', '.join(COSTS)}")
+        if not all(isinstance(cost, int | float) for cost in named.values()):
+            raise UserError(f"decision.costs: {given!r} does not give a number for each")
         costs = np.full((size, size), named["confuse_knowns"], np.float64)
         costs[-1], costs[:, -1] = named["accept_none"], named["reject_known"]
         np.fill_diagonal(costs, 0)
@@ -239,6 +253,8 @@ def deployment_prior(given: Any, classes: Sequence[str], training: np.ndarray) -
     reference = training if training[-1] > 0 else np.full(len(names), 1 / len(names))
     if given is None:
         return reference
+    if not isinstance(given, dict) or not all(isinstance(share, int | float) for share in given.values()):
+        raise UserError(f"decision.prior: {given!r} does not give a number for each class")
     if strange := [name for name in given if name not in names]:
         raise UserError(f"decision.prior: no class {strange[0]!r}; the classes are {', '.join(names)}")
     if wrong := [name for name, share in given.items() if not 0 <= share <= 1]:

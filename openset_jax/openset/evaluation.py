@@ -83,7 +83,8 @@ def evaluate_split(
         result = {"images": len(others.label), "rejected_at_argmax": number(_share(answers))}
         result["balanced_accuracy"] = number(_balanced(known, others, len(classes)))
         if not len(known.label) or not len(others.label):
-            return {"auroc": None, **result}
+            nothing = dict.fromkeys((*BOOTSTRAPPED, "ccr_at_fpr", "resamples", "over_groups")) if with_intervals else {}
+            return {"auroc": None, **result, **nothing}
         ranked = ranking.rank(known.score, others.score, known.known_class == known.label)
         result = {"auroc": number(intervals.auroc(ranked)), **result}
         return result | _bootstrapped(ranked, others, number, most) if with_intervals else result
@@ -134,7 +135,7 @@ def _bootstrapped(ranked, others, number, most):
     result = {name: number(found[name]) for name in BOOTSTRAPPED}
     result["ccr_at_fpr"] = {f"{fpr:g}": number(found.get(fpr)) for fpr in FPRS}
     result["resamples"] = min(most, intervals.resamples(int(ranked.known.sum()) + count))
-    names = sorted(set(others.group))
+    names, result["over_groups"] = sorted(set(others.group)), None
     if len(names) > 1:
         place = np.searchsorted(ranked.score, others.score)
         table = np.stack([np.bincount(place[others.group == name], minlength=len(ranked.score)) for name in names])
@@ -143,12 +144,16 @@ def _bootstrapped(ranked, others, number, most):
     return result
 
 
-def operating_point(scored: Scored, *, classes: tuple[str, ...], kinds: dict[str, list[str]], fitted: Any) -> dict[str, Any]:
+def operating_point(
+    scored: Scored, *, classes: tuple[str, ...], kinds: dict[str, list[str]], fitted: Any, promised: bool = True
+) -> dict[str, Any]:
     """What the decisions are worth, how far the rule's promise was kept, and the confusion matrix that all of it comes from.
 
     Args:
       scored: with `decision`.
       fitted: the `Classifier` that decided.
+      promised: whether the side that the rule is about is here of the kinds that it was on validation; else nothing is
+        promised.
 
     Returns:
       The `operating_point` of `metrics.json`, and its `confusion`.
@@ -165,9 +170,9 @@ def operating_point(scored: Scored, *, classes: tuple[str, ...], kinds: dict[str
     point = {
         "rule": rule.name,
         "target": rule.target,
-        "threshold": {"value": threshold.value, "low": threshold.low, "high": threshold.high},
+        "threshold": {name: decisions.plain(getattr(threshold, name)) for name in ("value", "low", "high")},
         "validation": {"knowns": threshold.knowns, "negatives": threshold.negatives, "accepted": threshold.kept},
-        "promised": number(decisions.promise(rule, threshold, int(side))),
+        "promised": number(decisions.promise(rule, threshold, int(side))) if promised else None,
         "prior": dict(zip([*classes, "none"], fitted.prior.tolist(), strict=True)),
         "known_recall": share(accepted, known.sum()),
         "known_accuracy": share(right, known.sum()),

@@ -73,7 +73,7 @@ def bootstrap(
 ) -> dict[str, Interval]:
     """Percentile intervals (Efron 1979) of several metrics on the same resamples, knowns and unknowns drawn apart.
 
-    A metric that is 0, or 1, on all of them has the exact interval of min(m, n) independent images.
+    A metric that is 0, or 1, on all of them has the exact interval of min(m, n) independent images, or of as many groups.
 
     Args:
       metrics: name -> a function of a ranking that keeps leading axes.
@@ -100,7 +100,8 @@ def bootstrap(
         for name, metric in metrics.items():
             parts[name].append(metric(drawn))
         left -= count
-    return {name: _percentiles(metric(ranking), np.concatenate(parts[name]), min(m, n)) for name, metric in metrics.items()}
+    count = min(m, n) if groups is None else len(groups)
+    return {name: _percentiles(metric(ranking), np.concatenate(parts[name]), count) for name, metric in metrics.items()}
 
 
 def _draw(rng, counts, resamples):

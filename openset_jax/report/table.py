@@ -82,8 +82,8 @@ def _operating_lines(point):
     target = "the least expected cost" if side is None else f"{point['rule'].replace('_', ' ')} = {point['target']:g}"
     yield (
         f"Operating point: {target} on {point['validation']['knowns']:,} knowns and {point['validation']['negatives']:,} "
-        f"negatives of the validation split; accepted: score <= {threshold['value']:.4g} ({threshold['low']:.4g} to "
-        f"{threshold['high']:.4g})"
+        f"negatives of the validation split; accepted: score <= {float(threshold['value']):.4g} "
+        f"({float(threshold['low']):.4g} to {float(threshold['high']):.4g})"
     )
     if point["promised"]:
         promised = point["promised"]

@@ -16,8 +16,8 @@ _MOST = 2_048  # images of either side
 
 
 def due(steps: int, steps_per_call: int) -> int:
-    """The step at which margins are measured: a fifth of all."""
-    return int(SHARE * steps) // steps_per_call * steps_per_call
+    """The step at which margins are measured: a fifth of all, and at least one call."""
+    return max(round(SHARE * steps) // steps_per_call, 1) * steps_per_call
 
 
 def measure(pool: Any, inference: Any, variables: Any, members: list[np.ndarray]) -> list[float]:
@@ -32,3 +32,11 @@ def measure(pool: Any, inference: Any, variables: Any, members: list[np.ndarray]
         _, logits = inference.logits(variables, chosen)
         means.append(float(scores.energy(logits).mean()))
     return means
+
+
+def line(known: float, negative: float) -> str:
+    """What to say of them."""
+    text = f"Energies are parted from here on: knowns below {known:.2f}, negatives above {negative:.2f}."
+    if known < negative:
+        return text
+    return f"{text} But negatives have the lower energy so far: train longer, or give objective.margins."

@@ -76,6 +76,7 @@ def test_the_job_is_the_configs(fake_python):
 @pytest.mark.parametrize("name", ["step", "evaluate"])
 def test_the_benchmark_compares_with_the_peer(tmp_path, fake_python, name):
     out, fields = tmp_path / "out.json", [f"--config.{name}={value}" for name, value in SMALL.items()]
+    fields += ["--rows=200"] if name == "evaluate" else []
     done = run(
         [sys.executable, "-m", f"benchmarks.{name}", "--config=configs/digits.py", *fields, "--rounds=3", "--peer",
          f"--peer_python={fake_python(ANSWERS)}", f"--json={out}"]

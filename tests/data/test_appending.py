@@ -1,3 +1,4 @@
+import contextlib
 import errno
 import os
 
@@ -61,5 +62,5 @@ def test_a_full_disk_is_an_error_and_not_a_reason_to_write_otherwise(tmp_path, m
     appender = Appender(tmp_path / "file", 0)
     appender.write(np.zeros(10, np.uint8))
     monkeypatch.setattr(appending.os, "pwrite", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(OSError, match="No space"), contextlib.closing(appender):
         appender.sync()

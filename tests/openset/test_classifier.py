@@ -92,6 +92,22 @@ def test_probabilities_sum_to_one_and_survive_the_file(name):
     assert kept == pytest.approx(0.95, abs=0.05)
 
 
+def test_sigmoids_calibrated_by_their_score_keep_their_shares_of_the_classes():
+    points, _ = cloud(TRAINING, 200, 2)
+    own, by_score = (
+        fit("one_vs_rest", calibrate=kind).posterior(outputs("one_vs_rest", points)) for kind in ("", "logistic")
+    )
+    share = lambda p: p[:, 0] / p[:, :2].sum(1)
+    np.testing.assert_allclose(share(by_score), share(own), atol=0.01)
+
+
+def test_an_infinite_threshold_survives_json_that_others_can_read():
+    fitted = fit("background", rule=("least_cost", None), costs={"accept_none": 100, "reject_known": 0}, count=500)
+    assert fitted.threshold.value == -np.inf
+    text = json.dumps(fitted.to_json(), allow_nan=False)
+    assert Classifier.from_json(json.loads(text)).threshold == fitted.threshold
+
+
 def cost_of(decided, label, prior, costs):
     return sum(prior[y] * costs[y, decided[label == y]].mean() for y in range(3))
 

@@ -121,6 +121,10 @@ def test_costs():
         decision.cost_matrix([[0, 1], [1, 0, 3]], CLASSES)
     with pytest.raises(UserError, match="negative"):
         decision.cost_matrix({"accept_none": -1}, CLASSES)
+    with pytest.raises(UserError, match="does not give a number"):
+        decision.cost_matrix({"accept_none": "x"}, CLASSES)
+    far = np.array([[1e-20, 5e-18, 1.0]])
+    assert decision.cheapest_class(far, decision.cost_matrix(None, CLASSES)) == 1, "nothing may round away"
     with pytest.raises(UserError, match="'accept' is not one of accept_none, confuse_knowns, reject_known"):
         decision.cost_matrix({"accept": 1}, CLASSES)
 
@@ -161,6 +165,8 @@ def test_without_negatives_in_training_all_classes_are_taken_to_come_alike():
         ({"a": 0.1, "b": 0.1, "none": 0.1}, "sum to 0.3, not to 1"),
         ({"a": 0.9, "none": 0.9}, "sum to 1.8, not to 1"),
         ({"none": -0.1}, "none: -0.1 is not between 0 and 1"),
+        ({"none": "0.6"}, "does not give a number for each class"),
+        ([], "does not give a number for each class"),
     ],
 )
 def test_priors_that_cannot_be(given, says):
