@@ -73,7 +73,8 @@ def bootstrap(
 ) -> dict[str, Interval]:
     """Percentile intervals (Efron 1979) of several metrics on the same resamples, knowns and unknowns drawn apart.
 
-    A metric that is 0, or 1, on all of them has the exact interval of min(m, n) independent images, or of as many groups.
+    Metrics are in [0, 1]. One that is 0, or 1, on all of them has the exact interval of min(m, n) independent images, or of
+    as many groups.
 
     Args:
       metrics: name -> a function of a ranking that keeps leading axes.
@@ -86,6 +87,8 @@ def bootstrap(
     """
     rng, parts = np.random.default_rng(seed), {name: [] for name in metrics}
     m, n = int(ranking.known.sum()), int(ranking.unknown.sum())
+    if min(m, n) < 2:  # nothing is known of the spread of one image
+        return {name: Interval(float(metric(ranking)), 0.0, 1.0) for name, metric in metrics.items()}
     wrong = ranking.known - ranking.correct
     left, width = min(most, resamples(m + n)), len(ranking.score)
     while left:

@@ -46,7 +46,9 @@ def test_a_perfect_sample_is_no_proof_of_a_perfect_score(order, value):
 
 
 def test_one_image_says_nothing():
-    assert intervals.auroc(rank(np.zeros(1), np.arange(9.0) - 4))[1:] == (0.0, 1.0)
+    ranked = rank(np.zeros(1), np.arange(9.0) - 4)
+    assert intervals.auroc(ranked)[1:] == (0.0, 1.0)
+    assert intervals.bootstrap(ranked, {"oscr": ranking.oscr})["oscr"][1:] == (0.0, 1.0)
 
 
 @pytest.mark.parametrize(("hits", "count"), [(0, 10), (3, 10), (10, 10), (999, 1000)])
