@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from scipy import stats
+from sklearn.metrics import balanced_accuracy_score
 
 from openset_jax.openset import intervals, ranking
 from openset_jax.openset.ranking import rank
@@ -116,3 +117,13 @@ def test_the_same_seed_gives_the_same_interval_and_work_is_bounded():
     assert intervals.bootstrap(ranked, metrics) == intervals.bootstrap(ranked, metrics)
     assert intervals.bootstrap(ranked, metrics, seed=1) != intervals.bootstrap(ranked, metrics)
     assert [intervals.resamples(n) for n in (1, 10**4, 10**5, 10**8)] == [2_000, 2_000, 200, 100]
+
+
+def test_the_mean_of_recalls_is_scikit_learns_balanced_accuracy():
+    rng = np.random.default_rng(0)
+    label, answer = rng.integers(0, 4, 60), rng.integers(0, 4, 60)
+    hits = [int((answer[label == k] == k).sum()) for k in range(4)]
+    value, low, high = intervals.mean_of_shares(hits, np.bincount(label).tolist())
+    assert value == pytest.approx(balanced_accuracy_score(label, answer))
+    assert low < value < high
+    assert intervals.mean_of_shares([], []) is None

@@ -103,6 +103,19 @@ def test_the_risk_coverage_area_is_the_mean_over_random_orders_of_ties(known, un
     assert ranking.aurc(rank(known, unknown, correct)) == pytest.approx(risk.mean(), abs=1e-9)
 
 
+def test_auroc_equals_scikit_learn_on_many_scores():
+    rng = np.random.default_rng(0)
+    known, unknown = rng.normal(0, 1, 3000).round(2), rng.normal(1, 2, 1000).round(2)
+    truth, score = labelled(known, unknown)
+    assert ranking.auroc(rank(known, unknown)) == pytest.approx(sklearn.roc_auc_score(truth, score), abs=1e-12)
+
+
+def test_unknowns_are_the_positive_side():
+    assert ranking.auroc(rank(np.array([0.0]), np.array([1.0]))) == 1
+    assert ranking.auroc(rank(np.array([1.0]), np.array([0.0]))) == 0
+    assert ranking.auroc(rank(np.ones(7), np.ones(3))) == 0.5
+
+
 def test_a_constant_score_is_worth_nothing_and_says_so():
     ranked = rank(CONSTANT, CONSTANT, CONSTANT == 0)
     assert ranking.auroc(ranked) == ranking.oscr(ranked) == ranking.detection_error(ranked) == 0.5
