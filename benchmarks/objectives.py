@@ -3,10 +3,10 @@
     python -m benchmarks.objectives --config=configs/fashion_open.py --config.data.tfds_data_dir=TFDS --out=DIR
 
 Why: "an extra class, all-zeros labels, or a threshold?" is answered by the user's own data. All arms see the same images in
-the same order, for as many steps; what differs is the loss and the outputs. Each run has a folder DIR/ARM-SEED, goes on where
-it was stopped, and is not trained again once it is done. Prints a table of means over the seeds with 95 % intervals (Student's
-t: other networks, the same test images), and one of the differences to `background`, paired by seed; writes both to
-DIR/objectives.md, and the numbers to DIR/objectives.json.
+the same order, for as many steps; what differs is the loss and the outputs. Each run has a folder DIR/ARM-SEED, goes on
+where it was stopped, and is not trained again once it is done. Prints a table of means over the seeds with 95 % intervals
+(Student's t: other networks, the same test images), and one of the differences to `background`, paired by seed; writes both
+to DIR/objectives.md, and the numbers to DIR/objectives.json.
 """
 
 import json
