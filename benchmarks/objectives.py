@@ -63,10 +63,10 @@ def write(out: pathlib.Path, found: Mapping[str, Sequence[Mapping[str, Any]]]) -
     values = {arm: {name: _values(results, read) for name, read in COLUMNS.items()} for arm, results in found.items()}
     (out / "objectives.json").write_text(json.dumps(values, indent=2) + "\n")
     means = [["objective", *COLUMNS]]
-    means += [[arm, *(_mean(values[arm][name]) for name in COLUMNS)] for arm in values]
+    means += [[arm, *(runs.mean_text(values[arm][name]) for name in COLUMNS)] for arm in values]
     differences = [["less `background`", *COLUMNS]]
     differences += [
-        [arm, *(_difference(values[arm][name], values["background"][name]) for name in COLUMNS)]
+        [arm, *(runs.difference_text(values[arm][name], values["background"][name]) for name in COLUMNS)]
         for arm in values
         if arm != "background"
     ]
@@ -77,17 +77,7 @@ def write(out: pathlib.Path, found: Mapping[str, Sequence[Mapping[str, Any]]]) -
 
 def _values(results, read):
     numbers = [read(result) for result in results]
-    return None if None in numbers else [number["value"] for number in numbers]
-
-
-def _mean(values):
-    return "-" if values is None else runs.text(runs.over_seeds(values, runs.share))
-
-
-def _difference(values, reference):
-    if values is None or reference is None:
-        return "-"
-    return runs.text(runs.over_seeds([a - b for a, b in zip(values, reference, strict=True)]), sign=True)
+    return [None if number is None else number["value"] for number in numbers]
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import json
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,30 +33,32 @@ def trained(config: Any, changes: Mapping[str, Any], *, seed: int, workdir: path
     return train(config, workdir)
 
 
-def over_seeds(values: Sequence[float], within: Callable[[Interval], Interval] = lambda interval: interval) -> Interval:
+def over_seeds(values: Sequence[float]) -> Interval:
     """The mean over seeds, and its 95 % interval by Student's t: between networks, on the same test images.
 
     One seed tells nothing of another: its interval is (-inf, inf).
-
-    Args:
-      within: what the interval is cut to.
     """
     from scipy import stats
 
     mean, n = float(np.mean(values)), len(values)
     half = stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n) if n > 1 else np.inf
-    return within(Interval(mean, float(mean - half), float(mean + half)))
+    return Interval(mean, float(mean - half), float(mean + half))
 
 
-def share(interval: Interval) -> Interval:
-    """An interval cut to [0, 1]."""
-    return Interval(interval.value, max(interval.low, 0.0), min(interval.high, 1.0))
+def mean_text(values: Sequence[float | None]) -> str:
+    """0.912 (0.905 to 0.919) of numbers that are at least 0; "-" where there are none."""
+    if None in values:
+        return "-"
+    mean = over_seeds(values)
+    return f"{mean.value:.3f} ({max(mean.low, 0):.3f} to {mean.high:.3f})"
 
 
-def text(interval: Interval, *, digits: int = 3, sign: bool = False) -> str:
-    """0.912 (0.905 to 0.919)."""
-    value, low, high = (f"{x:{'+' if sign else ''}.{digits}f}" for x in interval)
-    return f"{value} ({low} to {high})"
+def difference_text(values: Sequence[float | None], reference: Sequence[float | None]) -> str:
+    """+0.012 (+0.002 to +0.022), of differences paired by seed."""
+    if None in (*values, *reference):
+        return "-"
+    difference = over_seeds([a - b for a, b in zip(values, reference, strict=True)])
+    return f"{difference.value:+.3f} ({difference.low:+.3f} to {difference.high:+.3f})"
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:

@@ -1,7 +1,10 @@
 """ODIN's perturbation: against the gradient by hand, and what it leaves alone."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+import peer_scores
+import pytest
 from scipy.special import log_softmax, softmax
 
 from openset_jax.openset import odin, scores
@@ -49,3 +52,24 @@ def test_the_score_ranks_as_the_probability_at_the_temperature_and_tells_apart_w
     np.testing.assert_allclose(1 / (1 + np.exp(score)), p, rtol=1e-12)
     np.testing.assert_array_equal(np.argsort(score), np.argsort(-p))
     assert scores.odin(logits[3:], 1000.0) < scores.odin(logits[2:3], 1000.0)
+
+
+# Recorded once with torch 2.13 on a CPU, on the network and images below; confidences are negated. pytorch-ood got
+# criterion=cross_entropy: its default gives logits to nll_loss, which raises the logit instead of the probability.
+RECORDED = {
+    (peer_scores.OPENOOD, 1000.0, 0.0014): [-0.2503392, -0.2512044, -0.2525334, -0.2535112, -0.2515513, -0.2531799],
+    (peer_scores.PYTORCH_OOD, 1000.0, 0.0014): [-0.2503392, -0.2512044, -0.2525334, -0.2535112, -0.2515513, -0.2531799],
+    (peer_scores.OPENOOD, 2.0, 0.1): [-0.8288841, -0.9916529, -0.9452673, -0.9976141, -0.9659382, -0.9998227],
+    (peer_scores.PYTORCH_OOD, 2.0, 0.1): [-0.8288841, -0.9916529, -0.9452673, -0.9976141, -0.9659382, -0.9998227],
+}
+
+
+@pytest.mark.parametrize("recorded", RECORDED, ids=str)
+def test_the_score_is_the_peers(recorded):
+    _, temperature, epsilon = recorded
+    rng = np.random.RandomState(7)
+    images, first, second = (rng.randn(*shape).astype(np.float32) for shape in ((6, 2, 2, 3), (12, 8), (8, 4)))
+    apply = lambda x: jax.nn.relu(x.reshape(len(x), -1) @ first) @ second
+    options = {"known": slice(None), "std": STD, "temperature": temperature, "epsilon": epsilon}
+    score = scores.odin(odin.perturbed_logits(apply, jnp.asarray(images), **options), temperature)
+    np.testing.assert_allclose(-1 / (1 + np.exp(score)), RECORDED[recorded], rtol=1e-5)

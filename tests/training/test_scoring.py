@@ -1,0 +1,97 @@
+"""All scores of a network over rows of a pool: what each gets, and what a network that lacks one leaves out."""
+
+import functools
+
+import numpy as np
+import pytest
+from small_run import small_config
+
+from openset_jax import build
+from openset_jax.data.pools import TEST, TRAIN
+from openset_jax.data.skipped import Skipped
+from openset_jax.openset.feature_scores import SCORES
+from openset_jax.openset.training_features import Accumulator
+from openset_jax.training import devices, scoring, state
+
+
+def look(inference, variables, rows):
+    """(features, logits)."""
+    parts = [(out["features"], out["logits"]) for _, out in inference.run("features", variables, rows)]
+    return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+
+
+@pytest.fixture(scope="module")
+def network():
+    """(pool, inference, variables, members) of a random network whose last layer is fitted by least squares."""
+    config = small_config()
+    pool = build.open_pool(config)
+    model = build.make_model(config, pool.num_classes)
+    variables = state.initial_variables(model, seed=0, image_size=config.data.image_size)
+    skipped = Skipped(pool, 0.5)
+    inference = build.make_inference(config, model, pool, build.make_feed(config, pool, skipped), skipped)
+    members = build.training_members(config, pool)[:-1]
+    rows = np.concatenate(members)
+    (features, _), label = look(inference, devices.replicate(variables), rows), pool.label[rows]
+    design = np.column_stack([features, np.ones(len(features))])
+    solution = np.linalg.lstsq(design, 8.0 * np.eye(pool.num_classes + 1)[label], rcond=1e-6)[0].astype(np.float32)
+    variables["params"]["fc8"] = {"kernel": solution[:-1], "bias": solution[-1]}
+    return pool, inference, devices.replicate(variables), members
+
+
+@pytest.fixture(scope="module")
+def found(network):
+    pool, inference, variables, members = network
+    return scoring.Scorers(inference, variables, members, pool.label).score(pool.rows(TEST))
+
+
+def test_every_score_has_a_number_for_every_image(network, found):
+    pool, inference, variables, _ = network
+    rows = pool.rows(TEST)
+    np.testing.assert_array_equal(found.rows, rows)
+    assert found.values.keys() | found.left_out.keys() == SCORES.keys()
+    assert not found.left_out
+    for name, values in found.values.items():
+        assert values.shape == (len(rows),), name
+        assert np.isfinite(values).all(), name
+    np.testing.assert_allclose(found.logits, inference.logits(variables, rows)[1], rtol=1e-4, atol=1e-6)
+    np.testing.assert_array_equal(found.logits, scoring.bare(inference, variables, rows).logits[: len(rows)])
+
+
+def test_scores_are_those_of_the_functions_on_the_features_of_known_training_images(network, found):
+    """The last layer's output for "none" plays no part, nor do negatives."""
+    pool, inference, variables, members = network
+    rows = np.concatenate(members)
+    assert (pool.label[rows] >= 0).all()
+    assert (pool.split[rows] == TRAIN).all()
+    accumulator = Accumulator(pool.num_classes)
+    features, logits = look(inference, variables, rows)
+    accumulator.update(features, logits[:, :-1], pool.label[rows])
+    test_features, test_logits = look(inference, variables, pool.rows(TEST))
+    for name in ("mahalanobis", "kl_matching", "openmax"):
+        expected = SCORES[name].make(accumulator.finish())(test_features, test_logits[:, :-1])
+        np.testing.assert_allclose(found.values[name], expected, rtol=1e-3, err_msg=name)
+    energy = -np.log(np.exp(test_logits[:, :-1].astype(np.float64)).sum(1))
+    np.testing.assert_allclose(found.values["energy"], energy, rtol=1e-5)
+
+
+def test_a_score_that_cannot_be_fitted_is_left_out_and_the_rest_go_on(network):
+    pool, inference, variables, members = network
+    broken = [members[0][:0], *members[1:]]
+    found = scoring.Scorers(inference, variables, broken, pool.label).score(pool.rows(TEST)[:5])
+    assert found.left_out.keys() == {name for name, score in SCORES.items() if score.fitted}
+    assert "no training features of class 0" in found.left_out["mahalanobis"]
+    assert found.values.keys() == {name for name, score in SCORES.items() if not score.fitted}
+
+
+def test_a_score_that_fails_or_has_no_number_for_an_image_is_left_out(network, monkeypatch):
+    pool, inference, variables, members = network
+
+    def fails(features, logits):
+        raise ValueError("no such thing")
+
+    nan = lambda features, logits: np.full(len(logits), np.nan)
+    make = {"energy": functools.partial(lambda scorer, *_, **__: scorer, nan), "ash": lambda *_: fails}
+    for name, made in make.items():
+        monkeypatch.setitem(SCORES, name, SCORES[name]._replace(make=made))
+    found = scoring.Scorers(inference, variables, members, pool.label).score(pool.rows(TEST)[:5])
+    assert found.left_out == {"energy": "5 of 5 images have none", "ash": "no such thing"}
