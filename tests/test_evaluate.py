@@ -1,21 +1,25 @@
 """Restoring a run for evaluation."""
 
+import csv
 import json
 import shutil
 import sys
 
+import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 from small_run import lines, run, small_config
 
 from openset_jax.errors import UserError
 from openset_jax.evaluate import restore_and_evaluate
+from openset_jax.openset.feature_scores import SCORES
 from openset_jax.train import train
 
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    train(small_config(), folder)
+    train(small_config(**{"eval.compare_scores": True}), folder)
     return folder
 
 
@@ -31,6 +35,20 @@ def test_the_command_writes_what_training_wrote_on_one_device_and_to_rounding_on
         if devices == 1:
             assert {name: (tmp_path / name).read_text() for name in wrote} == wrote
     assert json.loads((tmp_path / "metrics.json").read_text())["confusion"] == json.loads(wrote["metrics.json"])["confusion"]
+
+
+def test_all_scores_are_compared_and_are_columns_of_their_own(workdir):
+    result = json.loads((workdir / "metrics.json").read_text())
+    assert result["scores"].keys() | result["scores_left_out"].keys() == {"own", *SCORES}
+    assert result["scores"]["own"]["seen_negatives"]["auroc"] == result["open_set"]["seen_negatives"]["auroc"]
+    with (workdir / "scores.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    known = np.array([int(row["label"]) >= 0 for row in rows])
+    for name, kinds in result["scores"].items():
+        values = np.array([float(row[name if name != "own" else "score"]) for row in rows])
+        unseen = np.array([row["label"] == "-2" for row in rows])
+        auroc = roc_auc_score(unseen[known | unseen], values[known | unseen])
+        assert kinds["unseen_unknowns"]["auroc"]["value"] == pytest.approx(auroc, abs=1e-9), name
 
 
 def test_the_last_checkpoint_may_be_asked_for(workdir, tmp_path):

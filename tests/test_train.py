@@ -155,7 +155,7 @@ def test_every_objective_trains_and_ends_in_the_same_files(tmp_path, name):
     result = json.loads((tmp_path / "metrics.json").read_text())
     assert result["objective"] == name
     assert result["known"]["accuracy"]["value"] > 0.5
-    assert result["calibration"]["seen_negatives"]["after"]["negative_log_likelihood"] < np.log(6)
+    assert result["calibration"]["seen_negatives"]["after"]["negative_log_likelihood"]["value"] < np.log(6)
     point = result["operating_point"]
     assert sum(point["prior"].values()) == pytest.approx(1)
     with (tmp_path / "scores.csv").open() as file:

@@ -229,8 +229,8 @@ def calibration(
       posteriors: name -> (float64 [n, K + 1] or None, that prior).
 
     Returns:
-      kind -> name -> {"expected_calibration_error", "negative_log_likelihood", "brier"}; None without images, or without
-      probabilities.
+      kind -> name -> {"expected_calibration_error", "negative_log_likelihood", "brier"}, each with its interval; None
+      without images, or without probabilities.
     """
 
     def measured(probabilities, prior, chosen):
@@ -241,8 +241,12 @@ def calibration(
         there = np.bincount(label, minlength=none + 1) > 0
         if (prior[~there] > 0).any():
             return None
-        weight = mix_weights(label, prior)
-        return {name: measure(probabilities[chosen], label, weight=weight) for name, measure in CALIBRATION.items()}
+        weight, given = mix_weights(label, prior), probabilities[chosen]
+        found = {
+            name: intervals.weighted(lambda w, f=measure: f(given, label, weight=w), label, weight, most=RESAMPLES_OF_SCORE)
+            for name, measure in CALIBRATION.items()
+        }
+        return {name: interval._asdict() for name, interval in found.items()}
 
     result = {}
     for kind, groups in kinds.items():

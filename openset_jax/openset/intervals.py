@@ -115,6 +115,33 @@ def _draw(rng, counts, resamples):
     return np.bincount(place.ravel(), minlength=resamples * width).reshape(resamples, width)
 
 
+def weighted(
+    measure: Callable[[np.ndarray], float], label: np.ndarray, weight: np.ndarray, *, most: int = _MOST
+) -> Interval:
+    """The basic bootstrap interval (Davison and Hinkley 1997, equation 5.6) of a measure that is at least 0.
+
+    2 v - q for the quantiles q of the resamples: calibration errors of resamples are too large by about as much as that of
+    the sample is, which percentiles would count twice. Where the truth is next to 0, the interval still misses it more
+    often than it says. Images of each label are drawn apart.
+
+    Args:
+      measure: weights of the images, float64 [n] -> the number.
+      label: int [n].
+      weight: float64 [n].
+      most: resamples, unless `resamples` says fewer.
+    """
+    rng, value = np.random.default_rng(0), float(measure(weight))
+    strata = [np.flatnonzero(label == k) for k in np.unique(label)]
+    drawn = []
+    for _ in range(min(most, resamples(len(label)))):
+        counts = np.empty(len(label))
+        for rows in strata:
+            counts[rows] = np.bincount(rng.integers(0, len(rows), len(rows)), minlength=len(rows))
+        drawn.append(measure(weight * counts))
+    low, high = np.quantile(drawn, [_TAIL, 1 - _TAIL])
+    return Interval(value, float(np.clip(2 * value - high, 0, value)), float(max(2 * value - low, value)))
+
+
 def mean_of_shares(hits: Sequence[int], counts: Sequence[int]) -> Interval | None:
     """The mean over classes of hits / count, as balanced accuracy is; images of each class are drawn apart. None of none."""
     if not len(counts):

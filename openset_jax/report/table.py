@@ -70,10 +70,28 @@ def result_table(result: dict[str, Any]) -> str:
         ),
         columns([["none of these", "images", "AUROC", "OSCR", "rejected"], *_none_rows(result)]),
         "  AUROC: P(the image looks more unknown than a known one). OSCR: the same, and the known one's class is right.",
+        *_scores(result),
         *_operating_lines(result["operating_point"]),
         *_confusion(result["confusion"]),
     ]
     return "\n".join(lines)
+
+
+def _scores(result):
+    if not result["scores"].keys() - {"own"}:
+        return
+    best = sorted(result["scores"].items(), key=lambda item: _against_unseen(item[1]), reverse=True)
+    auroc = lambda kind: None if kind is None else kind["auroc"]
+    yield "Scores of unknownness by AUROC; own is what the threshold is compared with"
+    yield columns([["", *(kind.replace("_", " ") for kind in best[0][1])], *([n, *map(auroc, k.values())] for n, k in best)])
+    for name, why in result["scores_left_out"].items():
+        yield f"  {name}: left out: {why}"
+
+
+def _against_unseen(kinds):
+    """AUROC on unseen unknowns, or on seen negatives where there are none."""
+    found = kinds["unseen_unknowns"] or kinds["seen_negatives"]
+    return found["auroc"]["value"] if found else 0.0
 
 
 def _operating_lines(point):

@@ -101,4 +101,19 @@ def test_calibration_is_measured_under_the_prior_that_is_said():
     assert result["seen_negatives"]["no"] is None
     assert result["unseen_unknowns"]["sure"] is None, "there are none, and half of all should be"
     # right for half of a, none of b, half of none; always sure
-    assert result["seen_negatives"]["sure"]["expected_calibration_error"] == pytest.approx(1 - (0.25 * 0.5 + 0.5 * 0.5))
+    assert result["seen_negatives"]["sure"]["expected_calibration_error"]["value"] == pytest.approx(
+        1 - (0.25 * 0.5 + 0.5 * 0.5)
+    )
+
+
+def test_scores_are_compared_with_the_same_classes_and_each_kind_apart():
+    scored = read(BY_HAND)
+    perfect = np.where(scored.label < 0, 1.0, 0.0)
+    result = evaluation.compare_scores(scored, {"perfect": perfect, "constant": np.zeros(5)}, kinds=KINDS)
+    assert list(result) == ["own", "perfect", "constant"]
+    assert all(kinds["unseen_unknowns"] is None for kinds in result.values())
+    found = {name: values(kinds["seen_negatives"]) for name, kinds in result.items()}
+    assert found["perfect"] == {"auroc": 1.0, "oscr": 2 / 3, "unknowns_accepted_at_95_known_recall": 0.0}
+    assert found["constant"] == {"auroc": 0.5, "oscr": 1 / 3, "unknowns_accepted_at_95_known_recall": 1.0}
+    whole = values(evaluate(BY_HAND)["open_set"]["seen_negatives"])
+    assert found["own"] == {name: whole[name] for name in found["own"]}
