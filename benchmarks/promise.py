@@ -16,6 +16,7 @@ from absl import flags
 
 from benchmarks import common
 from openset_jax import cli
+from openset_jax.errors import UserError
 
 RULES = {"keep_knowns": "known", "accept_negatives": "negatives"}
 
@@ -42,7 +43,11 @@ def main() -> None:
             print(f"{name}: there are no {role} images in one of the splits")
             continue
         scores = [classifier.score(run.config.objective.name, inference.logits(run.variables, rows)[1]) for rows in given]
-        result[name] = found = redealt(rule, *scores, splits=flags.FLAGS.splits)
+        try:
+            result[name] = found = redealt(rule, *scores, splits=flags.FLAGS.splits)
+        except UserError as error:
+            print(f"{name}: {error}")
+            continue
         print(
             f"{name}={rule.target:g}: {found['validation']:,} validation and {found['test']:,} test images; the share "
             f"accepted was in the interval in {found['inside']} of {found['splits']} splits ({found['share_inside']:.1%}), "
