@@ -87,7 +87,7 @@ class Forward:
         initial = state.create_state(model, optimizer, seed=config.seed, image_size=data.image_size)
         self.variables = devices.replicate(initial.variables)
 
-        self.function = build.make_eval_step(config, model, IMAGES_IN_BATCH)
+        self.function = build.make_eval_steps(config, model, IMAGES_IN_BATCH)["logits"]
         rng, size, side = np.random.default_rng(0), config.eval.batch_size, data.stored_size
         self.batch = devices.shard(
             {

@@ -104,6 +104,7 @@ def get_config():
     config.eval = evaluation = ml_collections.ConfigDict()
     evaluation.every = 1_000  # steps between evaluations on the validation split
     evaluation.batch_size = 512  # of all devices together
+    evaluation.compare_scores = True  # at the end, fit all scores of unknownness on training images, and compare them
 
     config.checkpoint = checkpoint = ml_collections.ConfigDict()
     checkpoint.every = 1_000  # steps; the last and the best step are kept

@@ -245,22 +245,43 @@ def make_train_step(
     return devices.pmap_train(step, feed)
 
 
-def make_eval_step(config: ml_collections.ConfigDict, model: Any, feed: Any) -> Any:
-    """(variables, batch) -> logits of the global batch, on all devices."""
+def make_eval_steps(config: ml_collections.ConfigDict, model: Any, feed: Any) -> dict[str, Any]:
+    """What to look at -> (variables, batch) -> that of the global batch, on all devices; compiled when it is first used.
+
+    "logits": float32 [B, outputs]. "features": those, and float32 [B, F]. "odin": the logits of `openset.odin`. "images":
+    uint8 [B, S, S, 3], as they are stored.
+    """
     from openset_jax.data import augment
+    from openset_jax.openset import objectives, odin
     from openset_jax.training import devices, steps
 
     normalise, size = _normalise(config), config.data.image_size
-    preprocess = lambda images: normalise(augment.centre_crop(images, image_size=size))
-    return devices.pmap_eval(functools.partial(steps.eval_step, model=model, preprocess=preprocess), feed)
+    prepared = lambda images: normalise(augment.centre_crop(images, image_size=size))
+    known = slice(-1) if objectives.get(config.objective.name).none_output else slice(None)
+
+    def with_features(variables, images):
+        logits, features = model.apply(variables, prepared(images))
+        return {"logits": logits, "features": features}
+
+    def perturbed(variables, images):
+        apply = lambda x: model.apply(variables, x)[0]
+        return {"logits": odin.perturbed_logits(apply, prepared(images), known=known, std=tuple(config.data.std))}
+
+    looks = {
+        "logits": lambda variables, images: {"logits": model.apply(variables, prepared(images))[0]},
+        "features": with_features,
+        "odin": perturbed,
+        "images": lambda variables, images: {"images": images},
+    }
+    return {what: devices.pmap_eval(functools.partial(steps.eval_step, look=look), feed) for what, look in looks.items()}
 
 
 def make_inference(config: ml_collections.ConfigDict, model: Any, pool: Any, feed: Any, skipped: Any) -> Any:
     """The `Inference` of this network over rows of this pool."""
     from openset_jax.training import inference
 
-    step = make_eval_step(config, model, feed)
-    return inference.Inference(step, pool, feed, batch_size=config.eval.batch_size, skipped=skipped)
+    steps = make_eval_steps(config, model, feed)
+    return inference.Inference(steps, pool, feed, batch_size=config.eval.batch_size, skipped=skipped)
 
 
 def _normalise(config):

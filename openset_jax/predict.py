@@ -23,6 +23,7 @@ from absl import flags
 
 from openset_jax import cli
 from openset_jax.errors import UserError
+from openset_jax.files import write_whole
 
 COLUMNS = ("id", "decision", "p_none", "best_class", "p_best", "score", "threshold", "error")
 CHUNK_BATCHES = 8  # images are read, classified and written by so many batches
@@ -48,13 +49,12 @@ def main(arguments: list[str]) -> None:
     predict = Predictor(
         args.workdir, priors=args.priors, costs=args.costs, threshold=args.threshold, batch_size=args.batch_size
     )
-    temporary, counts = out.with_name(out.name + ".tmp"), {}
-    with temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+    counts = {}
+    with write_whole(out, newline="") as file:
         write = _writer(file, out.suffix)
         for row in tqdm(predict(files), total=len(files), unit=" images", smoothing=0.1):
             write(row)
             counts[row["decision"] or "error"] = counts.get(row["decision"] or "error", 0) + 1
-    temporary.replace(out)
     print(", ".join(f"{name} {count:,}" for name, count in sorted(counts.items(), key=lambda item: -item[1])))
     print(f"{len(files):,} rows in {out}; accepted: score <= {predict.classifier.threshold.value:.6g}")
 
@@ -110,27 +110,17 @@ class Predictor:
     ):
         import jax
 
-        from openset_jax import build
-        from openset_jax import config as configs
+        from openset_jax import validation
         from openset_jax.openset import decision
-        from openset_jax.training import checkpoints, devices, state
+        from openset_jax.restore import restore
+        from openset_jax.training import checkpoints, devices
 
         devices.cache_compilations()
         workdir = pathlib.Path(workdir).expanduser().resolve()
-        saved = checkpoints.open_checkpoints(workdir)
-        step, fitted = _saved_classifier(workdir)
-        try:
-            meta = saved.meta(step)
-        except (FileNotFoundError, KeyError, ValueError) as error:
-            raise UserError(f"--workdir: {workdir} has no checkpoint of step {step}, which decision.json is of") from error
-        self._config = config = configs.from_json(meta["config"])
+        checkpoints.open_checkpoints(workdir).close()  # without any, the answer is to train, not to evaluate
+        step, fitted, _ = validation.saved_decision(workdir)
+        self._run = restore(workdir, step=step)
         self._batch_size = batch_size + -batch_size % jax.device_count()
-        self._model = build.make_model(config, len(fitted.classes))
-        like = jax.eval_shape(
-            lambda: state.initial_variables(self._model, seed=config.seed, image_size=config.data.image_size)
-        )
-        self._variables = devices.replicate(saved.restore_model(step, like))
-        saved.close()
         changes = {}
         if priors:
             given = decision.parse(priors, "--priors")
@@ -153,7 +143,7 @@ class Predictor:
         step = CHUNK_BATCHES * self._batch_size
         for start in range(0, len(files), step):
             asked = np.arange(start, min(start + step, len(files)))
-            rows, logits = inference.logits(self._variables, asked)
+            rows, logits = inference.logits(self._run.variables, asked)
             label = np.zeros(len(rows), int)
             scored, posterior = self.classifier.classify(logits, label, label.astype(object))
             found = dict(zip(rows.tolist(), range(len(rows)), strict=True))
@@ -178,10 +168,10 @@ class Predictor:
             sources=(source,), groups=("",), roles=("unknown",), num_classes=0, source=nothing, record=np.arange(len(files)),
             group=nothing, split=source.split, key=np.arange(len(files), dtype=np.uint64),
         )  # fmt: skip
-        skipped, config = Skipped(pool, 1.0, report=lambda line: None), self._config.copy_and_resolve_references()
+        skipped, config = Skipped(pool, 1.0, report=lambda line: None), self._run.config.copy_and_resolve_references()
         config.input, config.shard_resident, config.eval.batch_size = "stream", False, self._batch_size
         feed = build.make_feed(config, pool, skipped)
-        return skipped, build.make_inference(config, self._model, pool, feed, skipped)
+        return skipped, build.make_inference(config, self._run.model, pool, feed, skipped)
 
     def _row(self, file, i, scored, posterior):
         from openset_jax.openset import decision
@@ -198,20 +188,6 @@ class Predictor:
             "threshold": decision.plain(self.classifier.threshold.value),
             "error": None,
         }
-
-
-def _saved_classifier(workdir):
-    """(step, `Classifier`) of decision.json."""
-    from openset_jax.openset.classifier import Classifier
-
-    try:
-        saved = json.loads((workdir / "decision.json").read_text())
-        return saved["step"], Classifier.from_json(saved["classifier"])
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(
-            f"--workdir: {workdir} has no decision.json, which training ends with; run python -m openset_jax.evaluate "
-            f"--workdir={workdir}"
-        ) from error
 
 
 def _writer(file, suffix):

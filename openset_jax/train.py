@@ -49,7 +49,7 @@ def train(config: Any, workdir: pathlib.Path, stop: Callable[[], str] = str) -> 
     # Imported here, so that --help and mistakes in flags answer at once.
     import jax
 
-    from openset_jax import build, evaluate
+    from openset_jax import build, evaluate, validation
     from openset_jax import config as configs
     from openset_jax.data import batches
     from openset_jax.data.skipped import Skipped
@@ -67,7 +67,7 @@ def train(config: Any, workdir: pathlib.Path, stop: Callable[[], str] = str) -> 
     sampler = build.make_sampler(config, members)
     weights = build.make_weights(config, pool.num_classes, sampler)
     plateau = build.plateau_loss(config, weights)
-    evaluate.check_validation(pool, config, weights.effective_prior)
+    validation.check(pool, config, weights.effective_prior)
     say(table.pool_table(pool))
     say(table.sampler_lines(sampler, [*pool.classes, "none"], plateau))
 
@@ -116,10 +116,10 @@ def train(config: Any, workdir: pathlib.Path, stop: Callable[[], str] = str) -> 
     log = RunLog(workdir, step=start, steps=config.steps, batch_size=config.batch_size, lines_after=bool(so_far.count))
     patience, selected_by = config.early_stopping.patience, f"validation_{config.early_stopping.metric}"
 
-    def write_line(step, validation):
+    def write_line(step, measured):
         if so_far.count:
             means = so_far.means() | {"learning_rate": devices.on_host(schedule, step - 1)}
-            log.line(step, means | validation)
+            log.line(step, means | measured)
             if step > config.optimizer.warmup_steps:  # before, a network that has learned nothing is no news
                 say(progress.plateau_warning(so_far, means, plateau, weights.prior, [*pool.classes, "none"]))
 
@@ -136,14 +136,14 @@ def train(config: Any, workdir: pathlib.Path, stop: Callable[[], str] = str) -> 
             if evaluating or saving:
                 if pending is not None:
                     so_far.add_steps(jax.device_get(pending))
-                pending, validation = None, {}
+                pending, measured = None, {}
                 log.stop_clock(step)
                 if evaluating and not stopping:
-                    validation = evaluate.validate(pool, inference, current.variables, objective=config.objective.name)
-                    better = so_far.add_evaluation(step, validation[selected_by])
+                    measured = validation.measure(pool, inference, current.variables, objective=config.objective.name)
+                    better = so_far.add_evaluation(step, measured[selected_by])
                     saving = saving or better or so_far.out_of_patience(patience)
-                if validation or (step % config.log_every == 0 and not evaluating):
-                    write_line(step, validation)  # an evaluation that a stop put off writes the line when it comes
+                if measured or (step % config.log_every == 0 and not evaluating):
+                    write_line(step, measured)  # an evaluation that a stop put off writes the line when it comes
                 if saving and step > saved_at:
                     checkpoints.save(step, current, meta | {"progress": vars(so_far)}, best=so_far.best_step)
                     saved_at = step
@@ -176,10 +176,9 @@ def train(config: Any, workdir: pathlib.Path, stop: Callable[[], str] = str) -> 
         if skipped.rows:
             say(f"{len(skipped.rows)} images could not be read so far, and were skipped.")
         variables = devices.replicate(checkpoints.restore_model(best, current.variables))
-    used = {"training_prior": meta["prior"], "step": best, "workdir": workdir}
-    given = {"config": config, "training_prior": meta["prior"], "step": best, "save_in": workdir}
-    fitted = evaluate.fit_decision(pool, inference, variables, **given)
-    return evaluate.evaluate(pool, inference, variables, fitted, **used)
+    used = {"config": config, "training_prior": meta["prior"], "step": best}
+    fitted = validation.fit_decision(pool, inference, variables, **used, save_in=workdir)
+    return evaluate.evaluate(pool, inference, variables, fitted, **used, workdir=workdir)
 
 
 if __name__ == "__main__":

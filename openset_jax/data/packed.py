@@ -15,6 +15,7 @@ from openset_jax.data.appending import Appender
 from openset_jax.data.batches import BLANK
 from openset_jax.data.pools import Pool, Source
 from openset_jax.errors import UserError
+from openset_jax.files import write_whole
 
 
 def write_index(
@@ -40,9 +41,8 @@ def write_index(
         "group": np.asarray(group).tolist(),
         "split": np.asarray(split).tolist(),
     }
-    temporary = root / "index.json.tmp"
-    temporary.write_text(json.dumps(index))
-    temporary.replace(root / "index.json")
+    with write_whole(root / "index.json") as file:
+        file.write(json.dumps(index))
 
 
 class Writer:
@@ -84,9 +84,8 @@ class Writer:
             complete.append(line)
             self._count(line)
         self._images = Appender(images, self._end)
-        temporary = self._journal.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in complete))
-        temporary.replace(self._journal)
+        with write_whole(self._journal) as file:
+            file.writelines(json.dumps(line) + "\n" for line in complete)
         self._lines = self._journal.open("a")
 
     def append(self, images: np.ndarray, good: np.ndarray) -> None:

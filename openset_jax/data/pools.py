@@ -122,6 +122,14 @@ class Pool:
             names[here] = source.ids(self.record[rows[here]])
         return names.tolist()
 
+    def group_names(self, rows: np.ndarray) -> np.ndarray:
+        """object [len(rows)], the name of the group of each."""
+        return np.array(self.groups, object)[self.group[rows]]
+
+    def kinds(self, roles: dict[str, str]) -> dict[str, list[str]]:
+        """`roles` maps names of kinds of "none of these" to roles; the same with the groups of each."""
+        return {kind: [g for g, r in zip(self.groups, self.roles, strict=True) if r == of] for kind, of in roles.items()}
+
     def training_members(self, max_negatives: int | None = None) -> list[np.ndarray]:
         """Rows to train on: K arrays for the known classes and one for all negatives together ("none", the last).
 

@@ -11,7 +11,8 @@ from openset_jax.openset.calibration import mix_weights
 from openset_jax.openset.intervals import Interval
 
 FPRS = (1e-3, 1e-2, 1e-1)
-RESAMPLES, RESAMPLES_OF_GROUP = 2_000, 500  # at most; there may be many groups
+RESAMPLES, RESAMPLES_OF_GROUP, RESAMPLES_OF_SCORE = 2_000, 500, 200  # at most; there may be many groups, and scores
+COMPARED = ("auroc", "oscr", "unknowns_accepted_at_95_known_recall")
 BOOTSTRAPPED = {
     "average_precision_unknown_positive": ranking.average_precision,
     "average_precision_known_positive": lambda r: ranking.average_precision(r.turned()),
@@ -108,6 +109,33 @@ def evaluate_split(
             "by_group": {g: against(others, RESAMPLES_OF_GROUP) for g, others in of_group.items()},
         },
     }  # fmt: skip
+
+
+def compare_scores(
+    scored: Scored, further: dict[str, np.ndarray], *, kinds: dict[str, list[str]]
+) -> dict[str, dict[str, dict[str, Any] | None]]:
+    """How well each score ranks knowns below each kind of "none of these"; the classes are `scored.known_class` for all.
+
+    Args:
+      further: name -> float64 [n], larger = more unknown; "own" is `scored.score`.
+
+    Returns:
+      name -> kind -> `COMPARED`, each with its interval; None for a kind without images.
+    """
+    known, result = scored.label >= 0, {}
+    right = (scored.known_class == scored.label)[known]
+    bootstrapped = {name: BOOTSTRAPPED[name] for name in COMPARED if name in BOOTSTRAPPED}
+    for name, values in ({"own": scored.score} | further).items():
+        result[name] = {}
+        for kind, groups in kinds.items():
+            others = np.isin(scored.group, groups) & (scored.label < 0)
+            if not known.any() or not others.any():
+                result[name][kind] = None
+                continue
+            ranked = ranking.rank(values[known], values[others], right)
+            found = {"auroc": intervals.auroc(ranked)} | intervals.bootstrap(ranked, bootstrapped, most=RESAMPLES_OF_SCORE)
+            result[name][kind] = {number: found[number]._asdict() for number in COMPARED}
+    return result
 
 
 def _share(hits: np.ndarray | None) -> Interval | None:

@@ -214,11 +214,13 @@ class Score(NamedTuple):
       make: (training, head, **options) -> the score.
       fitted: whether it needs the training images; else `training` may be None.
       needs_head: whether it needs the last layer; else `head` may be None.
+      moved: whether its logits are those of images that ODIN moved (`openset.odin`); it is given no features.
     """
 
     make: Callable[..., Scorer]
     fitted: bool
     needs_head: bool
+    moved: bool = False
 
 
 SCORES = {
@@ -227,6 +229,7 @@ SCORES = {
     "energy": Score(_of_logits(scores.energy), False, False),
     "entropy": Score(_of_logits(scores.entropy), False, False),
     "gen": Score(_of_logits(scores.generalised_entropy), False, False),
+    "odin": Score(_of_logits(scores.odin), False, False, moved=True),
     "kl_matching": Score(kl_matching, True, False),
     "openmax": Score(open_max, True, False),
     "mahalanobis": Score(mahalanobis, True, False),

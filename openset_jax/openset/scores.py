@@ -133,6 +133,18 @@ def kl_matching(logits: np.ndarray, log_typical: np.ndarray) -> np.ndarray:
     return cross.min(axis=1) - entropy(logits)
 
 
+def odin(logits: np.ndarray, temperature: float = 1000.0) -> np.ndarray:
+    """`msp` of z / T (Liang, Li and Srikant 2018, arXiv 1706.02690); ranks as their -S(x; T) does.
+
+    At T = 1000 all probabilities are within rounding of 1 / K in float32; log-odds in float64 still tell images apart.
+
+    Args:
+      logits: [n, K] of the known classes, of images that were moved (`openset.odin`).
+      temperature: T > 0, with which they were moved.
+    """
+    return msp(np.asarray(logits, np.float64) / temperature)
+
+
 def _top_and_others(logits, sort=False):
     """(logits float64 [n, K] with the largest last, the logsumexp of all the others float64 [n])."""
     logits = np.asarray(logits, np.float64)

@@ -54,9 +54,13 @@ class Checkpoints:
             options=ocp.CheckpointManagerOptions(preservation_policy=self._policy, create=writing),
         )
 
+    def steps(self) -> list[int]:
+        """The complete steps, ascending."""
+        return sorted(s for s in map(_step_of, self._directory.glob("*")) if s is not None)
+
     def latest(self) -> int | None:
         """The newest complete step, None without any."""
-        return max((s for s in map(_step_of, self._directory.glob("*")) if s is not None), default=None)
+        return max(self.steps(), default=None)
 
     def save(self, step: int, state: TrainState, meta: dict[str, Any], *, best: int | None) -> None:
         """Saves in the background; what is neither the newest nor `best` is removed.

@@ -8,6 +8,8 @@ import time
 
 import jax
 
+from openset_jax.files import write_whole
+
 
 def say(text: str) -> None:
     """Prints to the person, once for all processes; nothing for no text."""
@@ -95,9 +97,8 @@ def cut_back(path: pathlib.Path, step: int) -> None:
         except (ValueError, KeyError, TypeError):
             break
         kept.append(line + "\n")
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(kept))
-    temporary.replace(path)
+    with write_whole(path) as file:
+        file.write("".join(kept))
 
 
 def _clock(seconds: float) -> str:

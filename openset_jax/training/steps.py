@@ -94,9 +94,12 @@ def _counted(label, num_classes, says_none):
 
 
 def eval_step(
-    variables: Any, batch: Batch, *, model: nn.Module, preprocess: Callable[[jax.Array], jax.Array]
+    variables: Any, batch: Batch, *, look: Callable[[Any, jax.Array], dict[str, jax.Array]]
 ) -> dict[str, jax.Array]:
-    """Logits of the global batch, float32 [B, outputs], and its "mask" and "position", on every device."""
-    logits, _ = model.apply(variables, preprocess(batch["image"]))
-    result = {"logits": logits, "mask": batch["mask"], "position": batch["position"]}
+    """What one looks at of the global batch, and its "mask" and "position", on every device.
+
+    Args:
+      look: (variables, uint8 images [b, S, S, 3]) -> arrays [b, ...].
+    """
+    result = look(variables, batch["image"]) | {"mask": batch["mask"], "position": batch["position"]}
     return lax.all_gather(result, AXIS, tiled=True)

@@ -117,7 +117,7 @@ def test_a_score_is_larger_for_images_of_nothing(name):
     """Features between the classes, or far from all."""
     made = SCORES[name].make(TRAINING, HEAD, **SMALL.get(name, {}))
     far = np.tile([3.0, 0.0], 6)[None] * np.array([[1.0], [1.2]])
-    if name in ("msp", "entropy", "gen", "kl_matching"):
+    if name in ("msp", "entropy", "gen", "kl_matching", "odin"):
         far = np.tile(PROBLEM.features.mean(0), (2, 1))  # logits that do not prefer a class
         logits = np.tile([[1.0, 1.0, 1.0, 1.0]], (2, 1))
     else:

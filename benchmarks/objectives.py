@@ -1,0 +1,94 @@
+"""Every objective on one data set, several seeds each, side by side: what to train with.
+
+    python -m benchmarks.objectives --config=configs/fashion_open.py --config.data.tfds_data_dir=TFDS --out=DIR
+
+Why: "an extra class, all-zeros labels, or a threshold?" is answered by the user's own data. All arms see the same images in
+the same order, for as many steps; what differs is the loss and the outputs. Each run has a folder DIR/ARM-SEED, goes on
+where it was stopped, and is not trained again once it is done. Prints a table of means over the seeds with 95 % intervals
+(Student's t: other networks, the same test images), and one of the differences to `background`, paired by seed; writes both
+to DIR/objectives.md, and the numbers to DIR/objectives.json.
+"""
+
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from absl import flags
+
+from benchmarks import runs
+from openset_jax import cli
+
+BALANCED = "background, balanced softmax"
+ARMS = {
+    "background": {},
+    BALANCED: {"objective.logit_adjustment": 1.0},
+    **{
+        name: {"objective.name": name}
+        for name in ("one_vs_rest", "softmax", "entropic", "objectosphere", "outlier_exposure", "energy_margin")
+    },
+}
+COLUMNS = {
+    "known accuracy": lambda result: result["known"]["accuracy"],
+    "AUROC, seen": lambda result: result["open_set"]["seen_negatives"]["auroc"],
+    "AUROC, unseen": lambda result: result["open_set"]["unseen_unknowns"]["auroc"],
+    "OSCR, seen": lambda result: result["open_set"]["seen_negatives"]["oscr"],
+    "OSCR, unseen": lambda result: result["open_set"]["unseen_unknowns"]["oscr"],
+    "rejected, seen": lambda result: result["operating_point"]["rejected"]["seen_negatives"],
+    "rejected, unseen": lambda result: result["operating_point"]["rejected"]["unseen_unknowns"],
+}
+
+
+def define_flags() -> None:
+    cli.define_config()
+    flags.DEFINE_string("out", None, "Folder of the runs; those that are there are not trained again.", required=True)
+    flags.DEFINE_integer("seeds", 3, "Seeds of each arm: 0, 1, ...", lower_bound=1)
+
+
+def main() -> None:
+    out, found = cli.make_workdir(flags.FLAGS.out), {arm: [] for arm in ARMS}
+    for seed in range(flags.FLAGS.seeds):
+        for arm, changes in ARMS.items():
+            found[arm].append(runs.trained(flags.FLAGS.config, changes, seed=seed, workdir=out / folder(arm, seed)))
+    write(out, found)
+
+
+def folder(arm: str, seed: int) -> str:
+    """The name of the folder of a run."""
+    return f"{arm.replace(', ', '_').replace(' ', '_')}-{seed}"
+
+
+def write(out: pathlib.Path, found: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """Prints and writes the tables of `metrics.json` of all seeds of all arms."""
+    values = {arm: {name: _values(results, read) for name, read in COLUMNS.items()} for arm, results in found.items()}
+    (out / "objectives.json").write_text(json.dumps(values, indent=2) + "\n")
+    means = [["objective", *COLUMNS]]
+    means += [[arm, *(_mean(values[arm][name]) for name in COLUMNS)] for arm in values]
+    differences = [["less `background`", *COLUMNS]]
+    differences += [
+        [arm, *(_difference(values[arm][name], values["background"][name]) for name in COLUMNS)]
+        for arm in values
+        if arm != "background"
+    ]
+    text = runs.markdown(means) + "\n\n" + runs.markdown(differences) + "\n"
+    (out / "objectives.md").write_text(text)
+    print(text)
+
+
+def _values(results, read):
+    numbers = [read(result) for result in results]
+    return None if None in numbers else [number["value"] for number in numbers]
+
+
+def _mean(values):
+    return "-" if values is None else runs.text(runs.over_seeds(values, runs.share))
+
+
+def _difference(values, reference):
+    if values is None or reference is None:
+        return "-"
+    return runs.text(runs.over_seeds([a - b for a, b in zip(values, reference, strict=True)]), sign=True)
+
+
+if __name__ == "__main__":
+    cli.run(main, define_flags)

@@ -1,0 +1,161 @@
+"""What the validation split is for: selecting the checkpoint while training, and then fitting the decision."""
+
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from openset_jax.errors import UserError
+from openset_jax.files import write_whole
+
+DECISION, OUTPUTS = "decision.json", "validation.npz"  # in the workdir
+
+
+def check(pool: Any, config: Any, training_prior: Any) -> None:
+    """Says what the validation split is used for.
+
+    Args:
+      training_prior: float [K + 1], the effective prior of training.
+
+    Raises:
+      UserError: it cannot give the metric that selects checkpoints, or what `config.decision` asks for.
+    """
+    from openset_jax import build
+    from openset_jax.data.pools import VALIDATION
+    from openset_jax.openset import decision, objectives
+    from openset_jax.training.run_log import say
+
+    metric, objective = config.early_stopping.metric, objectives.get(config.objective.name)
+    negatives = _negatives(pool)
+    if not len(negatives) and metric == "auroc":
+        raise UserError(
+            "early_stopping.metric: auroc needs negatives in the validation split; set data.held_out_negatives, or raise "
+            "data.validation_fraction"
+        )
+    asked = build.make_decision(config, pool.classes, training_prior)
+    decision.check_negatives(asked["rule"], asked["calibrate"], len(negatives))
+    if metric == "balanced_accuracy" and objective.softmax and not objective.none_output:
+        raise UserError(
+            f"early_stopping.metric: with objective.name={config.objective.name} the network never says 'none' by itself, "
+            "so that balanced_accuracy of K + 1 classes is not defined; use auroc"
+        )
+    if len(negatives) and not len(pool.rows(VALIDATION, "held_out_negatives")):
+        say(
+            "No data.held_out_negatives: checkpoints and the threshold are chosen on validation images of the negatives "
+            "trained on, which favours what is already seen."
+        )
+
+
+def _negatives(pool):
+    """Held-out negatives of the validation split, or those of the kinds trained on where none are held out."""
+    from openset_jax.data.pools import VALIDATION
+
+    held_out = pool.rows(VALIDATION, "held_out_negatives")
+    return held_out if len(held_out) else pool.rows(VALIDATION, "negatives")
+
+
+def measure(pool: Any, inference: Any, variables: Any, *, objective: str) -> dict[str, float | None]:
+    """What is logged during training.
+
+    `validation_auroc` and `validation_balanced_accuracy` (K+1 classes) are of knowns and held-out negatives, or seen ones
+    where none are held out.
+    """
+    from openset_jax.data.pools import VALIDATION
+    from openset_jax.openset import classifier, evaluation
+
+    kinds = pool.kinds({"seen": "negatives", "held_out": "held_out_negatives"})
+    rows, logits = inference.logits(variables, pool.rows(VALIDATION))
+    scored = classifier.read(objective, logits, pool.label[rows], pool.group_names(rows))
+    result = evaluation.evaluate_split(scored, classes=pool.classes, kinds=kinds, with_intervals=False)
+    seen, held_out = result["open_set"]["seen"], result["open_set"]["held_out"]
+    selecting = seen if held_out["auroc"] is None else held_out
+    return {
+        "validation_auroc": selecting["auroc"],
+        "validation_auroc_seen": seen["auroc"],
+        "validation_accuracy": result["known"]["accuracy"],
+        "validation_balanced_accuracy": selecting["balanced_accuracy"],
+    }
+
+
+def outputs(pool: Any, inference: Any, variables: Any) -> tuple[np.ndarray, np.ndarray]:
+    """(logits float32 [n, outputs], label int32 [n] in [0, K], K for "none") of what decisions are fitted on."""
+    from openset_jax.data.pools import VALIDATION
+
+    rows, logits = inference.logits(variables, np.append(pool.rows(VALIDATION, "known"), _negatives(pool)))
+    return logits, np.where(pool.label[rows] < 0, pool.num_classes, pool.label[rows]).astype(np.int32)
+
+
+def fit_decision(
+    pool: Any, inference: Any, variables: Any, *, config: Any, training_prior: Any, step: int, save_in: pathlib.Path | None
+) -> Any:
+    """Fits a `Classifier` on validation images. Saves it, and the outputs that it was fitted on, unless `save_in` is None.
+
+    Args:
+      training_prior: float [K + 1], the effective prior of training.
+    """
+    from openset_jax import build
+    from openset_jax.openset import classifier
+    from openset_jax.training.devices import is_first_process
+
+    logits, label = outputs(pool, inference, variables)
+    asked = build.make_decision(config, pool.classes, training_prior)
+    fitted = classifier.fit(config.objective.name, pool.classes, logits, label, training_prior=training_prior, **asked)
+    if save_in and is_first_process():
+        saved = {"step": step, "asked": _asked(config), "classifier": fitted.to_json()}
+        with write_whole(save_in / OUTPUTS, "wb") as file:
+            np.savez(file, logits=logits, label=label, step=step)
+        with write_whole(save_in / DECISION) as file:
+            file.write(json.dumps(saved, indent=2) + "\n")
+    return fitted
+
+
+def _asked(config):
+    from openset_jax import build
+
+    return build.DECISION | dict(config.get("decision", {}))
+
+
+def read_decision(config: Any, *, step: int, workdir: pathlib.Path) -> Any:
+    """The `Classifier` that was saved; None if there is none, or it is of another step or another `config.decision`."""
+    try:
+        saved_step, fitted, asked = saved_decision(workdir)
+    except UserError:
+        return None
+    return fitted if saved_step == step and asked == _asked(config) else None
+
+
+def saved_decision(workdir: pathlib.Path) -> tuple[int, Any, dict[str, Any]]:
+    """(step, `Classifier`, the `config.decision` it was fitted for), as they were saved.
+
+    Raises:
+      UserError: there is none.
+    """
+    from openset_jax.openset.classifier import Classifier
+
+    try:
+        saved = json.loads((workdir / DECISION).read_text())
+        return saved["step"], Classifier.from_json(saved["classifier"]), saved["asked"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"--workdir: {workdir} has no {DECISION}, which training ends with; run python -m openset_jax.evaluate "
+            f"--workdir={workdir}"
+        ) from error
+
+
+def saved_outputs(workdir: pathlib.Path, step: int) -> tuple[np.ndarray, np.ndarray]:
+    """What `outputs` gave when the decision of this step was fitted.
+
+    Raises:
+      UserError: it was not saved.
+    """
+    try:
+        with np.load(workdir / OUTPUTS) as saved:
+            if int(saved["step"]) == step:
+                return saved["logits"], saved["label"]
+    except (OSError, ValueError, KeyError):
+        pass
+    raise UserError(
+        f"--workdir: {workdir} has no {OUTPUTS} of step {step}; remove {DECISION} there and run python -m "
+        f"openset_jax.evaluate --workdir={workdir}"
+    )
