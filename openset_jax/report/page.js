@@ -82,7 +82,8 @@
     const pairs = table.flatMap((row, r) => row.map((n, c) => ({ n, r, c, part: n / Math.max(1, sum(row)) })));
     const worst = pairs.filter(({ n, r, c }) => n && !isRight(r, c)).sort((a, b) => b.n - a.n).slice(0, 15);
     const made = element("table", ""), head = made.createTHead().insertRow(), body = made.createTBody();
-    for (const name of ["truth", "answer", "images", "of the truth's"]) head.append(element("th", name, { scope: "col" }));
+    head.append(element("th", "truth", { scope: "col" }), element("th", "answer", { scope: "col", class: "text" }));
+    head.append(element("th", "images", { scope: "col" }), element("th", "of the truth's", { scope: "col" }));
     for (const { n, r, c, part } of worst) {
       const row = body.insertRow();
       row.append(element("th", rows[r], { scope: "row" }), element("td", columns[c], { class: "text" }));
@@ -182,7 +183,7 @@
     }
     const total = sum(result);
     if (!(Math.abs(total - 1) <= 1e-6)) return `The prior must sum to 1; it sums to ${Number(total.toPrecision(6))}.`;
-    const unseen = posterior ? result.findIndex((p, k) => p > 0 && !(data.fitted_prior[k] > 0)) : -1;
+    const unseen = data.posterior ? result.findIndex((p, k) => p > 0 && !(data.fitted_prior[k] > 0)) : -1;
     if (unseen >= 0) return `"${columns[unseen]}" was never trained on, so that its prior must be 0.`;
     return same(result, data.prior) ? data.prior : result.map((p) => p / total);
   }

@@ -98,11 +98,11 @@ def _environment():
 
 
 def _operating(point):
-    """Rows of the table: (key, what it is, the filter that writes it, number)."""
-    rows = [(key, text, sentences.share, point[key]) for key, text in _SHARES.items()]
-    rows += [(f"rejected.{k}", f'{title(k)} answered "none"', sentences.share, v) for k, v in point["rejected"].items()]
+    """Rows of the table: (key, what it is, whether it is a share, number)."""
+    rows = [(key, text, True, point[key]) for key, text in _SHARES.items()]
+    rows += [(f"rejected.{kind}", f'{title(kind)} answered "none"', True, v) for kind, v in point["rejected"].items()]
     costs = point["expected_cost"].items()
-    return rows + [(f"expected_cost.{k}", f"expected cost, with {title(k)}", sentences.plain, v) for k, v in costs]
+    return rows + [(f"expected_cost.{kind}", f"expected cost, with {title(kind)}", False, v) for kind, v in costs]
 
 
 def _scores(result, kinds):

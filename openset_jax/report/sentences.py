@@ -87,9 +87,10 @@ def _better_score(scores: dict[str, Any]) -> Iterator[str]:
             f"{plain(mine)})"
         )
     else:
+        of_all = f"of {len(others)} other scores the best," if len(others) > 1 else "the other score,"
         yield (
-            f"of {len(others)} other scores the best, {name}, does not tell {title(kind)} from knowns better beyond the "
-            f"intervals (AUROC {plain(best)} against {plain(mine)})"
+            f"{of_all} {name}, does not tell {title(kind)} from knowns better beyond the intervals (AUROC {plain(best)} "
+            f"against {plain(mine)})"
         )
 
 

@@ -28,22 +28,26 @@ def arguments(
     knowns=80,
     negatives=60,
     unknowns=50,
-    objective="background",
+    silent=False,
     rule=None,
     classes=None,
     kinds=KINDS,
-    with_posterior=True,
     **changes,
 ):
-    """Images of each class and of each group; `changes` are of the `Classifier`."""
+    """Images of each class and of each group.
+
+    Args:
+      silent: a softmax over the K classes, which nothing tells of "none".
+      changes: of the `Classifier`.
+    """
     classes, names = classes or classes_of(num_classes), [name for groups in kinds.values() for name in groups]
     count = {name: negatives for name in kinds["seen_negatives"]} | {name: unknowns for name in kinds["unseen_unknowns"]}
     known = np.repeat(np.arange(num_classes), knowns)
-    validation = np.append(known, np.full(200, -1))
+    validation, outputs = np.append(known, np.full(0 if silent else 200, -1)), slice(None, -1 if silent else None)
     fitted = classifier.fit(
-        objective,
+        "softmax" if silent else "background",
         classes,
-        logits(validation, num_classes, 0),
+        logits(validation, num_classes, 0)[:, outputs],
         np.where(validation < 0, num_classes, validation),
         training_prior=np.full(num_classes + 1, 1 / (num_classes + 1)),
         prior=np.append(np.full(num_classes, 0.6 / num_classes), 0.4),
@@ -54,7 +58,7 @@ def arguments(
     kind_label = {name: -1 for name in kinds["seen_negatives"]} | {name: -2 for name in kinds["unseen_unknowns"]}
     label = np.concatenate([known, *(np.full(count[name], kind_label[name]) for name in names)])
     group = np.array([classes[k] for k in known] + [name for name in names for _ in range(count[name])], object)
-    values = logits(label, num_classes, 1)
+    values = logits(label, num_classes, 1)[:, outputs]
     scored, posterior = fitted.classify(values, label, group)
     result = {"step": 7, "objective": fitted.objective}
     result |= evaluation.evaluate_split(scored, classes=classes, kinds=kinds)
@@ -71,10 +75,9 @@ def arguments(
         heading: [mistake(scored, posterior, row, (*classes, "none")) for row in rows]
         for heading, rows in gallery.worst(scored, posterior, kinds).items()
     }
-    under_fitted = fitted.fitted(values) if with_posterior else None
     return {
-        "result": result, "scored": scored, "kinds": kinds, "fitted": fitted, "under_fitted": under_fitted,
-        "gallery": mistakes,
+        "result": result, "scored": scored, "kinds": kinds, "fitted": fitted,
+        "under_fitted": fitted.fitted(values), "gallery": mistakes,
     }  # fmt: skip
 
 
