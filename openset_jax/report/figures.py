@@ -1,7 +1,7 @@
 """The page's figures: Plotly's traces and layouts as plain dicts, so that nothing of Plotly is imported to make them.
 
-No name that a user chose gets into them: Plotly reads some tags in text as HTML. A trace's `meta` says what of it follows the
-page's inputs: "point" of a kind, "threshold".
+No name that a user chose gets into them: Plotly reads some tags in text as HTML. A trace's `meta` says that it
+follows the page's inputs, and how: "point" of a kind, "cost" of a kind, "threshold".
 """
 
 from typing import Any
@@ -76,11 +76,11 @@ def curves(scored: Scored, kinds: dict[str, list[str]]) -> dict[str, dict[str, A
         ranked = ranking.rank(scored.score[known], scored.score[images], right)
         x, *ys = ranking.curve(ranked)
         band = bands(ranked)
-        for (name, found), y, (low, high) in zip(traces.items(), ys, band[1:], strict=True):
+        for found, y, (low, high) in zip(traces.values(), ys, band[1:], strict=True):
             seen = _thin(x, y)
             about = {"legendgroup": kind, "hovertemplate": "unknowns accepted %{x:.1%}<br>knowns %{y:.1%}<extra></extra>"}
             found.append(_area(band.unknown, low, high, kind))
-            found.append(_line(f"{title(kind)}", x[seen], y[seen], kind, **about))
+            found.append(_line(title(kind), x[seen], y[seen], kind, **about))
             found.append(_point(kind))
     axes = {name: {"range": [-0.01, 1.01], "tickformat": ".0%"} for name in ("xaxis", "yaxis")}
     accepted = "unknowns accepted"
@@ -150,7 +150,7 @@ def calibration(scored: Scored, posterior: np.ndarray, prior: np.ndarray, kinds:
       prior: float64 [K + 1].
 
     Returns:
-      {} where no kind has images of all that the prior says will come.
+      {"calibration": figure}; {} where no kind has images of all that the prior says will come.
     """
     none, traces = len(prior) - 1, []
     for kind, images in of_kind(scored, kinds).items():
@@ -168,4 +168,4 @@ def calibration(scored: Scored, posterior: np.ndarray, prior: np.ndarray, kinds:
     ideal = {"line": {"color": _LINE, "width": 1, "dash": "dot"}, "hoverinfo": "skip"}
     traces.insert(0, _line("as said", [0, 1], [0, 1], "", **ideal))
     axes = {name: {"range": [0, 1.02], "tickformat": ".0%"} for name in ("xaxis", "yaxis")}
-    return figure(traces, "probability of the likeliest answer", "how often it is right", **axes)
+    return {"calibration": figure(traces, "probability of the likeliest answer", "how often it is right", **axes)}

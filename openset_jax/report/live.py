@@ -36,7 +36,12 @@ def sample(truth: np.ndarray, most: int, seed: int = 0) -> np.ndarray:
 
 
 def data(
-    scored: Scored, *, kinds: dict[str, list[str]], fitted: Classifier, under_fitted: np.ndarray | None, known_class: np.ndarray
+    scored: Scored,
+    *,
+    kinds: dict[str, list[str]],
+    fitted: Classifier,
+    under_fitted: np.ndarray | None,
+    known_class: np.ndarray,
 ) -> dict[str, Any]:
     """What the script reads, as JSON can hold it; arrays are base64 of little-endian numbers.
 

@@ -20,7 +20,6 @@
 
   const percent = (value) => (value === null ? "-" : (100 * value).toFixed(2) + " %");
   const plain = (value) => (value === null ? "-" : value.toFixed(4));
-  const colour = (kind) => ({ known: "#0072B2", seen_negatives: "#E69F00", unseen_unknowns: "#009E73" })[kind] || "#CC79A7";
 
   function element(tag, text, attributes = {}) {
     const made = document.createElement(tag);
@@ -40,7 +39,7 @@
     byId("summary").replaceChildren(
       ...parts.map(([kind, text, value]) => {
         const part = element("span", `${text} ${percent(value)}`), dot = element("i", "");
-        dot.style.background = colour(kind);
+        dot.style.background = data.colours[kind];
         part.prepend(dot);
         return part;
       })
@@ -100,28 +99,25 @@
     }
   }
 
+  // Where a trace is now: its x and its y.
+  function moved(name, meta, point, curves, top) {
+    const here = Number.isFinite(at.threshold) ? at.threshold : null;
+    if (meta.cost) return [curves[meta.cost].x, curves[meta.cost].y];
+    if (meta.threshold) return [[here, here], [0, top]];
+    if (name === "cost") return [[here], [point["expected_cost." + meta.point]]];
+    const rejected = point["rejected." + meta.point];
+    return [[rejected === null ? null : 1 - rejected], [name === "roc" ? point.known_recall : point.known_accuracy]];
+  }
+
   function moveFigures(point) {
+    const curves = Object.fromEntries(data.kinds.map((kind, j) => [kind, live.costCurve(j, at)]));
+    const highest = 1.05 * Math.max(0, ...Object.values(curves).flatMap(({ y }) => y)) || 1;
     for (const [name, { data: traces, layout }] of Object.entries(data.figures)) {
-      const places = [], x = [], y = [];
-      const put = (place, xs, ys) => (places.push(place), x.push(xs), y.push(ys));
-      const top = layout.yaxis.range ? layout.yaxis.range[1] : null;
-      let highest = 0;
-      traces.forEach(({ meta }, place) => {
-        if (!meta) return;
-        if (meta.cost) {
-          const curve = live.costCurve(data.kinds.indexOf(meta.cost), at);
-          highest = Math.max(highest, ...curve.y);
-          put(place, curve.x, curve.y);
-        } else if (meta.point && name === "cost") {
-          put(place, [Number.isFinite(at.threshold) ? at.threshold : null], [point["expected_cost." + meta.point]]);
-        } else if (meta.point) {
-          const unknown = point["rejected." + meta.point];
-          put(place, [unknown === null ? null : 1 - unknown], [name === "roc" ? point.known_recall : point.known_accuracy]);
-        } else if (Number.isFinite(at.threshold)) put(place, [at.threshold, at.threshold], [0, top === null ? 1.05 * highest || 1 : top]);
-        else put(place, [], []);
-      });
-      const range = name === "cost" ? { "yaxis.range": [0, 1.05 * highest || 1] } : {};
-      if (places.length) Plotly.update(byId(name), { x, y }, range, places);
+      const places = [...traces.keys()].filter((place) => traces[place].meta);
+      const top = name === "cost" ? highest : layout.yaxis.range[1];
+      const to = places.map((place) => moved(name, traces[place].meta, point, curves, top));
+      const range = name === "cost" ? { "yaxis.range": [0, top] } : {};
+      if (places.length) Plotly.update(byId(name), { x: to.map(([x]) => x), y: to.map(([, y]) => y) }, range, places);
     }
   }
 

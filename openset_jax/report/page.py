@@ -53,30 +53,33 @@ def render(
     if under_fitted is not None:
         posterior = correct_prior(under_fitted, fitted.fitted_prior, fitted.prior)
         known_class = decision.cheapest_class(posterior, fitted.costs)
-    drawn = figures.curves(scored, kinds)
-    drawn |= {"histogram": figures.histogram(scored, kinds), "cost": figures.costs(scored, kinds)}
-    drawn["calibration"] = {} if posterior is None else figures.calibration(scored, posterior, fitted.prior, kinds)
-    drawn = {name: figure for name, figure in drawn.items() if figure}
-    arrays = live.data(scored, kinds=kinds, fitted=fitted, under_fitted=under_fitted, known_class=known_class)
-    point = result["operating_point"]
+    drawn, images = _figures(scored, kinds, posterior, fitted.prior), figures.of_kind(scored, kinds)
+    data = live.data(scored, kinds=kinds, fitted=fitted, under_fitted=under_fitted, known_class=known_class)
+    data |= {"figures": drawn, "confusion": result["confusion"]["counts"]}
+    data |= {"titles": [title(kind) for kind in kinds], "colours": figures.COLOURS}
     scripts = {"plotly": get_plotlyjs(), "live": _read("live.js"), "page": _read("page.js")}
     html = _environment().get_template("page.html").render(
         result=result,
         answer=sentences.answer(result),
-        point=point,
-        operating=_operating(point),
+        point=result["operating_point"],
+        operating=_operating(result["operating_point"]),
         kinds=list(kinds),
-        counts={kind: int(images.sum()) for kind, images in figures.of_kind(scored, kinds).items()},
+        counts={kind: int(chosen.sum()) for kind, chosen in images.items()},
         images=int((live.truths(scored, kinds, len(fitted.classes)) >= 0).sum()),
-        figures=list(drawn),
         scores=_scores(result, kinds),
         gallery=gallery,
         own_prior_inputs=len(fitted.classes) <= live.PRIORS,
-        data=arrays | {"figures": drawn, "confusion": result["confusion"]["counts"], "titles": [title(k) for k in kinds]},
+        data=data,
         scripts=scripts,
         hashes=[_hash(script) for script in scripts.values()],
     )  # fmt: skip
     return html.encode("utf-8", "backslashreplace").decode("utf-8")  # file names need not be UTF-8
+
+
+def _figures(scored, kinds, posterior, prior):
+    drawn = figures.curves(scored, kinds)
+    drawn |= {"histogram": figures.histogram(scored, kinds), "cost": figures.costs(scored, kinds)}
+    return drawn | ({} if posterior is None else figures.calibration(scored, posterior, prior, kinds))
 
 
 def _read(name):
@@ -111,7 +114,7 @@ def _scores(result, kinds):
     by = next((kind for kind in reversed(kinds) if any(auroc(row, kind) for row in scores.values())), None)
     order = lambda row: -(auroc(row, by) or {"value": -1})["value"]
     rows = sorted(scores.items(), key=lambda item: order(item[1]))
-    numbers = lambda row, kind: [(row.get(kind) or {}).get(metric) for metric in SCORE_METRICS]
+    numbers = lambda row, kind: [((row or {}).get(kind) or {}).get(metric) for metric in SCORE_METRICS]
     return {
         "by": by,
         "rows": [(name, [number for kind in kinds for number in numbers(row, kind)]) for name, row in rows],

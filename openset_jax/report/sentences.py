@@ -66,10 +66,8 @@ def _promise(point):
     slack = 1e-9  # both are shares of whole images
     kept = promised["low"] - slack <= accepted <= promised["high"] + slack
     judged = "the promise was kept" if kept else f"{'more' if accepted > promised['high'] else 'fewer'} than promised"
-    return (
-        f"Validation promised that {100 * promised['low']:.1f} to {100 * promised['high']:.1f} % of {side} would be accepted, "
-        f"and {100 * accepted:.1f} % were: {judged}"
-    )
+    between = f"{100 * promised['low']:.1f} to {100 * promised['high']:.1f} %"
+    return f"Validation promised that {between} of {side} would be accepted, and {100 * accepted:.1f} % were: {judged}"
 
 
 def _better_score(scores: dict[str, Any]) -> Iterator[str]:

@@ -37,7 +37,8 @@ def test_there_are_three_and_they_hold_the_numbers():
 
 
 @pytest.mark.parametrize(
-    ("recall", "verdict"), [(0.95, "was kept"), (0.97, "was kept"), (0.92, "fewer than promised"), (0.99, "more than promised")]
+    ("recall", "verdict"),
+    [(0.95, "was kept"), (0.97, "was kept"), (0.92, "fewer than promised"), (0.99, "more than promised")],
 )
 def test_whether_the_promise_was_kept(recall, verdict):
     assert verdict in sentences.answer(result(recall=recall))[2]
