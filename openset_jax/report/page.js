@@ -141,7 +141,7 @@
   // Says what is wrong with the inputs, if anything is.
   function complain() {
     const read = [readThreshold(), readPrior(), readCosts()], wrong = read.find((value) => typeof value === "string");
-    error.textContent = wrong ? wrong + " The numbers are still those of before." : "";
+    error.textContent = wrong ? wrong + " Until then the numbers use what was valid before." : "";
     error.hidden = !wrong;
     byId("scale").hidden = !(typeof read[1] === "string" && read[1].includes("sum to 1"));
     return wrong;

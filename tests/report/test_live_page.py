@@ -185,7 +185,7 @@ def test_what_is_invalid_is_said_and_changes_nothing(opened, wrong):
     before = shown(browser)
     change(browser, **wrong)
     error = browser.find_element("id", "error")
-    assert error.is_displayed() and "numbers are still those of before" in error.text
+    assert error.is_displayed() and "use what was valid before" in error.text
     assert shown(browser) == before
     browser.execute_script("document.getElementById('reset').click()")
     assert not error.is_displayed()
