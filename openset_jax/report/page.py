@@ -15,13 +15,12 @@ from plotly.offline import get_plotlyjs
 
 from openset_jax.openset import decision
 from openset_jax.openset.classifier import Classifier
-from openset_jax.openset.evaluation import Scored
+from openset_jax.openset.evaluation import COMPARED, Scored
 from openset_jax.openset.posterior import correct_prior
 from openset_jax.report import figures, live, sentences
 from openset_jax.report.gallery import Mistake, data_uri
 from openset_jax.report.sentences import auroc, title
 
-SCORE_METRICS = ("auroc", "oscr", "unknowns_accepted_at_95_known_recall")
 _SHARES = {
     "known_recall": "knowns accepted",
     "known_accuracy": "knowns accepted, class right",
@@ -114,7 +113,7 @@ def _scores(result, kinds):
     by = next((kind for kind in reversed(kinds) if any(auroc(row, kind) for row in scores.values())), None)
     order = lambda row: -(auroc(row, by) or {"value": -1})["value"]
     rows = sorted(scores.items(), key=lambda item: order(item[1]))
-    numbers = lambda row, kind: [((row or {}).get(kind) or {}).get(metric) for metric in SCORE_METRICS]
+    numbers = lambda row, kind: [((row or {}).get(kind) or {}).get(metric) for metric in COMPARED]
     return {
         "by": by,
         "rows": [(name, [number for kind in kinds for number in numbers(row, kind)]) for name, row in rows],

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from openset_jax.openset import classifier, decision, evaluation, intervals, ranking
+from openset_jax.openset import classifier, decision, evaluation, scores
 from openset_jax.report import gallery
 
 KINDS = {"seen_negatives": ["n1", "n2"], "unseen_unknowns": ["u"]}
@@ -61,15 +61,12 @@ def arguments(
     values = logits(label, num_classes, 1)[:, outputs]
     scored, posterior = fitted.classify(values, label, group)
     result = {"step": 7, "objective": fitted.objective, "counts": {"skipped": 0}}
-    result["open_set"] = {kind: measured(scored, groups) for kind, groups in kinds.items()}
     promised = fitted.threshold.kept is not None
     result |= evaluation.operating_point(scored, classes=classes, kinds=kinds, fitted=fitted, promised=promised)
     posteriors = {"before": (None, fitted.prior), "after": (posterior, fitted.prior)}
     result["calibration"] = evaluation.calibration(scored, posteriors, kinds=kinds)
-    result["scores"] = {
-        "own": {kind: result["open_set"][kind] for kind in kinds},
-        "energy": dict.fromkeys(kinds) | {"seen_negatives": result["open_set"]["seen_negatives"]},
-    }
+    result["scores"] = evaluation.compare_scores(scored, {"energy": scores.energy(values)}, kinds=kinds)
+    result["open_set"] = {kind: result["scores"]["own"][kind] for kind in kinds}
     result["scores_left_out"] = {"mahalanobis": "needs features"}
     mistakes = {
         heading: [mistake(scored, posterior, row, (*classes, "none")) for row in rows]
@@ -79,17 +76,6 @@ def arguments(
         "result": result, "scored": scored, "kinds": kinds, "fitted": fitted,
         "under_fitted": fitted.fitted(values), "gallery": mistakes,
     }  # fmt: skip
-
-
-def measured(scored, groups):
-    """What `evaluation.evaluate_split` has many more of, from fewer resamples."""
-    others, known = scored[np.isin(scored.group, groups) & (scored.label < 0)], scored[scored.label >= 0]
-    metrics = {"oscr": ranking.oscr, "unknowns_accepted_at_95_known_recall": ranking.unknowns_accepted}
-    if not len(others.label):
-        return dict.fromkeys(("auroc", *metrics))
-    ranked = ranking.rank(known.score, others.score, known.known_class == known.label)
-    found = {"auroc": intervals.auroc(ranked)} | intervals.bootstrap(ranked, metrics, most=100)
-    return {name: interval._asdict() for name, interval in found.items()}
 
 
 def mistake(scored, posterior, row, names):
