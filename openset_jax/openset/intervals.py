@@ -3,7 +3,7 @@
 They are about the images of one trained network; another seed is another network, whose spread these do not contain.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -85,12 +85,22 @@ def bootstrap(
     Returns:
       name -> value and interval.
     """
-    rng, parts = np.random.default_rng(seed), {name: [] for name in metrics}
+    parts = {name: [] for name in metrics}
     m, n = int(ranking.known.sum()), int(ranking.unknown.sum())
     if min(m, n) < 2:  # nothing is known of the spread of one image
         return {name: Interval(float(metric(ranking)), 0.0, 1.0) for name, metric in metrics.items()}
-    wrong = ranking.known - ranking.correct
-    left, width = min(most, resamples(m + n)), len(ranking.score)
+    for some in drawn(ranking, most=most, seed=seed, groups=groups):
+        for name, metric in metrics.items():
+            parts[name].append(metric(some))
+    count = min(m, n) if groups is None else len(groups)
+    return {name: _percentiles(metric(ranking), np.concatenate(parts[name]), count) for name, metric in metrics.items()}
+
+
+def drawn(ranking: Ranking, *, most: int, seed: int = 0, groups: np.ndarray | None = None) -> Iterator[Ranking]:
+    """The resamples of `bootstrap`, some at a time: rankings with one leading axis."""
+    rng, wrong = np.random.default_rng(seed), ranking.known - ranking.correct
+    m, n, width = int(ranking.known.sum()), int(ranking.unknown.sum()), len(ranking.score)
+    left = min(most, resamples(m + n))
     while left:
         count = min(left, max(1, _CHUNK // max(m, n, 2 * width)))
         knowns = _draw(rng, np.concatenate([ranking.correct, wrong]), count)
@@ -99,12 +109,8 @@ def bootstrap(
             unknown = _draw(rng, ranking.unknown, count)
         else:
             unknown = rng.multinomial(len(groups), np.full(len(groups), 1 / len(groups)), count) @ groups
-        drawn = Ranking(ranking.score, known, correct, unknown)
-        for name, metric in metrics.items():
-            parts[name].append(metric(drawn))
+        yield Ranking(ranking.score, known, correct, unknown)
         left -= count
-    count = min(m, n) if groups is None else len(groups)
-    return {name: _percentiles(metric(ranking), np.concatenate(parts[name]), count) for name, metric in metrics.items()}
 
 
 def _draw(rng, counts, resamples):

@@ -1,0 +1,90 @@
+"""Sentences follow from the numbers: opposite numbers, opposite sentences."""
+
+import pytest
+
+from openset_jax.report import sentences
+
+
+def number(value, low=None, high=None):
+    return {"value": value, "low": value if low is None else low, "high": value if high is None else high}
+
+
+def result(*, recall=0.95, accuracy=0.9, seen=0.99, unseen=0.4, rule="keep_knowns", promised=(0.93, 0.97), scores=None):
+    optional = lambda value: None if value is None else number(value)
+    return {
+        "operating_point": {
+            "rule": rule,
+            "promised": promised and number(0.95, *promised),
+            "known_recall": optional(recall),
+            "known_accuracy": optional(accuracy),
+            "rejected": {"seen_negatives": optional(seen), "unseen_unknowns": optional(unseen)},
+        },
+        "scores": scores,
+    }
+
+
+def score(*, seen=None, unseen=None):
+    """(value, low, high) of each."""
+    cell = lambda given: given and {"auroc": number(*given)}
+    return {"seen_negatives": cell(seen), "unseen_unknowns": cell(unseen)}
+
+
+def test_there_are_three_and_they_hold_the_numbers():
+    knowns, none, last = sentences.answer(result())
+    assert "90.0 % (90.0 to 90.0 %) are accepted and given the right class; 95.0 %" in knowns
+    assert "99.0 % (99.0 to 99.0 %) of seen negatives and 40.0 %" in none and "training never saw" in none
+    assert last.startswith("Validation promised that 93.0 to 97.0 % of known images") and last.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("recall", "verdict"),
+    [(0.95, "was kept"), (0.97, "was kept"), (0.92, "fewer than promised"), (0.99, "more than promised")],
+)
+def test_whether_the_promise_was_kept(recall, verdict):
+    assert verdict in sentences.answer(result(recall=recall))[2]
+
+
+@pytest.mark.parametrize(("seen", "verdict"), [(0.99, "was kept"), (0.9, "more than promised")])
+def test_the_promise_about_negatives_is_about_those_accepted(seen, verdict):
+    last = sentences.answer(result(rule="accept_negatives", promised=(0.0, 0.02), seen=seen))[2]
+    assert "of seen negatives would be accepted" in last and verdict in last
+
+
+def test_nothing_promised():
+    assert "promises no share" in sentences.answer(result(rule="least_cost", promised=None))[2]
+    assert "allow no promise" in sentences.answer(result(promised=None))[2]
+    assert "allow no promise" in sentences.answer(result(rule="accept_negatives", seen=None))[2]
+
+
+@pytest.mark.parametrize(
+    ("absent", "said"),
+    [
+        ({"unseen": None}, "no test images of unseen unknowns"),
+        ({"seen": None}, "no test images of seen negatives"),
+        ({"seen": None, "unseen": None}, "is not known: there are no test images of seen negatives or unseen unknowns."),
+    ],
+)
+def test_kinds_without_images_are_said_to_be_missing(absent, said):
+    sentence = sentences.answer(result(**absent))[1]
+    assert said in sentence
+    assert ("training never saw" in sentence) == ("unseen" not in absent)
+
+
+def test_no_known_images():
+    assert "no test images of known classes" in sentences.answer(result(recall=None, accuracy=None))[0]
+
+
+def test_a_better_score_is_named_only_beyond_the_intervals():
+    own = score(seen=(0.99, 0.98, 1.0), unseen=(0.8, 0.75, 0.85))
+    better, alike = score(unseen=(0.9, 0.87, 0.93)), score(unseen=(0.86, 0.82, 0.9))
+    last = sentences.answer(result(scores={"own": own, "energy": better, "msp": alike}))[2]
+    assert "the score energy tells unseen unknowns from knowns better" in last
+    last = sentences.answer(result(scores={"own": own, "msp": alike}))[2]
+    assert "msp, does not tell unseen unknowns from knowns better beyond the intervals" in last
+    last = sentences.answer(result(scores={"own": own}))[2]
+    assert "AUROC" not in last
+
+
+def test_seen_negatives_are_compared_where_there_are_no_unknowns():
+    own, other = score(seen=(0.8, 0.75, 0.85)), score(seen=(0.9, 0.87, 0.93))
+    assert "tells seen negatives from knowns better" in sentences.answer(result(scores={"own": own, "x": other}))[2]
