@@ -96,7 +96,7 @@ def evaluate(
     step: int,
     workdir: pathlib.Path,
 ) -> dict[str, Any]:
-    """Scores the test split; prints a table, writes `metrics.json` and `scores.csv`, and returns the former.
+    """Scores the test split; prints a table, writes `metrics.json`, `scores.csv` and `report.html`, and returns the first.
 
     Args:
       fitted: the `Classifier` that decides.
@@ -105,7 +105,7 @@ def evaluate(
     from openset_jax import build
     from openset_jax.data.pools import TEST, VALIDATION
     from openset_jax.openset import classifier, evaluation
-    from openset_jax.report import table
+    from openset_jax.report import page, table
     from openset_jax.training import scoring
     from openset_jax.training.devices import is_first_process
     from openset_jax.training.run_log import say
@@ -130,17 +130,40 @@ def evaluate(
     result["calibration"] = evaluation.calibration(scored, posteriors, kinds=kinds)
     result["scores"] = evaluation.compare_scores(scored, found.values, kinds=kinds)
     result["scores_left_out"] = found.left_out
+    shown = _mistakes(pool, inference, variables, rows, scored, posterior, kinds)
     if is_first_process():
         with write_whole(workdir / "metrics.json") as file:
             file.write(json.dumps(result, indent=2) + "\n")
+        with write_whole(workdir / "report.html") as file:
+            about = {"kinds": kinds, "fitted": fitted, "under_fitted": fitted.fitted(found.logits), "gallery": shown}
+            file.write(page.render(result, scored, **about))
         with write_whole(workdir / "scores.csv") as file:
             _write_scores(file, pool, rows, scored, posterior, found.values)
     say(table.result_table(result))
     say(
-        f"Written to {workdir}: metrics.json, scores.csv (one row per test image), decision.json (the threshold and how it "
-        "was chosen), metrics.jsonl, config.json, checkpoints/"
+        f"Written to {workdir}: report.html (open it in a browser), metrics.json, scores.csv (one row per test image), "
+        "decision.json (the threshold and how it was chosen), metrics.jsonl, config.json, checkpoints/"
     )
     return result
+
+
+def _mistakes(pool, inference, variables, rows, scored, posterior, kinds):
+    """What the page's gallery shows: title -> mistakes."""
+    from openset_jax.report import gallery
+
+    chosen, names = gallery.worst(scored, posterior, kinds), [*pool.classes, "none"]
+    every = np.unique(np.concatenate(list(chosen.values())))
+    if not len(every):
+        return {}
+    _, images = inference.whole("images", variables, rows[every])
+    shown = {i: (image, id_) for i, image, id_ in zip(every.tolist(), images, pool.ids(rows[every]), strict=True)}
+
+    def mistake(i):
+        answer, score = scored.decision[i], float(scored.score[i])
+        p = None if posterior is None else float(posterior[i, answer])
+        return gallery.Mistake(*shown[i], scored.group[i], names[answer], score, p)
+
+    return {title: [mistake(i) for i in found.tolist()] for title, found in chosen.items()}
 
 
 def _write_scores(file, pool, rows, scored, posterior, further):

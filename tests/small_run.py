@@ -78,5 +78,5 @@ def assert_same_run(one: pathlib.Path, other: pathlib.Path) -> None:
     for name in first:
         np.testing.assert_array_equal(first[name], second[name], err_msg=name)
     assert lines(one) == lines(other)
-    for name in ("metrics.json", "scores.csv"):
+    for name in ("metrics.json", "scores.csv", "report.html"):
         assert (one / name).read_bytes() == (other / name).read_bytes(), name

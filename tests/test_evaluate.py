@@ -25,7 +25,7 @@ def workdir(tmp_path_factory):
 
 def test_the_command_writes_what_training_wrote_on_one_device_and_to_rounding_on_two(tmp_path, workdir):
     shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
-    wrote = {name: (tmp_path / name).read_text() for name in ("metrics.json", "scores.csv")}
+    wrote = {name: (tmp_path / name).read_text() for name in ("metrics.json", "scores.csv", "report.html")}
     for devices in (1, 2):
         for name in wrote:
             (tmp_path / name).unlink()
