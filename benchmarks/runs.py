@@ -20,6 +20,8 @@ def trained(config: Any, changes: Mapping[str, Any], *, seed: int, workdir: path
     Raises:
       UserError: what `openset_jax.train.train` does; among it, that the folder has a run of another config.
     """
+    import jax
+
     from openset_jax import config as configs
     from openset_jax.train import train
 
@@ -30,7 +32,9 @@ def trained(config: Any, changes: Mapping[str, Any], *, seed: int, workdir: path
     if done.exists() and saved.exists() and json.loads(saved.read_text()) == configs.to_json(config):
         return json.loads(done.read_text())
     workdir.mkdir(parents=True, exist_ok=True)
-    return train(config, workdir)
+    result = train(config, workdir)
+    jax.clear_caches()  # the programs of one run are of no use to the next, and hold its images
+    return result
 
 
 def over_seeds(values: Sequence[float]) -> Interval:
