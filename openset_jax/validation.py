@@ -102,12 +102,18 @@ def fit_decision(
     asked = build.make_decision(config, pool.classes, training_prior)
     fitted = classifier.fit(config.objective.name, pool.classes, logits, label, training_prior=training_prior, **asked)
     if save_in and is_first_process():
-        saved = {"step": step, "asked": _asked(config), "classifier": fitted.to_json()}
-        with write_whole(save_in / OUTPUTS, "wb") as file:
-            np.savez(file, logits=logits, label=label, step=step)
-        with write_whole(save_in / DECISION) as file:
-            file.write(json.dumps(saved, indent=2) + "\n")
+        save_decision(fitted, logits, label, config=config, step=step, workdir=save_in)
     return fitted
+
+
+def save_decision(
+    fitted: Any, logits: np.ndarray, label: np.ndarray, *, config: Any, step: int, workdir: pathlib.Path
+) -> None:
+    """Writes what `saved_decision` and `saved_outputs` read."""
+    with write_whole(workdir / OUTPUTS, "wb") as file:
+        np.savez(file, logits=logits, label=label, step=step)
+    with write_whole(workdir / DECISION) as file:
+        file.write(json.dumps({"step": step, "asked": _asked(config), "classifier": fitted.to_json()}, indent=2) + "\n")
 
 
 def _asked(config):

@@ -70,8 +70,14 @@ class Classifier:
     rule: Rule
     threshold: Threshold
 
+    @property
+    def has_posterior(self) -> bool:
+        """Whether anything told the network of "none": its objective, or validation negatives."""
+        chosen = objectives.get(self.objective)
+        return self.none is not None or chosen.none_output or not chosen.softmax
+
     def posterior(self, logits: np.ndarray) -> np.ndarray | None:
-        """float64 [n, K + 1], "none" last, under the deployment's prior; None of a network that nothing told of "none"."""
+        """float64 [n, K + 1], "none" last, under the deployment's prior; None unless `has_posterior`."""
         fitted = self.fitted(logits)
         return None if fitted is None else posterior.correct_prior(fitted, self.fitted_prior, self.prior)
 
