@@ -50,8 +50,12 @@ def main(arguments: list[str]) -> None:
     args, out = flags.FLAGS, pathlib.Path(flags.FLAGS.out).expanduser()
     if out.suffix not in (".csv", ".jsonl"):
         raise UserError(f"--out: {str(out)!r} ends in neither .csv nor .jsonl")
+    if out.is_dir():
+        raise UserError(f"--out: {str(out)!r} is a folder")
     cli.make_workdir(str(out.parent))
     files = find_images(arguments)
+    if out.exists() and any(os.path.exists(file) and os.path.samefile(file, out) for file in files):
+        raise UserError(f"--out: {str(out)!r} is one of the files to classify; write to another file")
     counts, said = collections.Counter(), []
     predict = Predictor(
         args.workdir, priors=args.priors, costs=args.costs, threshold=args.threshold, batch_size=args.batch_size,
@@ -71,7 +75,7 @@ def find_images(paths: Sequence[str]) -> list[str]:
     """The files that these name: files as they are, images in folders and below, and what globs match; each once, in order.
 
     Raises:
-      UserError: a path is nothing, or there is no image.
+      UserError: a path is nothing, a folder cannot be listed, or there is no image.
     """
     from openset_jax.data.sources import IMAGE_SUFFIXES
 
@@ -81,14 +85,21 @@ def find_images(paths: Sequence[str]) -> list[str]:
         if not matches:
             raise UserError(f"{path!r}: there is no such file or folder, and no file matches it")
         for match in matches:
-            inside = sorted(pathlib.Path(match).rglob("*")) if os.path.isdir(match) else [match]
-            images = [str(p) for p in inside if os.path.isfile(p)]
+            inside = [match]
             if os.path.isdir(match):
-                images = [p for p in images if p.lower().endswith(IMAGE_SUFFIXES)]
-            found |= dict.fromkeys(images)
+                inside = [p for p in _files_below(match) if p.lower().endswith(IMAGE_SUFFIXES)]
+            found |= dict.fromkeys(p for p in inside if os.path.isfile(p) or os.path.islink(p))  # a pipe would wait for ever
     if not found:
         raise UserError(f"no images in {', '.join(map(repr, paths)) or 'no paths'}: give files, folders or globs")
     return list(found)
+
+
+def _files_below(folder):
+    def refuse(error):
+        raise UserError(f"{error.filename!r} cannot be listed: {error.strerror}")
+
+    below = (pathlib.Path(top, name) for top, _, names in os.walk(folder, onerror=refuse) for name in names)
+    return map(str, sorted(below))
 
 
 def file_pool(files: Sequence[str]) -> Any:
@@ -157,6 +168,11 @@ class Predictor:
             self._validation = validation.saved_outputs(workdir, step)
             self._estimate_prior(self._validation[0][:1])  # what cannot be is said before images are read
         run = restore(workdir, step=step)
+        if run.classes != fitted.classes:
+            raise UserError(
+                f"--workdir: {workdir / validation.DECISION} is of another run: its classes are "
+                f"{', '.join(fitted.classes)}, those of the checkpoint {', '.join(run.classes)}"
+            )
         self._config, self._variables = run.config, run.variables
         self._config.input, self._config.shard_resident = "stream", False
         self._steps = build.make_eval_steps(run.config, run.model, feed.IMAGES_IN_BATCH)  # compiled once for all calls

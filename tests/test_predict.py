@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import struct
 import sys
@@ -100,6 +101,7 @@ def test_what_is_no_image_has_a_row_with_its_error_and_the_rest_go_on(tmp_path, 
         assert row["decision"] is None
         assert row["score"] is None
     assert "too large" in rows["huge.png"]["error"]
+    assert "empty" in rows["empty.jpg"]["error"]
     assert "error 4" in done.stdout
 
 
@@ -170,10 +172,12 @@ def test_what_an_estimate_needs(tmp_path, mixed, photos):
     for how in ("em", "bbse"):
         with pytest.raises(UserError, match=f"^--priors={how}: there is no readable image"):
             list(Predictor(mixed, priors=how)([tmp_path]))
+    (row,) = Predictor(mixed)([tmp_path])
+    assert row["error"] and row["decision"] is None, "of nothing else is there an estimate"
     without = tmp_path / "run"
     shutil.copytree(mixed, without)
     (without / "validation.npz").unlink()
-    with pytest.raises(UserError, match=r"has no validation.npz of step 200; remove decision.json there and run"):
+    with pytest.raises(UserError, match=r"has no whole validation.npz of step 200; remove decision.json there and run"):
         Predictor(without, priors="em")
     assert next(Predictor(without)(of_kinds(photos, {"0": 1})))["p_none"] is not None
 
@@ -189,6 +193,23 @@ def test_paths_may_be_files_folders_and_globs_and_count_once(photos):
         find_images([])
 
 
+def test_links_that_lead_nowhere_have_a_row_and_pipes_and_loops_are_left_alone(tmp_path):
+    for name, target in (("loop", "."), ("broken.jpg", "nothing.jpg"), ("self.png", "self.png")):
+        (tmp_path / name).symlink_to(target)
+    (tmp_path / "folder.jpg").mkdir()
+    os.mkfifo(tmp_path / "pipe.jpg")
+    assert find_images([tmp_path]) == [str(tmp_path / "broken.jpg"), str(tmp_path / "self.png")]
+
+
+def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path, monkeypatch):
+    def denied(folder):
+        raise PermissionError(13, "Permission denied", folder)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    with pytest.raises(UserError, match="cannot be listed: Permission denied"):
+        find_images([tmp_path])
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
@@ -196,6 +217,7 @@ def test_paths_may_be_files_folders_and_globs_and_count_once(photos):
         ({"priors": "0=0.9,none=0.9"}, "sum to 1.8"),
         ({"costs": "[[0, 1], [1, 0]]"}, r"must be \(6, 6\)"),
         ({"costs": "cheap"}, "--costs: 'cheap' is neither"),
+        ({"threshold": float("nan")}, "--threshold: nan"),
     ],
 )
 def test_overrides_that_cannot_be(workdir, options, says):
@@ -203,9 +225,55 @@ def test_overrides_that_cannot_be(workdir, options, says):
         Predictor(workdir, **options)
 
 
-def test_a_workdir_that_is_none(tmp_path, workdir):
+def test_a_workdir_that_is_none(tmp_path):
     with pytest.raises(UserError, match="train first"):
         Predictor(tmp_path)
-    done = run([sys.executable, "-m", "openset_jax.predict", f"--workdir={workdir}", "--out=x.txt", str(tmp_path)])
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("x.txt", "neither .csv nor .jsonl"), ("folder.csv", "is a folder"), ("1.csv", "is one of the files to classify")],
+)
+def test_where_rows_cannot_be_written(tmp_path, name, says):
+    (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "1.csv").write_text("an image, for all that is known")
+    files = str(tmp_path / "?.csv")
+    done = run([sys.executable, "-m", "openset_jax.predict", f"--workdir={tmp_path}", f"--out={tmp_path / name}", files])
     assert done.returncode == 2
-    assert "neither .csv nor .jsonl" in done.stderr
+    assert done.stderr.startswith("error: --out: ") and says in done.stderr and done.stderr.count("\n") == 1
+    assert (tmp_path / "1.csv").read_text() == "an image, for all that is known"
+
+
+def change_decision(**fields):
+    def change(workdir):
+        saved = json.loads((workdir / "decision.json").read_text())
+        (workdir / "decision.json").write_text(json.dumps(saved | {"classifier": saved["classifier"] | fields}))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda w: (w / "decision.json").unlink(), "has no decision.json, which training ends with; run .*evaluate"),
+        (
+            lambda w: (w / "decision.json").write_text('{"step":'),
+            "decision.json is broken.* to write it anew, run .*evaluate",
+        ),
+        (change_decision(temperature=None), "decision.json is broken"),
+        (change_decision(objective="newer"), "decision.json is broken.*newer"),
+        (change_decision(prior=[0.5, 0.5]), "decision.json is broken.*prior must have 6 numbers"),
+        (change_decision(classes=list("56789")), "decision.json is of another run: its classes are 5, 6, 7, 8, 9, those"),
+        (lambda w: (w / "validation.npz").write_bytes(b"PK"), "has no whole validation.npz of step 60"),
+        (lambda w: (w / "validation.npz").write_bytes(b""), "has no whole validation.npz of step 60"),
+        (lambda w: shutil.rmtree(w / "checkpoints/60/model"), "checkpoint of step 60 .* is damaged"),
+        (lambda w: shutil.rmtree(w / "checkpoints/60/meta"), "checkpoint of step 60 .* is damaged"),
+        (lambda w: (w / "checkpoints/60/meta/metadata").write_text(""), "checkpoint of step 60 .* is damaged"),
+    ],
+)
+def test_a_damaged_workdir_says_what_is_damaged(tmp_path, workdir, damage, says):
+    copy = tmp_path / "run"
+    shutil.copytree(workdir, copy)
+    damage(copy)
+    with pytest.raises(UserError, match=says):
+        Predictor(copy, priors="em")

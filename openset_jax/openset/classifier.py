@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from openset_jax.openset import calibration, decision, objectives, posterior, scores
+from openset_jax.openset import calibration, checks, decision, objectives, posterior, scores
 from openset_jax.openset.decision import Rule, Threshold
 from openset_jax.openset.evaluation import Scored
 
@@ -116,13 +116,20 @@ class Classifier:
 
     @classmethod
     def from_json(cls, saved: dict[str, Any]) -> "Classifier":
-        """The classifier that `to_json` gave."""
+        """The classifier that `to_json` gave.
+
+        Raises:
+          UserError, ValueError, KeyError, TypeError or AttributeError: it gave something else.
+        """
+        objectives.get(saved["objective"])
+        classes = tuple(saved["classes"])
         return cls(
             objective=saved["objective"],
-            classes=tuple(saved["classes"]),
+            classes=classes,
             temperature=calibration.from_json(saved["temperature"]),
             none=None if saved["none"] is None else calibration.from_json(saved["none"]),
-            **{name: np.array(saved[name], np.float64) for name in ("fitted_prior", "prior", "costs")},
+            **{name: checks.prior(saved[name], len(classes) + 1, name) for name in ("fitted_prior", "prior")},
+            costs=decision.cost_matrix(saved["costs"], classes, "costs"),
             rule=Rule(**saved["rule"]),
             threshold=Threshold(**{k: float(v) if isinstance(v, str) else v for k, v in saved["threshold"].items()}),
         )

@@ -231,16 +231,19 @@ def parse(text: str, field: str) -> Any:
     """ "name=number,name=number", or JSON, as flags and configs give priors and costs; None for "".
 
     Raises:
-      UserError: neither of them; names `field`.
+      UserError: neither of them, or a name comes twice; names `field`.
     """
     if not text.strip():
         return None
     try:
         if text.lstrip()[0] in "[{":
             return json.loads(text)
-        return {name.strip(): float(number) for name, number in (part.rsplit("=", 1) for part in text.split(","))}
+        pairs = [(name.strip(), float(number)) for name, number in (part.rsplit("=", 1) for part in text.split(","))]
     except ValueError as error:
         raise UserError(f'{field}: {text!r} is neither "name=number,name=number" nor JSON ({error})') from error
+    if len(dict(pairs)) < len(pairs):
+        raise UserError(f"{field}: {text!r} names something twice")
+    return dict(pairs)
 
 
 def deployment_prior(given: Any, classes: Sequence[str], training: np.ndarray, field: str = "decision.prior") -> np.ndarray:

@@ -27,6 +27,8 @@ def declare(fitted: Classifier, *, priors: str = "", costs: str = "", threshold:
     """
     changes = {}
     if priors:
+        if "=" not in priors and priors.lstrip()[:1] not in ("[", "{"):
+            raise UserError(f'--priors: {priors!r} is neither {" nor ".join(ESTIMATES)}, nor shares as in "none=0.6"')
         given = decision.parse(priors, "--priors")
         changes["prior"] = decision.deployment_prior(given, fitted.classes, fitted.fitted_prior, "--priors")
     if costs:

@@ -140,6 +140,8 @@ def test_priors_and_costs_as_flags_give_them():
     for wrong in ("none", "none=", "none=much", "{none: 1}", "=", "a=1,,"):
         with pytest.raises(UserError, match="x: .* neither"):
             decision.parse(wrong, "x")
+    with pytest.raises(UserError, match="x: 'a=1, a=2' names something twice"):
+        decision.parse("a=1, a=2", "x")
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,7 @@ def test_what_is_declared_takes_the_place_of_what_was_saved_and_the_threshold_st
     ("options", "says"),
     [
         ({"priors": "owl=0.5"}, "^--priors: no class 'owl'; the classes are cat, dog, none"),
+        ({"priors": "EM"}, "^--priors: 'EM' is neither em nor bbse, nor shares as in"),
         ({"priors": "none=nan"}, "^--priors: none: nan is not between 0 and 1"),
         ({"costs": "accept_none=nan"}, "^--costs: 'cat' for an image of 'none' costs nan"),
         ({"costs": "[[0, 1], [1, 0]]"}, r"^--costs: .* must be \(3, 3\)"),
