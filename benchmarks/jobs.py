@@ -102,6 +102,12 @@ def jobs(setting: Setting) -> list[Job]:
             pipeline_rows,
             left_out=photos,
         ),
+        Job(
+            "classifying photographs",
+            module("predict", *config, f"--photos={setting.photos}", f"--images={512 if on_cpu else 20_000}", *rounds),
+            predict_rows,
+            left_out=photos,
+        ),
         Job("training loop, streaming packed images", module("end_to_end", *packed, *timed), loop_rows, left_out=streams),
         Job("training loop, resident images", module("end_to_end", *resident, *timed), loop_rows),
         Job(
@@ -168,6 +174,13 @@ def pipeline_rows(result: dict[str, Any], _: Mapping[str, Any]) -> list[dict[str
     rates = dict(result["images_per_second"])
     ours = rates.pop(common.OURS)
     return [row("", ours, other, name) for name, other in rates.items()] or [row("", ours)]
+
+
+def predict_rows(result: dict[str, Any], _: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Of `benchmarks.predict`: from files to rows, beside the slower of reading and the forward pass."""
+    slower = min(("reading_alone", "forward_pass_alone"), key=lambda name: result[name]["median"])
+    size = f"{network(result['config'])}, batch {result['config']['eval']['batch_size']}"
+    return [row(size, result["predict"], result[slower], slower.replace("_", " "))]
 
 
 def loop_rows(result: dict[str, Any], _: Mapping[str, Any]) -> list[dict[str, Any]]:

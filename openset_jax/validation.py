@@ -2,6 +2,8 @@
 
 import json
 import pathlib
+import zipfile
+import zlib
 from typing import Any
 
 import numpy as np
@@ -102,12 +104,18 @@ def fit_decision(
     asked = build.make_decision(config, pool.classes, training_prior)
     fitted = classifier.fit(config.objective.name, pool.classes, logits, label, training_prior=training_prior, **asked)
     if save_in and is_first_process():
-        saved = {"step": step, "asked": _asked(config), "classifier": fitted.to_json()}
-        with write_whole(save_in / OUTPUTS, "wb") as file:
-            np.savez(file, logits=logits, label=label, step=step)
-        with write_whole(save_in / DECISION) as file:
-            file.write(json.dumps(saved, indent=2) + "\n")
+        save_decision(fitted, logits, label, config=config, step=step, workdir=save_in)
     return fitted
+
+
+def save_decision(
+    fitted: Any, logits: np.ndarray, label: np.ndarray, *, config: Any, step: int, workdir: pathlib.Path
+) -> None:
+    """Writes what `saved_decision` and `saved_outputs` read."""
+    with write_whole(workdir / OUTPUTS, "wb") as file:
+        np.savez(file, logits=logits, label=label, step=step)
+    with write_whole(workdir / DECISION) as file:
+        file.write(json.dumps({"step": step, "asked": _asked(config), "classifier": fitted.to_json()}, indent=2) + "\n")
 
 
 def _asked(config):
@@ -129,17 +137,20 @@ def saved_decision(workdir: pathlib.Path) -> tuple[int, Any, dict[str, Any]]:
     """(step, `Classifier`, the `config.decision` it was fitted for), as they were saved.
 
     Raises:
-      UserError: there is none.
+      UserError: there is none, or it cannot be read.
     """
     from openset_jax.openset.classifier import Classifier
 
+    again = f"run python -m openset_jax.evaluate --workdir={workdir}"
     try:
         saved = json.loads((workdir / DECISION).read_text())
         return saved["step"], Classifier.from_json(saved["classifier"]), saved["asked"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except FileNotFoundError as error:
+        raise UserError(f"--workdir: {workdir} has no {DECISION}, which training ends with; {again}") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError) as error:
         raise UserError(
-            f"--workdir: {workdir} has no {DECISION}, which training ends with; run python -m openset_jax.evaluate "
-            f"--workdir={workdir}"
+            f"--workdir: {workdir / DECISION} is broken, or of another version ({type(error).__name__}: {error}); to write "
+            f"it anew, {again}"
         ) from error
 
 
@@ -153,9 +164,9 @@ def saved_outputs(workdir: pathlib.Path, step: int) -> tuple[np.ndarray, np.ndar
         with np.load(workdir / OUTPUTS) as saved:
             if int(saved["step"]) == step:
                 return saved["logits"], saved["label"]
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         pass
     raise UserError(
-        f"--workdir: {workdir} has no {OUTPUTS} of step {step}; remove {DECISION} there and run python -m "
+        f"--workdir: {workdir} has no whole {OUTPUTS} of step {step}; remove {DECISION} there and run python -m "
         f"openset_jax.evaluate --workdir={workdir}"
     )

@@ -6,10 +6,10 @@ import sys
 import pytest
 from small_run import ROOT, command, environment, run
 
-COMMANDS = ["openset_jax.train", "openset_jax.evaluate", "openset_jax.prepare"]
+COMMANDS = ["openset_jax.train", "openset_jax.evaluate", "openset_jax.predict", "openset_jax.prepare"]
 BENCHMARKS = [
     f"benchmarks.{name}"
-    for name in ("step", "pipeline", "sampler", "end_to_end", "evaluate", "roofline", "scaling", "suite")
+    for name in ("step", "pipeline", "sampler", "end_to_end", "evaluate", "predict", "roofline", "scaling", "suite")
 ]
 
 
@@ -20,7 +20,7 @@ def test_help_answers_without_importing_anything_heavy(module):
     assert f"python -m {module}" in done.stdout
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert not imported & {"jax", "flax", "optax", "orbax", "tensorflow", "sklearn", "scipy"}
-    if "--config" in done.stdout:
+    if "Fields of --config" in done.stdout:
         assert "--config.optimizer.learning_rate=0.0001" in done.stdout
 
 

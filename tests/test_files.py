@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""A file is there whole or not at all, whatever ends the writing of it."""
 
 import pytest
 
@@ -16,3 +16,21 @@ def test_a_file_takes_its_place_when_it_is_finished(tmp_path):
         file.write(b"half")
         raise KeyError
     assert path.read_bytes() == b"after \xff"
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt, GeneratorExit])
+def test_what_ends_the_writing_leaves_the_old_file_and_nothing_beside_it(tmp_path, error):
+    path = tmp_path / "rows.csv"
+    with write_whole(path) as file:
+        file.write("old")
+    with pytest.raises(error), write_whole(path) as file:
+        file.write("half of the n")
+        raise error
+    assert [entry.name for entry in tmp_path.iterdir()] == ["rows.csv"]
+    assert path.read_text() == "old"
+
+
+def test_file_names_that_are_no_text_keep_their_bytes(tmp_path):
+    with write_whole(tmp_path / "rows.csv") as file:
+        file.write("caf\udce9.jpg")
+    assert (tmp_path / "rows.csv").read_bytes() == b"caf\xe9.jpg"

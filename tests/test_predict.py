@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import shutil
 import struct
 import sys
 import zlib
@@ -24,6 +26,15 @@ SIZE = {"steps": 60, "eval.every": 60, "batch_size": 64, "model.width": 0.125, "
 def workdir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     train(small_config(**SIZE), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory):
+    """A run whose validation negatives are of the kinds that its test negatives are of, and that has learned them."""
+    folder = tmp_path_factory.mktemp("mixed")
+    longer = SIZE | {"steps": 200, "eval.every": 200, "checkpoint.every": 200, "eval.compare_scores": False}
+    train(small_config(**longer, **{"data.held_out_negatives": None}), folder)
     return folder
 
 
@@ -90,6 +101,7 @@ def test_what_is_no_image_has_a_row_with_its_error_and_the_rest_go_on(tmp_path, 
         assert row["decision"] is None
         assert row["score"] is None
     assert "too large" in rows["huge.png"]["error"]
+    assert "empty" in rows["empty.jpg"]["error"]
     assert "error 4" in done.stdout
 
 
@@ -114,6 +126,62 @@ def test_overrides(workdir, photos, scored):
     assert [row["decision"] for row in rare] == [row["decision"] for row in plain], "the threshold is as it was saved"
 
 
+def of_kinds(photos, counts):
+    """Files of so many test images of each digit."""
+    pool = build.open_pool(small_config(**SIZE))
+    rows = pool.rows(TEST)
+    ids, kinds = np.array(pool.ids(rows)), np.array(pool.group_names(rows))
+    chosen = [ids[kinds == kind][:count] for kind, count in counts.items()]
+    return [str(photos / f"{id_}.png") for id_ in np.concatenate(chosen)]
+
+
+KNOWN = dict.fromkeys("01234", 10)
+MIXES = [KNOWN | {"5": 30, "6": 20}, KNOWN | {"0": 30, "5": 5, "6": 3}]  # "none" is half, and a tenth
+
+
+@pytest.mark.parametrize("how", ["em", "bbse"])
+@pytest.mark.parametrize("counts", MIXES)
+def test_the_mix_of_the_images_given_is_estimated_and_used_as_if_declared(mixed, photos, how, counts):
+    files, said = of_kinds(photos, counts), []
+    predictor = Predictor(mixed, priors=how, batch_size=32, report=said.append)
+    rows = list(predictor(files))
+    share = np.array([counts[kind] for kind in "01234"]) / len(files)
+    np.testing.assert_allclose(predictor.classifier.prior, [*share, 1 - share.sum()], atol=0.04)
+    assert len(said) == 1 and said[0].startswith(f"estimated mix of {len(files)} images ({how.upper()}")
+    assert "WARNING" not in said[0]
+    declared = json.dumps(dict(zip([*"01234", "none"], predictor.classifier.prior.tolist(), strict=True)))
+    assert rows == list(Predictor(mixed, priors=declared, batch_size=32)(files))
+    plain = list(Predictor(mixed, batch_size=32)(files))
+    assert [row["decision"] == "none" for row in rows] == [row["decision"] == "none" for row in plain], "same threshold"
+    assert [row["p_none"] for row in rows] != [row["p_none"] for row in plain]
+
+
+def test_unknown_kinds_among_the_images_are_a_warning_and_the_command_prints_it(tmp_path, mixed, photos):
+    files = of_kinds(photos, KNOWN | {"8": 99, "9": 99})
+    flags = [f"--workdir={mixed}", f"--out={tmp_path / 'out.csv'}", "--priors=em"]
+    done = run([sys.executable, "-m", "openset_jax.predict", *flags, *files])
+    assert done.returncode == 0, done.stderr
+    mix, warning, counts, rows = done.stdout.splitlines()
+    assert mix.startswith("estimated mix of 248 images (EM, ") and "converged): 0 " in mix
+    assert warning.startswith("WARNING: label shift is implausible: ")
+    assert "none" in counts and rows.startswith("248 rows in ")
+
+
+def test_what_an_estimate_needs(tmp_path, mixed, photos):
+    (tmp_path / "empty.png").touch()
+    for how in ("em", "bbse"):
+        with pytest.raises(UserError, match=f"^--priors={how}: there is no readable image"):
+            list(Predictor(mixed, priors=how)([tmp_path]))
+    (row,) = Predictor(mixed)([tmp_path])
+    assert row["error"] and row["decision"] is None, "of nothing else is there an estimate"
+    without = tmp_path / "run"
+    shutil.copytree(mixed, without)
+    (without / "validation.npz").unlink()
+    with pytest.raises(UserError, match=r"has no whole validation.npz of step 200; remove decision.json there and run"):
+        Predictor(without, priors="em")
+    assert next(Predictor(without)(of_kinds(photos, {"0": 1})))["p_none"] is not None
+
+
 def test_paths_may_be_files_folders_and_globs_and_count_once(photos):
     everything = find_images([photos])
     assert everything == sorted(everything)
@@ -125,13 +193,31 @@ def test_paths_may_be_files_folders_and_globs_and_count_once(photos):
         find_images([])
 
 
+def test_links_that_lead_nowhere_have_a_row_and_pipes_and_loops_are_left_alone(tmp_path):
+    for name, target in (("loop", "."), ("broken.jpg", "nothing.jpg"), ("self.png", "self.png")):
+        (tmp_path / name).symlink_to(target)
+    (tmp_path / "folder.jpg").mkdir()
+    os.mkfifo(tmp_path / "pipe.jpg")
+    assert find_images([tmp_path]) == [str(tmp_path / "broken.jpg"), str(tmp_path / "self.png")]
+
+
+def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path, monkeypatch):
+    def denied(folder):
+        raise PermissionError(13, "Permission denied", folder)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    with pytest.raises(UserError, match="cannot be listed: Permission denied"):
+        find_images([tmp_path])
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"priors": "9=0.5"}, "decision.prior: no class '9'"),
+        ({"priors": "9=0.5"}, "^--priors: no class '9'"),
         ({"priors": "0=0.9,none=0.9"}, "sum to 1.8"),
         ({"costs": "[[0, 1], [1, 0]]"}, r"must be \(6, 6\)"),
         ({"costs": "cheap"}, "--costs: 'cheap' is neither"),
+        ({"threshold": float("nan")}, "--threshold: nan"),
     ],
 )
 def test_overrides_that_cannot_be(workdir, options, says):
@@ -139,9 +225,55 @@ def test_overrides_that_cannot_be(workdir, options, says):
         Predictor(workdir, **options)
 
 
-def test_a_workdir_that_is_none(tmp_path, workdir):
+def test_a_workdir_that_is_none(tmp_path):
     with pytest.raises(UserError, match="train first"):
         Predictor(tmp_path)
-    done = run([sys.executable, "-m", "openset_jax.predict", f"--workdir={workdir}", "--out=x.txt", str(tmp_path)])
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("x.txt", "neither .csv nor .jsonl"), ("folder.csv", "is a folder"), ("1.csv", "is one of the files to classify")],
+)
+def test_where_rows_cannot_be_written(tmp_path, name, says):
+    (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "1.csv").write_text("an image, for all that is known")
+    files = str(tmp_path / "?.csv")
+    done = run([sys.executable, "-m", "openset_jax.predict", f"--workdir={tmp_path}", f"--out={tmp_path / name}", files])
     assert done.returncode == 2
-    assert "neither .csv nor .jsonl" in done.stderr
+    assert done.stderr.startswith("error: --out: ") and says in done.stderr and done.stderr.count("\n") == 1
+    assert (tmp_path / "1.csv").read_text() == "an image, for all that is known"
+
+
+def change_decision(**fields):
+    def change(workdir):
+        saved = json.loads((workdir / "decision.json").read_text())
+        (workdir / "decision.json").write_text(json.dumps(saved | {"classifier": saved["classifier"] | fields}))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda w: (w / "decision.json").unlink(), "has no decision.json, which training ends with; run .*evaluate"),
+        (
+            lambda w: (w / "decision.json").write_text('{"step":'),
+            "decision.json is broken.* to write it anew, run .*evaluate",
+        ),
+        (change_decision(temperature=None), "decision.json is broken"),
+        (change_decision(objective="newer"), "decision.json is broken.*newer"),
+        (change_decision(prior=[0.5, 0.5]), "decision.json is broken.*prior must have 6 numbers"),
+        (change_decision(classes=list("56789")), "decision.json is of another run: its classes are 5, 6, 7, 8, 9, those"),
+        (lambda w: (w / "validation.npz").write_bytes(b"PK"), "has no whole validation.npz of step 60"),
+        (lambda w: (w / "validation.npz").write_bytes(b""), "has no whole validation.npz of step 60"),
+        (lambda w: shutil.rmtree(w / "checkpoints/60/model"), "checkpoint of step 60 .* is damaged"),
+        (lambda w: shutil.rmtree(w / "checkpoints/60/meta"), "checkpoint of step 60 .* is damaged"),
+        (lambda w: (w / "checkpoints/60/meta/metadata").write_text(""), "checkpoint of step 60 .* is damaged"),
+    ],
+)
+def test_a_damaged_workdir_says_what_is_damaged(tmp_path, workdir, damage, says):
+    copy = tmp_path / "run"
+    shutil.copytree(workdir, copy)
+    damage(copy)
+    with pytest.raises(UserError, match=says):
+        Predictor(copy, priors="em")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from openset_jax.openset import calibration, decision, objectives, posterior, scores
+from openset_jax.openset import calibration, checks, decision, objectives, posterior, scores
 from openset_jax.openset.decision import Rule, Threshold
 from openset_jax.openset.evaluation import Scored
 
@@ -70,8 +70,14 @@ class Classifier:
     rule: Rule
     threshold: Threshold
 
+    @property
+    def has_posterior(self) -> bool:
+        """Whether anything told the network of "none": its objective, or validation negatives."""
+        chosen = objectives.get(self.objective)
+        return self.none is not None or chosen.none_output or not chosen.softmax
+
     def posterior(self, logits: np.ndarray) -> np.ndarray | None:
-        """float64 [n, K + 1], "none" last, under the deployment's prior; None of a network that nothing told of "none"."""
+        """float64 [n, K + 1], "none" last, under the deployment's prior; None unless `has_posterior`."""
         fitted = self.fitted(logits)
         return None if fitted is None else posterior.correct_prior(fitted, self.fitted_prior, self.prior)
 
@@ -110,13 +116,20 @@ class Classifier:
 
     @classmethod
     def from_json(cls, saved: dict[str, Any]) -> "Classifier":
-        """The classifier that `to_json` gave."""
+        """The classifier that `to_json` gave.
+
+        Raises:
+          UserError, ValueError, KeyError, TypeError or AttributeError: it gave something else.
+        """
+        objectives.get(saved["objective"])
+        classes = tuple(saved["classes"])
         return cls(
             objective=saved["objective"],
-            classes=tuple(saved["classes"]),
+            classes=classes,
             temperature=calibration.from_json(saved["temperature"]),
             none=None if saved["none"] is None else calibration.from_json(saved["none"]),
-            **{name: np.array(saved[name], np.float64) for name in ("fitted_prior", "prior", "costs")},
+            **{name: checks.prior(saved[name], len(classes) + 1, name) for name in ("fitted_prior", "prior")},
+            costs=decision.cost_matrix(saved["costs"], classes, "costs"),
             rule=Rule(**saved["rule"]),
             threshold=Threshold(**{k: float(v) if isinstance(v, str) else v for k, v in saved["threshold"].items()}),
         )

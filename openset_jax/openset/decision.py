@@ -186,23 +186,24 @@ def cheapest_class(posterior: np.ndarray, costs: np.ndarray) -> np.ndarray:
     return (posterior @ beyond).argmin(axis=1)
 
 
-def cost_matrix(given: Any, classes: Sequence[str]) -> np.ndarray:
+def cost_matrix(given: Any, classes: Sequence[str], field: str = "decision.costs") -> np.ndarray:
     """float64 [K + 1, K + 1]: what each answer (column) costs for each truth (row), "none" last.
 
     Args:
       given: some of `COSTS` by name, which are 1 where they are not said, with right answers free; or the whole table; None
         for all ones.
+      field: where it was given, for messages.
 
     Raises:
-      UserError: an unknown name, a table of another shape, or a cost that is negative.
+      UserError: an unknown name, a table of another shape, or a cost that is negative or not finite.
     """
     size = len(classes) + 1
     if given is None or isinstance(given, dict):
         named = dict.fromkeys(COSTS, 1.0) | (given or {})
         if strange := set(named) - set(COSTS):
-            raise UserError(f"decision.costs: {min(strange)!r} is not one of {', '.join(COSTS)}")
+            raise UserError(f"{field}: {min(strange)!r} is not one of {', '.join(COSTS)}")
         if not all(isinstance(cost, int | float) for cost in named.values()):
-            raise UserError(f"decision.costs: {given!r} does not give a number for each")
+            raise UserError(f"{field}: {given!r} does not give a number for each")
         costs = np.full((size, size), named["confuse_knowns"], np.float64)
         costs[-1], costs[:, -1] = named["accept_none"], named["reject_known"]
         np.fill_diagonal(costs, 0)
@@ -210,14 +211,19 @@ def cost_matrix(given: Any, classes: Sequence[str]) -> np.ndarray:
         try:
             costs = np.array(given, np.float64)
         except (TypeError, ValueError) as error:
-            raise UserError(f"decision.costs: not a table of numbers ({error})") from error
+            raise UserError(f"{field}: not a table of numbers ({error})") from error
         if costs.shape != (size, size):
             raise UserError(
-                f"decision.costs: the table's shape is {costs.shape}; with {len(classes)} classes and 'none' it must be "
+                f"{field}: the table's shape is {costs.shape}; with {len(classes)} classes and 'none' it must be "
                 f"({size}, {size}): rows are the truth, columns the answer, in the order {', '.join(classes)}, none"
             )
-    if not np.isfinite(costs).all() or (costs < 0).any():
-        raise UserError("decision.costs: a cost is negative, or not a number")
+    wrong = ~(np.isfinite(costs) & (costs >= 0))
+    if wrong.any():
+        (truth, answer), names = np.argwhere(wrong)[0], [*classes, "none"]
+        raise UserError(
+            f"{field}: {names[answer]!r} for an image of {names[truth]!r} costs {costs[truth, answer]:g}; a cost must be a "
+            "number, 0 or more"
+        )
     return costs
 
 
@@ -225,25 +231,29 @@ def parse(text: str, field: str) -> Any:
     """ "name=number,name=number", or JSON, as flags and configs give priors and costs; None for "".
 
     Raises:
-      UserError: neither of them; names `field`.
+      UserError: neither of them, or a name comes twice; names `field`.
     """
     if not text.strip():
         return None
     try:
         if text.lstrip()[0] in "[{":
             return json.loads(text)
-        return {name.strip(): float(number) for name, number in (part.rsplit("=", 1) for part in text.split(","))}
+        pairs = [(name.strip(), float(number)) for name, number in (part.rsplit("=", 1) for part in text.split(","))]
     except ValueError as error:
         raise UserError(f'{field}: {text!r} is neither "name=number,name=number" nor JSON ({error})') from error
+    if len(dict(pairs)) < len(pairs):
+        raise UserError(f"{field}: {text!r} names something twice")
+    return dict(pairs)
 
 
-def deployment_prior(given: Any, classes: Sequence[str], training: np.ndarray) -> np.ndarray:
+def deployment_prior(given: Any, classes: Sequence[str], training: np.ndarray, field: str = "decision.prior") -> np.ndarray:
     """float64 [K + 1], "none" last: how often each class comes where the classifier will be used.
 
     Args:
       given: {name or "none": share}; classes that are not named share what is left, in proportion to the training prior.
         None: as in training, or all alike where training had no negatives.
       training: float [K + 1], the effective prior of training.
+      field: where it was given, for messages.
 
     Raises:
       UserError: a name that is no class, a share outside [0, 1], or shares that do not sum to 1.
@@ -254,15 +264,15 @@ def deployment_prior(given: Any, classes: Sequence[str], training: np.ndarray) -
     if given is None:
         return reference
     if not isinstance(given, dict) or not all(isinstance(share, int | float) for share in given.values()):
-        raise UserError(f"decision.prior: {given!r} does not give a number for each class")
+        raise UserError(f"{field}: {given!r} does not give a number for each class")
     if strange := [name for name in given if name not in names]:
-        raise UserError(f"decision.prior: no class {strange[0]!r}; the classes are {', '.join(names)}")
+        raise UserError(f"{field}: no class {strange[0]!r}; the classes are {', '.join(names)}")
     if wrong := [name for name, share in given.items() if not 0 <= share <= 1]:
-        raise UserError(f"decision.prior: {wrong[0]}: {given[wrong[0]]!r} is not between 0 and 1")
+        raise UserError(f"{field}: {wrong[0]}: {given[wrong[0]]!r} is not between 0 and 1")
     total, rest = sum(given.values()), np.array([name not in given for name in names])
     left = 1 - total
     if left < -1e-6 or (left > 1e-6 and not reference[rest].sum()):
-        raise UserError(f"decision.prior: the shares of {', '.join(given)} sum to {total:g}, not to 1")
+        raise UserError(f"{field}: the shares of {', '.join(given)} sum to {total:g}, not to 1")
     prior = np.array([given.get(name, 0.0) for name in names], np.float64)
     if rest.any():
         prior[rest] = max(left, 0) * reference[rest] / max(reference[rest].sum(), 1e-300)

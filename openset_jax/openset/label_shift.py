@@ -62,7 +62,12 @@ def estimate_prior_em(
 
 
 def estimate_prior_bbse(
-    validation_posterior: np.ndarray, validation_label: np.ndarray, posterior: np.ndarray, *, max_condition: float = 100.0
+    validation_posterior: np.ndarray,
+    validation_label: np.ndarray,
+    posterior: np.ndarray,
+    *,
+    names: Sequence[str] | None = None,
+    max_condition: float = 100.0,
 ) -> BbsePrior:
     """The mix of classes under which validation images would be decided as the unlabelled are (black box shift estimation).
 
@@ -75,6 +80,7 @@ def estimate_prior_bbse(
     Args:
       validation_posterior, posterior: [n, K + 1], [m, K + 1], from the same network and under the same prior.
       validation_label: int [n] in [0, K], K is "none".
+      names: [K + 1], of the classes, for messages.
       max_condition: refuses confusion matrices that are worse conditioned than this.
 
     Raises:
@@ -84,9 +90,10 @@ def estimate_prior_bbse(
     """
     validation_posterior, posterior = _some(validation_posterior, "validation_posterior"), _some(posterior, "posterior")
     label, width = _both(validation_posterior, validation_label, posterior)
+    names = _names(names, width)
     count = np.bincount(label, minlength=width)
     if not count.all():
-        raise ValueError(f"class {int(count.argmin())} of {width} has no validation image, so its share cannot be estimated")
+        raise ValueError(f"{names[count.argmin()]!r} has no validation image, so its share cannot be estimated")
     confusion = _shares(validation_posterior.argmax(axis=1), label, width, width)
     _, singular, right = np.linalg.svd(confusion)
     condition = float(singular[0] / singular[-1]) if singular[-1] else np.inf
@@ -94,7 +101,7 @@ def estimate_prior_bbse(
         first, second = sorted(np.argsort(np.abs(right[-1]))[-2:].tolist())
         raise ValueError(
             f"the confusion matrix is too ill-conditioned to estimate a prior from ({condition:.3g} > {max_condition:g}): "
-            f"images of classes {first} and {second} of {width} are decided alike; estimate the prior by EM, or declare it"
+            f"images of {names[first]!r} and {names[second]!r} are decided alike; estimate the prior by EM, or declare it"
         )
     decided = np.bincount(posterior.argmax(axis=1), minlength=width) / len(posterior)
     prior = np.clip(np.linalg.solve(confusion, decided), 0, None)
@@ -141,7 +148,7 @@ def implausibility(
     if missing.any():
         k = int(missing.argmax())
         raise ValueError(f"class {k} of {width} has a prior of {prior[k]:.3g} but no validation image")
-    names = [*(f"class {k}" for k in range(width - 1)), "none"] if names is None else list(names)
+    names = _names(names, width)
     p_none = validation_posterior[:, -1]
     edges = _tenths(p_none, (prior / np.maximum(count, 1))[label])
     between = [0.0, *edges, 1.0]
@@ -167,6 +174,10 @@ def implausibility(
                 "those of validation, or the posterior is not calibrated; no prior corrects that: look at some of them"
             )
     return ""
+
+
+def _names(names, width):
+    return [*(f"class {k}" for k in range(width - 1)), "none"] if names is None else list(names)
 
 
 def _chi_square(share, count, observed, size, prior):

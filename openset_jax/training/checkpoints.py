@@ -82,23 +82,36 @@ class Checkpoints:
 
     def meta(self, step: int) -> dict[str, Any]:
         """The JSON part of a checkpoint."""
-        return self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
+        return self._read(step, meta=ocp.args.JsonRestore())["meta"]
 
     def restore(self, step: int, like: TrainState) -> TrainState:
         """The whole state on the host, as NumPy arrays: whatever devices it was saved on, it can be put on any."""
         optimizer = {"step": like.step, "opt_state": like.opt_state}
-        restored = self._manager.restore(
+        restored = self._read(
             step,
-            args=ocp.args.Composite(
-                model=ocp.args.StandardRestore(_on_host(like.variables)),
-                optimizer=ocp.args.StandardRestore(_on_host(optimizer)),
-            ),
+            model=ocp.args.StandardRestore(_on_host(like.variables)),
+            optimizer=ocp.args.StandardRestore(_on_host(optimizer)),
         )
         return TrainState(**restored["model"], **restored["optimizer"])
 
     def restore_model(self, step: int, like: dict[str, Any]) -> dict[str, Any]:
         """Parameters and batch statistics on the host."""
-        return self._manager.restore(step, args=ocp.args.Composite(model=ocp.args.StandardRestore(_on_host(like))))["model"]
+        return self._read(step, model=ocp.args.StandardRestore(_on_host(like)))["model"]
+
+    def _read(self, step, **items):
+        """Items of a checkpoint.
+
+        Raises:
+          UserError: a file of it is missing, or is not what was written.
+        """
+        try:
+            return self._manager.restore(step, args=ocp.args.Composite(**items))
+        except (OSError, ValueError, KeyError) as error:
+            why = (str(error).splitlines() or [""])[0][:200]
+            raise UserError(
+                f"--workdir: the checkpoint of step {step} in {str(self._directory)!r} is damaged, or of another version "
+                f"({type(error).__name__}: {why}); copy it there again, or train again in another --workdir"
+            ) from error
 
     def wait(self) -> None:
         """Returns when everything saved is on disk; raises what went wrong in the background."""

@@ -3,7 +3,9 @@
 import json
 import sys
 
+import numpy as np
 import pytest
+from PIL import Image
 from small_run import SMALL, run, small_config
 
 from benchmarks import common
@@ -60,6 +62,19 @@ def test_the_loop_is_held_against_the_slower_of_its_halves(tmp_path, packed):
     ratios = [t / s for t, s in zip(result["together"]["rounds"], slower, strict=True)]
     assert result["ratio"]["rounds"] == pytest.approx(ratios)
     assert "is the limit" in said
+
+
+def test_classifying_photographs_is_held_against_the_slower_of_its_halves(tmp_path):
+    (tmp_path / "photos/deep").mkdir(parents=True)
+    for i, side in enumerate((20, 30, 40)):
+        Image.fromarray(np.full((side, 30, 3), 60 * i, np.uint8)).save(tmp_path / f"photos/deep/{i}.jpg")
+    flags = (f"--photos={tmp_path / 'photos'}", "--images=100", "--rounds=2")
+    said, result = benchmark("predict", tmp_path, *flags)
+    halves = zip(result["reading_alone"]["rounds"], result["forward_pass_alone"]["rounds"], strict=True)
+    ratios = [t / min(pair) for t, pair in zip(result["predict"]["rounds"], halves, strict=True)]
+    assert result["ratio"]["rounds"] == pytest.approx(ratios)
+    assert all(more > ratio for more, ratio in zip(result["ratio_to_both_in_turn"]["rounds"], ratios, strict=True))
+    assert result["images"] == 100 and "predict / both in turn" in said
 
 
 def test_the_memory_benchmark_plans_for_batches_and_samples_a_run(tmp_path, packed):

@@ -34,9 +34,10 @@ def test_everything_runs_where_everything_is_there():
 
 def test_streaming_is_left_out_without_tensorflow_and_photographs_without_a_folder():
     without = jobs.jobs(setting(tensorflow=False))
-    assert names(without, left_out=True) == ["streaming photographs", "training loop, streaming packed images"]
+    photos = ["streaming photographs", "classifying photographs"]
+    assert names(without, left_out=True) == [*photos, "training loop, streaming packed images"]
     assert all("TensorFlow" in job.left_out for job in without if job.left_out)
-    assert names(jobs.jobs(setting(photos="")), left_out=True) == ["streaming photographs"]
+    assert names(jobs.jobs(setting(photos="")), left_out=True) == photos
 
 
 def test_without_pytorch_nobody_asks_for_it():
@@ -112,7 +113,8 @@ def test_the_suite_writes_its_files_and_goes_on_after_a_failure(tmp_path):
     assert done.returncode == 1, done.stderr
     result = json.loads((tmp_path / "results.json").read_text())
     assert [line["name"].partition(":")[0] for line in result["table"]] == ["drawing batches"]
-    assert result["left_out"].keys() == {"streaming photographs"} | ({common.PEER} if result["peer"] is None else set())
+    photos = {"streaming photographs", "classifying photographs"}
+    assert result["left_out"].keys() == photos | ({common.PEER} if result["peer"] is None else set())
     assert list(result["failed"]) == ["training loop, streaming packed images", "training loop, resident images"]
     assert all("no_such" in why for why in result["failed"].values())
     assert {"matrix_rate_float32", "matrix_rate_bfloat16", "copy_rate"} <= result["roofline"].keys()

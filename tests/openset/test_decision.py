@@ -119,8 +119,11 @@ def test_costs():
         decision.cost_matrix([[0, 1], [1, 0]], CLASSES)
     with pytest.raises(UserError, match="not a table of numbers"):
         decision.cost_matrix([[0, 1], [1, 0, 3]], CLASSES)
-    with pytest.raises(UserError, match="negative"):
+    with pytest.raises(UserError, match="^decision.costs: 'a' for an image of 'none' costs -1; a cost must be"):
         decision.cost_matrix({"accept_none": -1}, CLASSES)
+    for wrong in (float("nan"), float("inf")):
+        with pytest.raises(UserError, match=f"^--costs: 'none' for an image of 'b' costs {wrong}"):
+            decision.cost_matrix([[0, 1, 1], [1, 0, wrong], [1, 1, 0]], CLASSES, "--costs")
     with pytest.raises(UserError, match="does not give a number"):
         decision.cost_matrix({"accept_none": "x"}, CLASSES)
     far = np.array([[1e-20, 5e-18, 1.0]])
@@ -137,6 +140,8 @@ def test_priors_and_costs_as_flags_give_them():
     for wrong in ("none", "none=", "none=much", "{none: 1}", "=", "a=1,,"):
         with pytest.raises(UserError, match="x: .* neither"):
             decision.parse(wrong, "x")
+    with pytest.raises(UserError, match="x: 'a=1, a=2' names something twice"):
+        decision.parse("a=1, a=2", "x")
 
 
 @pytest.mark.parametrize(
@@ -165,6 +170,7 @@ def test_without_negatives_in_training_all_classes_are_taken_to_come_alike():
         ({"a": 0.1, "b": 0.1, "none": 0.1}, "sum to 0.3, not to 1"),
         ({"a": 0.9, "none": 0.9}, "sum to 1.8, not to 1"),
         ({"none": -0.1}, "none: -0.1 is not between 0 and 1"),
+        ({"none": float("nan")}, "none: nan is not between 0 and 1"),
         ({"none": "0.6"}, "does not give a number for each class"),
         ([], "does not give a number for each class"),
     ],

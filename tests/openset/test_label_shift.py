@@ -67,13 +67,15 @@ def test_bbse_has_no_negative_shares(seed):
 
 def test_bbse_refuses_what_it_cannot_know():
     eye, label = np.eye(3), np.arange(30) % 3
-    with pytest.raises(ValueError, match="class 1 of 3 has no validation image"):
+    with pytest.raises(ValueError, match="'class 1' has no validation image"):
         label_shift.estimate_prior_bbse(eye[[0, 2]], [0, 2], eye)
     alike = np.where(label == 2, 1, label)
     with pytest.raises(
-        ValueError, match=r"ill-conditioned.*\(inf > 100\): images of classes 1 and 2 of 3 are decided alike"
+        ValueError, match=r"ill-conditioned.*\(inf > 100\): images of 'class 1' and 'none' are decided alike"
     ):
         label_shift.estimate_prior_bbse(eye[alike], label, eye)
+    with pytest.raises(ValueError, match="images of 'dog' and 'rest' are decided alike"):
+        label_shift.estimate_prior_bbse(eye[alike], label, eye, names=["cat", "dog", "rest"])
     with pytest.raises(ValueError, match="ill-conditioned"):
         label_shift.estimate_prior_bbse(eye[np.full(30, 2)], label, eye)  # always "none"
     with pytest.raises(ValueError, match="validation_posterior has 3 classes and posterior has 2"):
