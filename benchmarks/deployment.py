@@ -3,8 +3,8 @@
     python -m benchmarks.deployment --config=configs/fashion_open.py --config.data.tfds_data_dir=TFDS --out=DIR
 
 Why: where a classifier is used, "none of these" comes more or less often than in training. Each seed trains the config once,
-and once more in each mix (sampling.policy=negative_fraction); known classes keep their shares among themselves. Then the
-test images of the knowns and of one kind of "none" are weighted to the mix, and three classifiers answer them, each with its
+and once more in each mix (sampling.policy=negative_fraction). Then the test images of the knowns and of one kind of "none"
+are weighted to the mix, knowns among themselves as in the first training, and three classifiers answer them, each with its
 threshold chosen on validation images for the least expected cost, with the costs of the config:
 
     as trained          believes that the mix is that of training
@@ -56,7 +56,7 @@ def main() -> None:
             changes = {"sampling.policy": "negative_fraction", "sampling.negative_fraction": mix}
             there = _train(config, changes, seed, out / f"{config.objective.name}_none_{mix:g}-{seed}")
             for way, (network, believed) in zip(WAYS, ((natural, None), (natural, mix), (there, mix)), strict=True):
-                found[mix][way].append(network.deployed(believed=believed, mix=mix))
+                found[mix][way].append(network.deployed(believed=believed, mix=mix, shares=natural.prior))
     write(out, found)
 
 
@@ -91,22 +91,28 @@ class Network:
         self._validation = validation.outputs(self._pool, inference, self._run.variables)
         self._rows, self._test = inference.logits(self._run.variables, self._pool.rows(TEST))
 
-    def deployed(self, *, believed: float | None, mix: float) -> dict[str, float]:
+    @property
+    def prior(self) -> list[float]:
+        """[K + 1], the effective prior of training."""
+        return self._run.meta["prior"]
+
+    def deployed(self, *, believed: float | None, mix: float, shares: Sequence[float]) -> dict[str, float]:
         """Expected costs and calibration in a deployment.
 
         Args:
           believed: the share of "none" that the classifier is fitted for; None for that of training.
           mix: the share that there is.
+          shares: [K + 1]; known classes come in proportion to these.
         """
         from openset_jax import build
         from openset_jax.openset import calibration, calibration_error, classifier, decision, intervals
 
         run, k = self._run, self._pool.num_classes
-        prior = lambda none: decision.deployment_prior({"none": none}, run.classes, run.meta["prior"])
-        asked = build.make_decision(run.config, run.classes, run.meta["prior"]) | {"rule": decision.Rule("least_cost", None)}
-        asked["prior"] = np.asarray(run.meta["prior"]) if believed is None else prior(believed)
+        prior = lambda none: decision.deployment_prior({"none": none}, run.classes, shares)
+        asked = build.make_decision(run.config, run.classes, self.prior) | {"rule": decision.Rule("least_cost", None)}
+        asked["prior"] = np.asarray(self.prior) if believed is None else prior(believed)
         fitted = classifier.fit(
-            run.config.objective.name, run.classes, *self._validation, training_prior=run.meta["prior"], **asked
+            run.config.objective.name, run.classes, *self._validation, training_prior=self.prior, **asked
         )
         label = self._pool.label[self._rows]
         scored, posterior = fitted.classify(self._test, label, self._pool.group_names(self._rows))

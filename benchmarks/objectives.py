@@ -3,8 +3,9 @@
     python -m benchmarks.objectives --config=configs/fashion_open.py --config.data.tfds_data_dir=TFDS --out=DIR
 
 Why: "an extra class, all-zeros labels, or a threshold?" is answered by the user's own data. All arms see the same images in
-the same order, for as many steps; what differs is the loss and the outputs. Each run has a folder DIR/ARM-SEED, goes on
-where it was stopped, and is not trained again once it is done. Prints a table of means over the seeds with 95 % intervals
+the same order, for as many steps; what differs is the loss and the outputs. Only `softmax` uses no negatives: its batches,
+as large as all others, are of knowns alone, of which it sees more. Each run has a folder DIR/ARM-SEED, goes on where it was
+stopped, and is not trained again once it is done. Prints a table of means over the seeds with 95 % intervals
 (Student's t: other networks, the same test images), and one of the differences to `background`, paired by seed; writes both
 to DIR/objectives.md, and the numbers to DIR/objectives.json.
 """
@@ -63,7 +64,7 @@ def write(out: pathlib.Path, found: Mapping[str, Sequence[Mapping[str, Any]]]) -
     values = {arm: {name: _values(results, read) for name, read in COLUMNS.items()} for arm, results in found.items()}
     (out / "objectives.json").write_text(json.dumps(values, indent=2) + "\n")
     means = [["objective", *COLUMNS]]
-    means += [[arm, *(runs.mean_text(values[arm][name]) for name in COLUMNS)] for arm in values]
+    means += [[arm, *(runs.mean_text(values[arm][name], most=1.0) for name in COLUMNS)] for arm in values]
     differences = [["less `background`", *COLUMNS]]
     differences += [
         [arm, *(runs.difference_text(values[arm][name], values["background"][name]) for name in COLUMNS)]

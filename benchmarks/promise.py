@@ -28,7 +28,7 @@ def define_flags() -> None:
 
 
 def main() -> None:
-    from openset_jax import evaluate
+    from openset_jax import build, evaluate
     from openset_jax.data.pools import TEST, VALIDATION
     from openset_jax.openset import classifier, decision
     from openset_jax.restore import restore
@@ -37,7 +37,7 @@ def main() -> None:
     run = restore(flags.FLAGS.workdir)
     pool, inference = evaluate.open_images(run)
     for name, role in RULES.items():
-        rule = decision.Rule(name, run.config.decision[name])
+        rule = decision.Rule(name, (build.DECISION | dict(run.config.get("decision", {})))[name])
         given = [pool.rows(split, role) for split in (VALIDATION, TEST)]
         if not all(map(len, given)):
             print(f"{name}: there are no {role} images in one of the splits")

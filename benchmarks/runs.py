@@ -32,6 +32,7 @@ def trained(config: Any, changes: Mapping[str, Any], *, seed: int, workdir: path
     if done.exists() and saved.exists() and json.loads(saved.read_text()) == configs.to_json(config):
         return json.loads(done.read_text())
     workdir.mkdir(parents=True, exist_ok=True)
+    done.unlink(missing_ok=True)  # of another config: were this start interrupted, it would pass for its result
     result = train(config, workdir)
     jax.clear_caches()  # the programs of one run are of no use to the next, and hold its images
     return result
@@ -49,12 +50,12 @@ def over_seeds(values: Sequence[float]) -> Interval:
     return Interval(mean, float(mean - half), float(mean + half))
 
 
-def mean_text(values: Sequence[float | None]) -> str:
-    """0.912 (0.905 to 0.919) of numbers that are at least 0; "-" where there are none."""
+def mean_text(values: Sequence[float | None], most: float = np.inf) -> str:
+    """0.912 (0.905 to 0.919) of numbers from 0 to `most`; "-" where there are none."""
     if None in values:
         return "-"
     mean = over_seeds(values)
-    return f"{mean.value:.3f} ({max(mean.low, 0):.3f} to {mean.high:.3f})"
+    return f"{mean.value:.3f} ({max(mean.low, 0):.3f} to {min(mean.high, most):.3f})"
 
 
 def difference_text(values: Sequence[float | None], reference: Sequence[float | None]) -> str:

@@ -123,6 +123,19 @@ def from_json(values: dict[str, Any]) -> ml_collections.ConfigDict:
     return plain(values)
 
 
+def as_last_started(saved: dict[str, Any], workdir: pathlib.Path) -> ml_collections.ConfigDict:
+    """The config of a checkpoint's "meta", with what a later start of the run may have changed of its evaluation.
+
+    A start with other thresholds, of a run that is at its end, saves no checkpoint: config.json alone has them.
+    """
+    try:
+        now = json.loads((workdir / "config.json").read_text())
+        changed = {name: now[name] for name in ("input", "shard_resident", "data", "eval", "decision") if name in now}
+    except (OSError, ValueError, TypeError):
+        changed = {}
+    return from_json(saved | changed)
+
+
 def fields(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """("a.b", value) for every leaf of nested dicts."""
     for name, value in values.items():

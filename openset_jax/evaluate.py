@@ -55,6 +55,8 @@ def restore_and_evaluate(workdir: str | pathlib.Path, *, best: bool = True, move
         given = {"config": run.config, "training_prior": run.meta["prior"], "step": run.step}
         saved_in = run.workdir if run.best else None
         fitted = validation.fit_decision(pool, inference, run.variables, **given, save_in=saved_in)
+    if moved is not None:
+        run.config.eval.compare_scores = moved.eval.compare_scores
     used = {"config": run.config, "training_prior": run.meta["prior"], "step": run.step, "workdir": run.workdir}
     return evaluate(pool, inference, run.variables, fitted, **used)
 
@@ -128,17 +130,17 @@ def evaluate(
     before = classifier.uncalibrated(fitted.objective, found.logits), np.asarray(training_prior)
     posteriors = {"before": before, "after": (posterior, fitted.prior)}
     result["calibration"] = evaluation.calibration(scored, posteriors, kinds=kinds)
-    result["scores"] = evaluation.compare_scores(scored, found.values, kinds=kinds)
+    result["scores"] = evaluation.compare_scores(scored, found.values, kinds=kinds, own=result["open_set"])
     result["scores_left_out"] = found.left_out
     shown = _mistakes(pool, inference, variables, rows, scored, posterior, kinds)
     if is_first_process():
-        with write_whole(workdir / "metrics.json") as file:
-            file.write(json.dumps(result, indent=2) + "\n")
+        about = {"kinds": kinds, "fitted": fitted, "under_fitted": fitted.fitted(found.logits), "gallery": shown}
         with write_whole(workdir / "report.html") as file:
-            about = {"kinds": kinds, "fitted": fitted, "under_fitted": fitted.fitted(found.logits), "gallery": shown}
             file.write(page.render(result, scored, **about))
         with write_whole(workdir / "scores.csv") as file:
             _write_scores(file, pool, rows, scored, posterior, found.values)
+        with write_whole(workdir / "metrics.json") as file:  # the last: it says that all is there
+            file.write(json.dumps(result, indent=2) + "\n")
     say(table.result_table(result))
     say(
         f"Written to {workdir}: report.html (open it in a browser), metrics.json, scores.csv (one row per test image), "
@@ -174,9 +176,10 @@ def _write_scores(file, pool, rows, scored, posterior, further):
     if posterior is None:  # nothing told of "none": no validation negatives
         posterior = np.full((len(rows), len(names)), np.nan)
     numbers = np.column_stack([scored.score, posterior[:, -1], posterior[:, :-1], *further.values()])
-    columns = zip(pool.ids(rows), scored.group, scored.label, scored.decision, numbers.tolist(), strict=True)
+    columns = zip(pool.ids(rows), scored.group, scored.label, scored.decision, numbers, strict=True)
     for id_, group, label, k, values in columns:
-        writer.writerow([id_, group, int(label), names[k], *(repr(x) if math.isfinite(x) else "" for x in values)])
+        numbers = (repr(x) if math.isfinite(x) else "" for x in values.tolist())
+        writer.writerow([id_, group, int(label), names[k], *numbers])
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ class Restored(NamedTuple):
       workdir: of the run.
       step: of the checkpoint.
       best: whether this is the step that the run is deployed with.
-      config: of the run, with an `eval.batch_size` that these devices can share.
+      config: as the run was last started, with an `eval.batch_size` that these devices can share.
       meta: the checkpoint's JSON part: "classes", "fingerprint", "prior" (the effective one of training), ...
       model: the `nn.Module`.
       variables: its parameters and batch statistics, replicated.
@@ -55,8 +55,9 @@ def restore(workdir: str | pathlib.Path, *, step: int | None = None, best: bool 
     deployed = last if meta["progress"]["best_step"] is None else meta["progress"]["best_step"]
     step = step if step is not None else deployed if best else last
     if step not in saved.steps():
-        raise UserError(f"--workdir: {workdir} has no checkpoint of step {step}, which it was evaluated with")
-    config = configs.from_json(meta["config"])
+        there = ", ".join(map(str, saved.steps()))
+        raise UserError(f"--workdir: {workdir} has no checkpoint of step {step}, which is asked for; it has {there}")
+    config = configs.as_last_started(meta["config"], workdir)
     config.eval.batch_size += -config.eval.batch_size % jax.device_count()  # padding is masked
     model = build.make_model(config, len(meta["classes"]))
     like = jax.eval_shape(lambda: state.initial_variables(model, seed=config.seed, image_size=config.data.image_size))

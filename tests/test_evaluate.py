@@ -61,6 +61,19 @@ def test_the_last_checkpoint_may_be_asked_for(workdir, tmp_path):
     assert restore_and_evaluate(tmp_path, best=True)["step"] == best["step"]
 
 
+def test_a_run_started_again_with_another_rule_is_evaluated_by_that_rule(tmp_path, workdir):
+    """It is at its end: no checkpoint is saved, and only config.json and decision.json know."""
+    shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
+    changes = {"decision.rule": "least_cost", "decision.costs": "accept_none=3", "eval.compare_scores": False}
+    trained = train(small_config(**changes), tmp_path)
+    decided = (tmp_path / "decision.json").read_bytes()
+    assert trained["operating_point"]["rule"] == "least_cost"
+    assert restore_and_evaluate(tmp_path) == trained
+    assert (tmp_path / "decision.json").read_bytes() == decided
+    (tmp_path / "config.json").write_text("{")
+    assert restore_and_evaluate(tmp_path)["operating_point"]["rule"] == "keep_knowns", "as the checkpoint has it"
+
+
 def test_data_that_is_not_the_runs_is_refused_and_data_that_has_moved_is_found(tmp_path, workdir):
     shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
     with pytest.raises(UserError, match="images, or their roles"):

@@ -7,6 +7,8 @@ fewer images; the negative log-likelihood and the Brier score are proper, so the
 with how well classes are told apart. So all three are told.
 """
 
+import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -50,10 +52,17 @@ def reliability(posterior: np.ndarray, label: np.ndarray, bins: int = 15, weight
     if bins < 1:
         raise ValueError(f"there must be at least one bin, not {bins}")
     posterior, label, weight = _checked(posterior, label, weight)
+    return _binned(*_steps(posterior), posterior.argmax(axis=1) == label, weight, bins)
+
+
+def _steps(posterior):
+    """(the different probabilities of the likeliest class, ascending; which of them each image has)."""
+    return np.unique(posterior.max(axis=1), return_inverse=True)
+
+
+def _binned(top, place, right, weight, bins):
     if not weight.sum():
         return Reliability(*np.empty((3, 0)))
-    top, place = np.unique(posterior.max(axis=1), return_inverse=True)
-    right = posterior.argmax(axis=1) == label
     mass, hits = (np.bincount(place, w, len(top)) for w in (weight, weight * right))
     middle = np.cumsum(mass) - mass / 2
     which = np.minimum((middle / mass.sum() * bins).astype(int), bins - 1)
@@ -74,8 +83,43 @@ def expected_calibration_error(
     Returns:
       A value in [0, 1], or None where there are no images.
     """
-    table = reliability(posterior, label, bins, weight)
+    return _error(reliability(posterior, label, bins, weight))
+
+
+def _error(table):
     return float(np.sum(table.mass * np.abs(table.accuracy - table.confidence))) if len(table.mass) else None
+
+
+def by_chance(posterior: np.ndarray, weight: np.ndarray, *, bins: int = 15, resamples: int = 200, seed: int = 0) -> float:
+    """The calibration error that 1 in 40 samples of these images would exceed, were their probabilities right.
+
+    Consistency resampling (Broecker and Smith 2007, Weather and Forecasting 22): each image is right with the probability
+    of its likeliest class. What is not above this may be chance.
+
+    Args:
+      posterior: [n, K + 1], rows summing to 1.
+      weight: float [n], at least 0.
+    """
+    posterior, rng = checks.posterior(posterior), np.random.default_rng(seed)
+    top, place = _steps(posterior)
+    drawn = lambda: _error(_binned(top, place, rng.random(len(place)) < top[place], weight, bins))
+    return float(np.quantile([drawn() for _ in range(resamples)], 0.975)) if weight.sum() else 0.0
+
+
+def measures(posterior: np.ndarray, label: np.ndarray, *, bins: int = 15) -> dict[str, Callable[[np.ndarray], float | None]]:
+    """The three of them as functions of weights [n] alone, for resampling: what does not depend on weights is done once.
+
+    Args:
+      posterior: [n, K + 1], rows summing to 1.
+      label: int [n] in [0, K], K is "none".
+    """
+    posterior, label, _ = _checked(posterior, label, None)
+    (top, place), right = _steps(posterior), posterior.argmax(axis=1) == label
+    return {
+        "expected_calibration_error": lambda weight: _error(_binned(top, place, right, weight, bins)),
+        "negative_log_likelihood": functools.partial(_mean, _log_losses(posterior, label)),
+        "brier": functools.partial(_mean, _square_losses(posterior, label)),
+    }
 
 
 def negative_log_likelihood(posterior: np.ndarray, label: np.ndarray, weight: np.ndarray | None = None) -> float | None:
@@ -96,8 +140,11 @@ def negative_log_likelihood(posterior: np.ndarray, label: np.ndarray, weight: np
       ValueError: an argument is not as above.
     """
     posterior, label, weight = _checked(posterior, label, weight)
-    p = posterior[np.arange(len(label)), label]
-    return _mean(-np.log(np.clip(p, np.finfo(np.float64).eps, 1)), weight)
+    return _mean(_log_losses(posterior, label), weight)
+
+
+def _log_losses(posterior, label):
+    return -np.log(np.clip(posterior[np.arange(len(label)), label], np.finfo(np.float64).eps, 1))
 
 
 def brier(posterior: np.ndarray, label: np.ndarray, weight: np.ndarray | None = None) -> float | None:
@@ -110,7 +157,12 @@ def brier(posterior: np.ndarray, label: np.ndarray, weight: np.ndarray | None = 
       A value in [0, 2], or None where there are no images.
     """
     posterior, label, weight = _checked(posterior, label, weight)
-    return _mean(((posterior - np.eye(posterior.shape[1])[label]) ** 2).sum(axis=1), weight)
+    return _mean(_square_losses(posterior, label), weight)
+
+
+def _square_losses(posterior, label):
+    own = posterior[np.arange(len(label)), label]
+    return (posterior**2).sum(axis=1) - 2 * own + 1
 
 
 def _mean(values, weight):

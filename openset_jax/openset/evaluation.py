@@ -25,11 +25,6 @@ BOOTSTRAPPED = {
     "detection_error": ranking.detection_error,
     "aurc": ranking.aurc,
 }
-CALIBRATION = {
-    "expected_calibration_error": calibration_error.expected_calibration_error,
-    "negative_log_likelihood": calibration_error.negative_log_likelihood,
-    "brier": calibration_error.brier,
-}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -112,26 +107,29 @@ def evaluate_split(
 
 
 def compare_scores(
-    scored: Scored, further: dict[str, np.ndarray], *, kinds: dict[str, list[str]]
+    scored: Scored, further: dict[str, np.ndarray], *, kinds: dict[str, list[str]], own: dict[str, dict[str, Any]]
 ) -> dict[str, dict[str, dict[str, Any] | None]]:
     """How well each score ranks knowns below each kind of "none of these"; the classes are `scored.known_class` for all.
 
     Args:
-      further: name -> float64 [n], larger = more unknown; "own" is `scored.score`.
+      further: name -> float64 [n], larger = more unknown.
+      own: kind -> what `evaluate_split` says of `scored.score`, the one that the threshold is compared with.
 
     Returns:
-      name -> kind -> `COMPARED`, each with its interval; None for a kind without images.
+      name, "own" the first -> kind -> `COMPARED`, each with its interval; None for a kind without images.
     """
-    known, result = scored.label >= 0, {}
+    known = scored.label >= 0
     right = (scored.known_class == scored.label)[known]
     bootstrapped = {name: BOOTSTRAPPED[name] for name in COMPARED if name in BOOTSTRAPPED}
-    for name, values in ({"own": scored.score} | further).items():
+    measured = {kind: own[kind]["auroc"] is not None for kind in kinds}
+    result = {"own": {kind: {n: own[kind][n] for n in COMPARED} if there else None for kind, there in measured.items()}}
+    for name, values in further.items():
         result[name] = {}
         for kind, groups in kinds.items():
-            others = np.isin(scored.group, groups) & (scored.label < 0)
-            if not known.any() or not others.any():
+            if not measured[kind]:
                 result[name][kind] = None
                 continue
+            others = np.isin(scored.group, groups) & (scored.label < 0)
             ranked = ranking.rank(values[known], values[others], right)
             found = {"auroc": intervals.auroc(ranked)} | intervals.bootstrap(ranked, bootstrapped, most=RESAMPLES_OF_SCORE)
             result[name][kind] = {number: found[number]._asdict() for number in COMPARED}
@@ -243,9 +241,12 @@ def calibration(
             return None
         weight, given = mix_weights(label, prior), probabilities[chosen]
         found = {
-            name: intervals.weighted(lambda w, f=measure: f(given, label, weight=w), label, weight, most=RESAMPLES_OF_SCORE)
-            for name, measure in CALIBRATION.items()
+            name: intervals.weighted(measure, label, weight, most=RESAMPLES_OF_SCORE)
+            for name, measure in calibration_error.measures(given, label).items()
         }
+        error = found["expected_calibration_error"]
+        if error.value <= calibration_error.by_chance(given, weight):
+            found["expected_calibration_error"] = error._replace(low=0.0)
         return {name: interval._asdict() for name, interval in found.items()}
 
     result = {}

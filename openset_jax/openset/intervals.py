@@ -127,8 +127,7 @@ def weighted(
     """The basic bootstrap interval (Davison and Hinkley 1997, equation 5.6) of a measure that is at least 0.
 
     2 v - q for the quantiles q of the resamples: calibration errors of resamples are too large by about as much as that of
-    the sample is, which percentiles would count twice. Where the truth is next to 0, the interval still misses it more
-    often than it says. Images of each label are drawn apart.
+    the sample is, which percentiles would count twice. Images of each label are drawn apart.
 
     Args:
       measure: weights of the images, float64 [n] -> the number.

@@ -22,7 +22,7 @@ def truths(scored: Scored, kinds: dict[str, list[str]], num_classes: int) -> np.
 
 
 def sample(truth: np.ndarray, most: int, seed: int = 0) -> np.ndarray:
-    """Rows of at most so many images, ascending, each truth in its share of all: all of them where they fit.
+    """Rows of at most so many images, ascending, each truth in its share of all, and one of each at least; all if they fit.
 
     Args:
       truth: int [n]; negative ones are left out.
@@ -31,8 +31,9 @@ def sample(truth: np.ndarray, most: int, seed: int = 0) -> np.ndarray:
     rng, place = np.random.default_rng(seed), np.empty(len(rows))
     for value in np.unique(truth[rows]):
         of_it = np.flatnonzero(truth[rows] == value)
-        place[of_it] = (rng.permutation(len(of_it)) + rng.random()) / len(of_it)
-    return np.sort(rows[np.argsort(place, kind="stable")[:most]])
+        order = rng.permutation(len(of_it))
+        place[of_it] = np.where(order == 0, -1, (order + rng.random()) / len(of_it))  # a cost needs an image of each truth
+    return np.sort(rows[np.argsort(place, kind="stable")[: max(most, (place < 0).sum())]])
 
 
 def data(

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
+from openset_jax.openset import objectives
+
 TITLES = {"seen_negatives": "seen negatives", "unseen_unknowns": "unseen unknowns"}
 
 
@@ -30,7 +32,9 @@ def answer(result: dict[str, Any]) -> list[str]:
       result: the content of `metrics.json`.
     """
     point = result["operating_point"]
-    last = [_promise(point), *_better_score(result.get("scores") or {})]
+    in_use = objectives.get(result["objective"]).score
+    others = {name: row for name, row in (result.get("scores") or {}).items() if name != in_use}  # which is "own"
+    last = [_promise(point), *_better_score(others)]
     return [_knowns(point), _rejected(point["rejected"]), "; ".join(last) + "."]
 
 

@@ -30,8 +30,11 @@ def test_a_run_that_is_done_is_not_trained_again_and_another_is(trained, monkeyp
     monkeypatch.setattr(training, "train", lambda config, workdir: asked.append((config.seed, config.steps)))
     assert runs.trained(config, {}, seed=3, workdir=workdir) == result
     assert not asked
+    kept = (workdir / "metrics.json").read_text()
     runs.trained(config, {"steps": 80}, seed=3, workdir=workdir)
     assert asked == [(3, 80)]
+    assert not (workdir / "metrics.json").exists(), "were it interrupted, the result of before would pass for its own"
+    (workdir / "metrics.json").write_text(kept)
 
 
 def test_means_over_seeds_have_students_interval():
@@ -70,11 +73,12 @@ def test_a_mix_that_is_that_of_training_needs_no_correction_and_another_gains_fr
     _, workdir, _ = trained
     network = deployment.Network(workdir)
     prior = json.loads((workdir / "decision.json").read_text())["classifier"]["fitted_prior"]
-    same = network.deployed(believed=None, mix=prior[-1])
-    assert network.deployed(believed=prior[-1], mix=prior[-1]) == pytest.approx(same)
+    assert network.prior == pytest.approx(prior)
+    same = network.deployed(believed=None, mix=prior[-1], shares=prior)
+    assert network.deployed(believed=prior[-1], mix=prior[-1], shares=prior) == pytest.approx(same)
     saved = []
     for mix in (0.02, 0.95):
-        before, after = (network.deployed(believed=believed, mix=mix) for believed in (None, mix))
+        before, after = (network.deployed(believed=believed, mix=mix, shares=prior) for believed in (None, mix))
         assert after["negative_log_likelihood"] < before["negative_log_likelihood"]
         saved.append(before["cost_seen"] - after["cost_seen"])
     assert min(saved) >= 0

@@ -125,3 +125,26 @@ def test_what_is_no_posterior_label_or_weight_is_refused(measure):
 def test_there_must_be_a_bin():
     with pytest.raises(ValueError, match="at least one bin, not 0"):
         calibration_error.reliability(np.eye(2), np.arange(2), bins=0)
+
+
+def test_the_three_as_functions_of_weights_are_the_three():
+    p, label, weight = sample(digits=0)
+    made = calibration_error.measures(p, label)
+    for measure in MEASURES:
+        assert made[measure.__name__](weight.astype(float)) == pytest.approx(measure(p, label, weight=weight), rel=1e-12)
+        assert made[measure.__name__](np.zeros(len(label))) is None
+
+
+def test_what_chance_makes_of_a_calibration_error():
+    """Of posteriors that are right about 1 in 40 exceeds it; those that are much too sure do."""
+    rng, above = np.random.default_rng(0), 0
+    for seed in range(120):
+        p = softmax(rng.normal(0, 2, (300, 4)))
+        label = (p.cumsum(1) > rng.random((300, 1))).argmax(1)
+        chance = calibration_error.by_chance(p, np.ones(300), resamples=100, seed=seed)
+        above += calibration_error.expected_calibration_error(p, label) > chance
+        sure = p**4 / (p**4).sum(1, keepdims=True)
+        limit = calibration_error.by_chance(sure, np.ones(300), resamples=100)
+        assert calibration_error.expected_calibration_error(sure, label) > limit
+    assert above / 120 <= 0.08
+    assert calibration_error.by_chance(p, np.zeros(300)) == 0.0

@@ -109,11 +109,26 @@ def test_calibration_is_measured_under_the_prior_that_is_said():
 def test_scores_are_compared_with_the_same_classes_and_each_kind_apart():
     scored = read(BY_HAND)
     perfect = np.where(scored.label < 0, 1.0, 0.0)
-    result = evaluation.compare_scores(scored, {"perfect": perfect, "constant": np.zeros(5)}, kinds=KINDS)
+    own = evaluate(BY_HAND)["open_set"]
+    result = evaluation.compare_scores(scored, {"perfect": perfect, "constant": np.zeros(5)}, kinds=KINDS, own=own)
     assert list(result) == ["own", "perfect", "constant"]
     assert all(kinds["unseen_unknowns"] is None for kinds in result.values())
     found = {name: values(kinds["seen_negatives"]) for name, kinds in result.items()}
     assert found["perfect"] == {"auroc": 1.0, "oscr": 2 / 3, "unknowns_accepted_at_95_known_recall": 0.0}
     assert found["constant"] == {"auroc": 0.5, "oscr": 1 / 3, "unknowns_accepted_at_95_known_recall": 1.0}
-    whole = values(evaluate(BY_HAND)["open_set"]["seen_negatives"])
-    assert found["own"] == {name: whole[name] for name in found["own"]}
+    assert found["own"] == {name: values(own["seen_negatives"])[name] for name in evaluation.COMPARED}
+
+
+def test_a_calibration_error_that_may_be_chance_has_an_interval_from_0():
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet((1.0, 1.0, 1.0), 600)
+    label = (p.cumsum(1) > rng.random((600, 1))).argmax(1)
+    label = np.where(label == 2, -1, label)
+    group = np.where(label < 0, "n1", "a").astype(object)
+    scored = evaluation.Scored(label, group, p[:, 2], p[:, :2].argmax(1), p.argmax(1))
+    mix = np.bincount(label % 3, minlength=3) / 600
+    sure = p**3 / (p**3).sum(1, keepdims=True)
+    result = evaluation.calibration(scored, {"right": (p, mix), "sure": (sure, mix)}, kinds=KINDS)["seen_negatives"]
+    right, sure = (result[name]["expected_calibration_error"] for name in ("right", "sure"))
+    assert right["low"] == 0.0 < right["value"]
+    assert 0.0 < sure["low"] < sure["value"]

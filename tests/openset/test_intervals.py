@@ -3,7 +3,7 @@ import pytest
 from scipy import stats
 from sklearn.metrics import balanced_accuracy_score
 
-from openset_jax.openset import calibration_error, intervals, ranking
+from openset_jax.openset import intervals, ranking
 from openset_jax.openset.ranking import rank
 
 
@@ -130,8 +130,8 @@ def test_the_mean_of_recalls_is_scikit_learns_balanced_accuracy():
 
 
 def test_the_interval_of_a_weighted_measure_holds_the_truth_about_as_often_as_it_says():
-    """A mean of two strata of known means; and a calibration error, which has a bias, of a posterior that is right."""
-    rng, inside, right = np.random.default_rng(0), 0, 0
+    """A mean of two strata of known means."""
+    rng, inside = np.random.default_rng(0), 0
     label = np.repeat([0, 1], [60, 140])
     for _ in range(200):
         values = rng.exponential(np.where(label == 0, 1.0, 3.0))
@@ -139,11 +139,3 @@ def test_the_interval_of_a_weighted_measure_holds_the_truth_about_as_often_as_it
         inside += found.low <= 0.3 * 1 + 0.7 * 3 <= found.high
         assert found.low <= found.value <= found.high
     assert 0.88 <= inside / 200 <= 0.99
-    for _ in range(50):
-        p = rng.uniform(0.5, 1, 400)
-        truth = (rng.random(400) > p).astype(int)
-        posterior = np.column_stack([p, 1 - p])
-        measure = lambda w, p=posterior, t=truth: calibration_error.expected_calibration_error(p, t, weight=w)
-        found = intervals.weighted(measure, truth, np.ones(400), most=100)
-        right += found.low < 0.02 < found.value
-    assert right >= 35, "percentiles would be above 0.02 in all"

@@ -65,8 +65,9 @@ def arguments(
     result |= evaluation.operating_point(scored, classes=classes, kinds=kinds, fitted=fitted, promised=promised)
     posteriors = {"before": (None, fitted.prior), "after": (posterior, fitted.prior)}
     result["calibration"] = evaluation.calibration(scored, posteriors, kinds=kinds)
-    result["scores"] = evaluation.compare_scores(scored, {"energy": scores.energy(values)}, kinds=kinds)
-    result["open_set"] = {kind: result["scores"]["own"][kind] for kind in kinds}
+    result["open_set"] = evaluation.evaluate_split(scored, classes=classes, kinds=kinds)["open_set"]
+    further = {"energy": scores.energy(values)}
+    result["scores"] = evaluation.compare_scores(scored, further, kinds=kinds, own=result["open_set"])
     result["scores_left_out"] = {"mahalanobis": "needs features"}
     mistakes = {
         heading: [mistake(scored, posterior, row, (*classes, "none")) for row in rows]

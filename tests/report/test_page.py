@@ -158,3 +158,5 @@ def test_a_sample_has_every_truth_in_its_share():
     assert len(rows) == len(set(rows)) == 160 and (np.diff(rows) > 0).all()
     assert np.abs(np.bincount(truth[rows]) - [100, 50, 10]).max() <= 1
     np.testing.assert_array_equal(live.sample(truth, 10_000), np.arange(1_600))
+    many = np.repeat(np.arange(50), 40)
+    assert set(many[live.sample(many, 20)]) == set(range(50)), "a cost needs an image of each"

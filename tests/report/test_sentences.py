@@ -9,9 +9,20 @@ def number(value, low=None, high=None):
     return {"value": value, "low": value if low is None else low, "high": value if high is None else high}
 
 
-def result(*, recall=0.95, accuracy=0.9, seen=0.99, unseen=0.4, rule="keep_knowns", promised=(0.93, 0.97), scores=None):
+def result(
+    *,
+    objective="background",
+    recall=0.95,
+    accuracy=0.9,
+    seen=0.99,
+    unseen=0.4,
+    rule="keep_knowns",
+    promised=(0.93, 0.97),
+    scores=None,
+):
     optional = lambda value: None if value is None else number(value)
     return {
+        "objective": objective,
         "operating_point": {
             "rule": rule,
             "promised": promised and number(0.95, *promised),
@@ -88,3 +99,11 @@ def test_a_better_score_is_named_only_beyond_the_intervals():
 def test_seen_negatives_are_compared_where_there_are_no_unknowns():
     own, other = score(seen=(0.8, 0.75, 0.85)), score(seen=(0.9, 0.87, 0.93))
     assert "tells seen negatives from knowns better" in sentences.answer(result(scores={"own": own, "x": other}))[2]
+
+
+def test_the_score_in_use_is_no_other_score():
+    """`softmax` ranks by msp: the table has it twice."""
+    same, worse = score(unseen=(0.9, 0.88, 0.92)), score(unseen=(0.8, 0.78, 0.82))
+    last = sentences.answer(result(objective="softmax", scores={"own": same, "msp": same, "energy": worse}))[2]
+    assert "msp" not in last
+    assert "the other score, energy, does not tell" in last
