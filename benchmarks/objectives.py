@@ -19,11 +19,12 @@ from absl import flags
 
 from benchmarks import runs
 from openset_jax import cli
+from openset_jax.errors import UserError
 
-BALANCED = "background, balanced softmax"
+REFERENCE = "background"
 ARMS = {
-    "background": {},
-    BALANCED: {"objective.logit_adjustment": 1.0},
+    REFERENCE: {},
+    "background_balanced_softmax": {"objective.logit_adjustment": 1.0},
     **{
         name: {"objective.name": name}
         for name in ("one_vs_rest", "softmax", "entropic", "objectosphere", "outlier_exposure", "energy_margin")
@@ -43,20 +44,19 @@ COLUMNS = {
 def define_flags() -> None:
     cli.define_config()
     flags.DEFINE_string("out", None, "Folder of the runs; those that are there are not trained again.", required=True)
+    flags.DEFINE_list("arms", list(ARMS), f"Which to train; {REFERENCE} is what the others are compared with.")
     flags.DEFINE_integer("seeds", 3, "Seeds of each arm: 0, 1, ...", lower_bound=1)
 
 
 def main() -> None:
-    out, found = cli.make_workdir(flags.FLAGS.out), {arm: [] for arm in ARMS}
+    if strange := set(flags.FLAGS.arms) - set(ARMS):
+        raise UserError(f"--arms: {min(strange)!r} is not one of {', '.join(ARMS)}")
+    out = cli.make_workdir(flags.FLAGS.out)
+    found = {arm: [] for arm in dict.fromkeys([REFERENCE, *flags.FLAGS.arms])}
     for seed in range(flags.FLAGS.seeds):
-        for arm, changes in ARMS.items():
-            found[arm].append(runs.trained(flags.FLAGS.config, changes, seed=seed, workdir=out / folder(arm, seed)))
+        for arm, results in found.items():
+            results.append(runs.trained(flags.FLAGS.config, ARMS[arm], seed=seed, workdir=out / f"{arm}-{seed}"))
     write(out, found)
-
-
-def folder(arm: str, seed: int) -> str:
-    """The name of the folder of a run."""
-    return f"{arm.replace(', ', '_').replace(' ', '_')}-{seed}"
 
 
 def write(out: pathlib.Path, found: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
@@ -65,11 +65,11 @@ def write(out: pathlib.Path, found: Mapping[str, Sequence[Mapping[str, Any]]]) -
     (out / "objectives.json").write_text(json.dumps(values, indent=2) + "\n")
     means = [["objective", *COLUMNS]]
     means += [[arm, *(runs.mean_text(values[arm][name], most=1.0) for name in COLUMNS)] for arm in values]
-    differences = [["less `background`", *COLUMNS]]
+    differences = [[f"less `{REFERENCE}`", *COLUMNS]]
     differences += [
-        [arm, *(runs.difference_text(values[arm][name], values["background"][name]) for name in COLUMNS)]
+        [arm, *(runs.difference_text(values[arm][name], values[REFERENCE][name]) for name in COLUMNS)]
         for arm in values
-        if arm != "background"
+        if arm != REFERENCE
     ]
     text = runs.markdown(means) + "\n\n" + runs.markdown(differences) + "\n"
     (out / "objectives.md").write_text(text)
