@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import sys
 
@@ -49,6 +50,19 @@ def test_all_scores_are_compared_and_are_columns_of_their_own(workdir):
         unseen = np.array([row["label"] == "-2" for row in rows])
         auroc = roc_auc_score(unseen[known | unseen], values[known | unseen])
         assert kinds["unseen_unknowns"]["auroc"]["value"] == pytest.approx(auroc, abs=1e-9), name
+
+
+def test_the_page_says_what_metrics_json_says(workdir):
+    point = json.loads((workdir / "metrics.json").read_text())["operating_point"]
+    saved = re.findall('data-saved="([^"]*)" data-value="([^"]*)"', (workdir / "report.html").read_text())
+    assert {"known_recall", "known_accuracy", "rejected.seen_negatives", "expected_cost.unseen_unknowns"} <= dict(
+        saved
+    ).keys()
+    for key, value in saved:
+        number = point
+        for name in key.split("."):
+            number = number[name]
+        assert float(value) == number["value"], key
 
 
 def test_the_last_checkpoint_may_be_asked_for(workdir, tmp_path):
