@@ -124,7 +124,8 @@ def jobs(setting: Setting) -> list[Job]:
 
 def run_of(steps: int) -> list[str]:
     """Fields of a run of so many steps in four windows of the log, evaluated once at its end."""
-    fields = {"steps": steps, "log_every": steps // 4, "eval.every": steps, "checkpoint.every": steps, "eval.compare_scores": False}
+    fields = {"steps": steps, "log_every": steps // 4, "eval.every": steps, "checkpoint.every": steps}
+    fields["eval.compare_scores"] = False
     return [f"--config.{name}={value}" for name, value in fields.items()]
 
 
