@@ -1,0 +1,188 @@
+"""Treatments side by side: means over seeds, and paired differences, with intervals for other seeds and other test images.
+
+An arm's number varies for two reasons: another seed is another network, and other test images would give another share. All
+arms see the same test images, and arms of one seed share what the seed decides, so that differences are paired in both.
+
+The variance of a mean over S seeds is taken as v_seed + v_test: v_seed is the variance between the seeds over S; v_test is
+that of the mean over resamples of the test images, the same resamples for all arms (a Poisson bootstrap: every image comes
+Poisson(1) times, Hanley and MacGibbon 2006). What the two share is counted in both, so that intervals are rather too
+wide. They use Student's t with the degrees of freedom of Welch and Satterthwaite, S - 1 for v_seed and any number for v_test.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import special, stats
+
+from openset_jax.openset import ranking
+from openset_jax.openset.intervals import LEVEL, Interval
+from openset_jax.openset.ranking import Ranking
+from openset_jax.study.outcomes import Outcome, Treatment
+
+RESAMPLES = 200
+KNOWN = "known"  # what a number that is about known images alone is of
+# what is measured: of a ranking against a kind of "none", or of the answers of a decision
+RANKED = ("auroc", "oscr")
+DECIDED = ("rejected", "balanced_accuracy", "expected_cost")
+OF_KNOWNS = ("recall", "correct")
+
+
+class Measure(NamedTuple):
+    """A number of an arm.
+
+    Attributes:
+      metric: "auroc" or "oscr" of a kind or a group; "accuracy" (among the K classes) of `KNOWN`, and, where there is no
+        "none" to tell them from, "one_vs_rest_auc", the mean over the K classes; and of each decision:
+        "recall" (accepted) and "correct" (accepted, and the class is right) of `KNOWN`, "rejected" of a kind or a group,
+        "balanced_accuracy" (the mean recall of K classes and "none"; of `KNOWN`, of K classes, where there is no "none") and
+        "expected_cost" of a kind.
+      of: a kind, a group, or `KNOWN`.
+      decision: a name of `DECISIONS`; "" of a ranking, and of the accuracy.
+    """
+
+    metric: str
+    of: str
+    decision: str = ""
+
+
+def poisson(key: np.ndarray, resamples: int = RESAMPLES) -> np.ndarray:
+    """int64 [1 + resamples, n]: how often each image comes: once in the first row, Poisson(1) times in the others.
+
+    A function of each image's key and the row alone, so that arms whose test images differ share those that they share.
+    """
+    rows = np.arange(1, resamples + 1, dtype=np.uint64)[:, None]
+    x = np.asarray(key, np.uint64)[None] + rows * np.uint64(0x9E3779B97F4A7C15)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):  # splitmix64 (Steele et al. 2014)
+        x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor)
+    uniform = ((x ^ (x >> np.uint64(31))) >> np.uint64(11)).astype(np.float64) / 2.0**53
+    counts = np.searchsorted(special.pdtr(np.arange(20), 1.0), uniform, side="right")
+    return np.concatenate([np.ones((1, len(key)), np.int64), counts.astype(np.int64)])
+
+
+def measure(outcome: Outcome) -> dict[Measure, np.ndarray]:
+    """Every number of an arm, float64 [1 + RESAMPLES] each: of all test images, and of each resample; none without images."""
+    scored, count = outcome.scored, poisson(outcome.key)
+    known, k = scored.label >= 0, len(outcome.classes)
+    right = known & (scored.known_class == scored.label)
+    of = {kind: np.isin(scored.group, groups) & ~known for kind, groups in outcome.kinds.items()}
+    of |= {g: (scored.group == g) & ~known for groups in outcome.kinds.values() for g in groups}
+    of = {name: images for name, images in of.items() if images.any()}
+    share = lambda hits, among: (count @ (hits & among)) / np.maximum(count @ among, 1)
+    found = {Measure("accuracy", KNOWN): share(right, known)}
+    if not of:
+        ranked = [
+            _ranked(-outcome.probabilities[:, i].astype(np.float64), count, scored.label == i, right, scored.label != i)
+            for i in range(k)
+        ]
+        found[Measure("one_vs_rest_auc", KNOWN)] = np.mean([ranking.auroc(r) for r in ranked], axis=0)
+    for name, images in of.items():
+        ranked = _ranked(scored.score, count, known, right, images)
+        found |= {Measure(metric, name): getattr(ranking, metric)(ranked) for metric in RANKED}
+    for decision, answer in outcome.decisions.items():
+        none = answer == k
+        found[Measure("recall", KNOWN, decision)] = share(~none, known)
+        found[Measure("correct", KNOWN, decision)] = share(answer == scored.label, known)
+        classes = [scored.label == i for i in range(k)]
+        recalls = [share(answer == i, images) for i, images in enumerate(classes)]
+        if not of:
+            found[Measure("balanced_accuracy", KNOWN, decision)] = np.mean(recalls, axis=0)
+        cost = lambda i, images, answer=answer: (count @ (outcome.costs[i][answer] * images)) / np.maximum(count @ images, 1)
+        of_knowns = sum(outcome.deployment[i] * cost(i, images) for i, images in enumerate(classes))
+        for name, images in of.items():
+            found[Measure("rejected", name, decision)] = share(none, images)
+            if name in outcome.kinds:
+                total = np.sum([*recalls, share(none, images)], axis=0) / (k + 1)
+                found[Measure("balanced_accuracy", name, decision)] = total
+                found[Measure("expected_cost", name, decision)] = of_knowns + outcome.deployment[k] * cost(k, images)
+    return found
+
+
+def _ranked(score, count, known, right, unknown):
+    order = np.flatnonzero(known | unknown)
+    order = order[np.argsort(score[order], kind="stable")]
+    score, count = score[order], count[:, order]
+    first = np.flatnonzero(np.concatenate([[True], score[1:] != score[:-1]]))
+    add = lambda chosen: np.add.reduceat(count * chosen[order], first, axis=1)
+    return Ranking(score[first], add(known), add(right), add(unknown))
+
+
+def over_seeds(values: Sequence[np.ndarray]) -> Interval:
+    """The mean over seeds of numbers as `measure` gives them, or of their differences, and its 95 % interval.
+
+    One seed tells nothing of another: its interval is (-inf, inf).
+    """
+    table = np.asarray(values, np.float64)  # [S, 1 + resamples]
+    mean, seeds = float(table[:, 0].mean()), len(table)
+    if seeds < 2:
+        return Interval(mean, -np.inf, np.inf)
+    of_seeds, of_test = table[:, 0].var(ddof=1) / seeds, table[:, 1:].mean(0).var(ddof=1)
+    if of_seeds + of_test == 0:
+        return Interval(mean, mean, mean)
+    freedom = np.inf if of_seeds == 0 else (of_seeds + of_test) ** 2 / (of_seeds**2 / (seeds - 1))
+    half = stats.t.ppf(0.5 + LEVEL / 2, freedom) * np.sqrt(of_seeds + of_test)
+    return Interval(mean, float(mean - half), float(mean + half))
+
+
+class Analysis:
+    """All finished arms of an experiment.
+
+    Args:
+      outcomes: in any order; several treatments, several seeds of each.
+    """
+
+    def __init__(self, outcomes: Sequence[Outcome]):
+        self._by = {}
+        for outcome in sorted(outcomes, key=lambda o: o.seed):
+            self._by.setdefault(outcome.treatment, {})[outcome.seed] = outcome
+        self._measured = functools.cache(lambda treatment, seed: measure(self._by[treatment][seed]))
+
+    @property
+    def treatments(self) -> tuple[Treatment, ...]:
+        """In the order in which their arms were given, the seeds of each together."""
+        return tuple(self._by)
+
+    def outcomes(self, treatment: Treatment) -> dict[int, Outcome]:
+        """seed -> outcome."""
+        return self._by[treatment]
+
+    def measures(self, treatment: Treatment) -> tuple[Measure, ...]:
+        """What all its seeds have."""
+        first, *others = (self._measured(treatment, seed) for seed in self._by[treatment])
+        return tuple(m for m in first if all(m in other for other in others))
+
+    def per_seed(self, treatment: Treatment, measure: Measure) -> dict[int, float]:
+        """seed -> number, of the seeds that have it."""
+        found = {seed: self._measured(treatment, seed) for seed in self._by[treatment]}
+        return {seed: float(values[measure][0]) for seed, values in found.items() if measure in values}
+
+    def of_test_images(self, treatment: Treatment, seed: int, measure: Measure) -> Interval | None:
+        """One arm's number, and its 95 % percentile interval for other test images; None if it has none."""
+        values = self._measured(treatment, seed).get(measure)
+        if values is None:
+            return None
+        low, high = np.quantile(values[1:], [0.5 - LEVEL / 2, 0.5 + LEVEL / 2])
+        return Interval(float(values[0]), float(low), float(high))
+
+    def mean(self, treatment: Treatment, measure: Measure) -> Interval | None:
+        """The mean over seeds, for other seeds and other test images; None if a seed does not have it."""
+        found = [self._measured(treatment, seed).get(measure) for seed in self._by[treatment]]
+        return None if any(values is None for values in found) else over_seeds(found)
+
+    def difference(
+        self, treatment: Treatment, reference: Treatment, measure: Measure, reference_measure: Measure | None = None
+    ) -> Interval | None:
+        """The treatment's number less the reference's, paired by seed and test images; None without a seed of both.
+
+        Args:
+          reference_measure: the reference's, where it is not the same, as that of another decision.
+        """
+        seeds = [seed for seed in self._by[treatment] if seed in self._by[reference]]
+        pairs = [
+            (self._measured(treatment, s).get(measure), self._measured(reference, s).get(reference_measure or measure))
+            for s in seeds
+        ]
+        if not pairs or any(one is None or other is None for one, other in pairs):
+            return None
+        return over_seeds([one - other for one, other in pairs])
