@@ -28,6 +28,8 @@ def get_config():
     config.log_every = 100  # steps
     config.input = "stream"  # or "resident": packed images are copied to the devices' memory at the start
     config.shard_resident = False  # spread them over the devices, where one device cannot hold them all
+    config.init_from = ""  # the folder of a run whose network this one begins with; its outputs are kept by class name
+    config.trainable = "all"  # which layers training changes: "all", "fc" (the fully connected) or "head" (the last)
     config.steps_per_call = 1  # steps that the devices do without the host; must divide steps, log_every and every *.every
 
     # Each role is None, one images(...), or a tuple of several. A class, and an image, has one role.
@@ -39,6 +41,7 @@ def get_config():
     data.held_out_negatives = config_dict.placeholder(
         object
     )  # never trained on: validation images for selecting and stopping
+    data.negative_groups = config_dict.placeholder(int)  # only so many of the kinds of negatives, chosen by the seed
     data.unknown = config_dict.placeholder(object)  # never trained on, test images only: reported as "unseen unknowns"
     data.packed = ""  # a folder that openset_jax.prepare wrote for this config: read all roles from there
     data.tfds_data_dir = ""  # where TFDS data sets are prepared; "" for TFDS's default
@@ -56,8 +59,12 @@ def get_config():
     augment.flip = True  # mirror half of the images
 
     config.sampling = sampling = ml_collections.ConfigDict()
-    sampling.policy = "natural"  # natural, undersample, undersample_fresh, oversample, balanced or negative_fraction
-    sampling.negatives = config_dict.placeholder(int)  # cap on the number of negative training images; None for all
+    # natural, undersample, undersample_fresh, oversample, balanced, negative_fraction or two_phase
+    sampling.policy = "natural"
+    sampling.negatives = config_dict.placeholder(object)  # so many negative training images at most; "3x" for three times
+    # as many as a known class has on average; None for all
+    sampling.first_policy = "oversample"  # two_phase: how the first phase, which trains all layers, draws
+    sampling.first_share = 0.5  # two_phase: of the steps; the second phase draws `natural`, and trains `trainable`
     sampling.negative_fraction = 0.5  # of each batch, with policy "negative_fraction"
 
     config.model = model = ml_collections.ConfigDict()

@@ -31,6 +31,8 @@ def open_pool(config: ml_collections.ConfigDict) -> Any:
             selections, validation_fraction=config.data.validation_fraction, test_fraction=config.data.test_fraction
         )
         pools.check_stored_size(pool, config.data.stored_size)
+        if count := config.data.get("negative_groups"):
+            pool = pools.with_negative_groups(pool, count, seed=config.seed)
         return pool
 
     def select(role, spec):
@@ -67,6 +69,31 @@ def open_pool(config: ml_collections.ConfigDict) -> Any:
     return build(selections)
 
 
+def two_phases(config: ml_collections.ConfigDict, first_workdir: Any) -> tuple[Any, Any]:
+    """The configs of the runs that sampling.policy=two_phase is: all layers on resampled data, then the last on natural.
+
+    Buda, Maki and Mazurowski 2018 (arXiv 1710.05381, section 2.2.2) pre-train so, and fine-tune with a tenth of the learning
+    rate. Both phases together have as many steps as any other run.
+
+    Args:
+      first_workdir: where the second begins.
+
+    Raises:
+      UserError: `trainable` is all layers.
+    """
+    if config.trainable == "all":
+        raise UserError("trainable: with sampling.policy=two_phase the second phase trains the last layers: head or fc")
+    calls = config.steps // config.steps_per_call
+    if calls < 2:
+        raise UserError(f"steps: {config.steps} are one call of steps_per_call, and sampling.policy=two_phase needs two")
+    steps = min(max(round(config.sampling.first_share * calls), 1), calls - 1) * config.steps_per_call
+    first, second = config.copy_and_resolve_references(), config.copy_and_resolve_references()
+    first.trainable, first.sampling.policy, first.steps = "all", config.sampling.first_policy, steps
+    second.sampling.policy, second.steps, second.init_from = "natural", config.steps - steps, str(first_workdir)
+    second.optimizer.learning_rate = config.optimizer.learning_rate / 10
+    return first, second
+
+
 def make_sampler(config: ml_collections.ConfigDict, members: list[Any]) -> Any:
     """The `Sampler` that draws from these members of each class, "none" last."""
     from openset_jax.data import sampler
@@ -92,15 +119,36 @@ def make_model(config: ml_collections.ConfigDict, num_classes: int) -> Any:
     from openset_jax.training import steps
 
     outputs = num_classes + objectives.get(config.objective.name).none_output
-    return alexnet.make_alexnet(outputs, **config.model, axis_name=steps.AXIS)
+    trainable = config.get("trainable", BEFORE["trainable"])
+    return alexnet.make_alexnet(outputs, **config.model, axis_name=steps.AXIS, trainable=trainable)
 
 
 def training_members(config: ml_collections.ConfigDict, pool: Any) -> list[Any]:
     """Rows to train on of each class, "none" last, where the objective trains on negatives."""
     from openset_jax.openset import objectives
 
-    members = pool.training_members(config.sampling.negatives)
-    return members if objectives.get(config.objective.name).uses_negatives else members[:-1]
+    if not objectives.get(config.objective.name).uses_negatives:
+        return pool.training_members()[:-1]
+    return pool.training_members(_cap(config.sampling.negatives))
+
+
+def _cap(negatives):
+    """`sampling.negatives`: None, an int, or a float for "3x".
+
+    Raises:
+      UserError: it is something else.
+    """
+    if negatives is None or (isinstance(negatives, int) and not isinstance(negatives, bool) and negatives > 0):
+        return negatives
+    try:
+        if isinstance(negatives, str) and negatives.endswith("x") and 0 < float(negatives[:-1]) < float("inf"):
+            return float(negatives[:-1])
+    except ValueError:
+        pass
+    raise UserError(
+        f'sampling.negatives: {negatives!r} is not a number of images above 0, nor one like "3x", for three times as many '
+        "as a known class has"
+    )
 
 
 def make_weights(config: ml_collections.ConfigDict, num_classes: int, sampler: Any = None) -> Any:
@@ -124,10 +172,11 @@ def make_weights(config: ml_collections.ConfigDict, num_classes: int, sampler: A
     )
 
 
-def make_loss(config: ml_collections.ConfigDict, weights: Any, margins: Any = None) -> Any:
+def make_loss(config: ml_collections.ConfigDict, adjustment: Any, margins: Any = None) -> Any:
     """(logits, features, label) -> loss of each example.
 
     Args:
+      adjustment: float32 [outputs], `Weights.adjustment`.
       margins: of `energy_margin`, where the config leaves them to be measured.
     """
     from openset_jax.openset import objectives
@@ -136,7 +185,7 @@ def make_loss(config: ml_collections.ConfigDict, weights: Any, margins: Any = No
     options["margins"] = margins if options["margins"] is None else options["margins"]
     chosen = {name: options[name] for name in objective.options}
     if objective.softmax:
-        chosen["adjustment"] = weights.adjustment(len(weights.prior) - 1 + objective.none_output)
+        chosen["adjustment"] = adjustment
     return functools.partial(objective.loss, **chosen)
 
 
@@ -153,7 +202,7 @@ def plateau_loss(config: ml_collections.ConfigDict, weights: Any, margins: Any =
     from openset_jax.openset import weights as of_weights
 
     outputs = len(weights.prior) - 1 + objectives.get(config.objective.name).none_output
-    return of_weights.plateau_loss(make_loss(config, weights, margins), weights, outputs)
+    return of_weights.plateau_loss(make_loss(config, weights.adjustment(outputs), margins), weights, outputs)
 
 
 def make_decision(config: ml_collections.ConfigDict, classes: Sequence[str], training_prior: Any) -> dict[str, Any]:
@@ -222,6 +271,27 @@ def make_train_step(
     config: ml_collections.ConfigDict, model: Any, optimizer: Any, feed: Any, weights: Any, margins: Any = None
 ) -> Any:
     """(state, batches of some steps) -> (state, metrics of each), on all devices."""
+    program = make_train_program(config, model, optimizer, feed, weights, margins)
+    return functools.partial(program, make_given(config, model, weights))
+
+
+def make_given(config: ml_collections.ConfigDict, model: Any, weights: Any) -> Any:
+    """The `steps.Given` of this run, on the devices."""
+    import numpy as np
+
+    from openset_jax.training import devices, steps
+
+    by_class = weights.by_class.astype(np.float32)
+    return devices.replicate(steps.Given(np.uint32(config.seed), by_class, weights.adjustment(model.num_outputs)))
+
+
+def make_train_program(
+    config: ml_collections.ConfigDict, model: Any, optimizer: Any, feed: Any, weights: Any, margins: Any = None
+) -> Any:
+    """(given, state, batches of some steps) -> (state, metrics of each), on all devices.
+
+    It depends neither on the seed nor on what is in `Given`.
+    """
     from openset_jax.data import augment
     from openset_jax.openset import objectives
     from openset_jax.training import devices, steps
@@ -231,7 +301,7 @@ def make_train_step(
         steps.train_step,
         model=model,
         optimizer=optimizer,
-        loss=make_loss(config, weights, margins),
+        loss=lambda adjustment: make_loss(config, adjustment, margins),
         answer=functools.partial(objectives.answer, objective, num_classes=len(weights.prior) - 1),
         weights=weights,
         says_none=objective.none_output or not objective.softmax,
@@ -239,7 +309,6 @@ def make_train_step(
             augment.augment, image_size=config.data.image_size, pad=config.augment.pad, flip=config.augment.flip
         ),
         normalise=_normalise(config),
-        seed=config.seed,
         all_reduce_dtype=config.optimizer.get("all_reduce_dtype", "float32"),
     )
     return devices.pmap_train(step, feed)

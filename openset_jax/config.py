@@ -33,7 +33,9 @@ _RANGES = {
     "data.test_fraction": _FRACTION,
     "data.max_bad_fraction": ("between 0 and 1", lambda v: 0 <= v <= 1),
     "augment.pad": _AT_LEAST_0,
+    "data.negative_groups": ("None, or 1 or more", lambda v: v is None or v >= 1),
     "sampling.negative_fraction": _FRACTION,
+    "sampling.first_share": _FRACTION,
     "objective.negative_weight": ("None, or a number above 0", lambda v: v is None or v > 0),
     "objective.margins": (
         "None, or (of knowns, of negatives), the first below the second",
@@ -66,13 +68,13 @@ _RANGES = {
 BEFORE = {
     "optimizer.all_reduce_dtype": "float32", "objective.negative_weight": None, "objective.class_weights": "none",
     "objective.effective_number_beta": 0.9999, "objective.logit_adjustment": 0.0, "objective.magnitude": 50.0,
-    "objective.ring_weight": 1e-4, "objective.margins": None,
+    "objective.ring_weight": 1e-4, "objective.margins": None, "trainable": "all", "data.negative_groups": None,
 }  # fmt: skip
 
 # what may differ when a run goes on: nothing that the parameters already learned depend on
 _MAY_CHANGE = (
     "steps", "log_every", "input", "steps_per_call", "shard_resident", "eval.", "checkpoint.", "early_stopping.", "data.",
-    "decision.",
+    "decision.", "init_from",  # which is where the first step began: it may move, or go
 )  # fmt: skip
 _NOT_FREE = ("early_stopping.metric", "data.stored_size", "data.image_size", "data.grey", "data.mean", "data.std")
 

@@ -34,13 +34,22 @@ def main() -> None:
         train(flags.FLAGS.config, workdir, stop)
 
 
-def train(config: Any, workdir: pathlib.Path, stop: Callable[[], str] = str) -> dict[str, Any]:
+def train(
+    config: Any,
+    workdir: pathlib.Path,
+    stop: Callable[[], str] = str,
+    *,
+    workshop: Any = None,
+    finish: Callable[..., Any] | None = None,
+) -> Any:
     """One run, from its config to its `metrics.json`, which is also returned.
 
     Args:
       config: as `configs/default.py`.
       workdir: an absolute path; one with a checkpoint is resumed.
       stop: asked before each call of `steps_per_call` steps: why to save and stop now, "" to go on.
+      workshop: a `Workshop` of runs that share what they are made of.
+      finish: what is done with the best checkpoint, and returned: `evaluate.evaluate`, or a function of the same arguments.
 
     Raises:
       UserError: the config, the data or the workdir must be changed.
@@ -49,20 +58,24 @@ def train(config: Any, workdir: pathlib.Path, stop: Callable[[], str] = str) -> 
     # Imported here, so that --help and mistakes in flags answer at once.
     import jax
 
-    from openset_jax import build, evaluate, validation
+    from openset_jax import build, evaluate, validation, warm_start
     from openset_jax import config as configs
     from openset_jax.data import batches
-    from openset_jax.data.skipped import Skipped
     from openset_jax.report import table
     from openset_jax.training import devices, margins, progress, state
     from openset_jax.training.checkpoints import Checkpoints
     from openset_jax.training.run_log import RunLog, say
+    from openset_jax.workshop import Workshop
+
+    workshop, finish = workshop or Workshop(), finish or evaluate.evaluate
 
     # What is asked for: is it possible?
     configs.check(config)
+    if config.sampling.policy == "two_phase":
+        config = _after_first_phase(config, workdir, stop, workshop)
     devices.check_batch_size("batch_size", config.batch_size)
     devices.check_batch_size("eval.batch_size", config.eval.batch_size)
-    pool = build.open_pool(config)
+    pool = workshop.pool(config)
     members = build.training_members(config, pool)
     sampler = build.make_sampler(config, members)
     weights = build.make_weights(config, pool.num_classes, sampler)
@@ -72,8 +85,7 @@ def train(config: Any, workdir: pathlib.Path, stop: Callable[[], str] = str) -> 
     say(table.sampler_lines(sampler, [*pool.classes, "none"], plateau))
 
     # Network, optimizer, and the state before the first step.
-    model = build.make_model(config, pool.num_classes)
-    schedule, optimizer = build.make_optimizer(config)
+    model, schedule, optimizer = workshop.network(config, pool.num_classes)
     host_state = state.create_state(model, optimizer, seed=config.seed, image_size=config.data.image_size)
     say(table.parameters(host_state.params))
 
@@ -96,19 +108,23 @@ def train(config: Any, workdir: pathlib.Path, stop: Callable[[], str] = str) -> 
             raise UserError(f"steps_per_call: {config.steps_per_call} does not divide {start}, the step {workdir} is at")
         if before["config"]["steps"] != config.steps and config.optimizer.schedule != "constant":
             say(f"steps was {before['config']['steps']}, now {config.steps}: the learning rate jumps to the new schedule.")
+    elif config.init_from:
+        given = {"config": config, "classes": pool.classes, "none_output": model.num_outputs > pool.num_classes}
+        variables, kept = warm_start.begin_with(host_state.variables, config.init_from, **given)
+        host_state = host_state.replace(**variables)
+        say(kept)
     devices.check_agreement(meta, start)
     if devices.is_first_process():
         (workdir / "config.json").write_text(json.dumps(meta["config"], indent=2) + "\n")
 
     # What runs on the devices: the images or the way to them, the step, and the forward pass over a split.
-    skipped = Skipped(pool, config.data.max_bad_fraction)
     current = devices.replicate(host_state)
     del host_state
-    feed = build.make_feed(config, pool, skipped)
+    feed, skipped = workshop.feed(config, pool)
     margins_at = margins.due(config.steps, config.steps_per_call) if build.measures_margins(config) else None
-    make_train_step = functools.partial(build.make_train_step, config, model, optimizer, feed, weights)
+    make_train_step = functools.partial(workshop.train_step, config, model, optimizer, feed, weights)
     train_step = make_train_step(so_far.margins)
-    inference = build.make_inference(config, model, pool, feed, skipped)
+    inference = workshop.inference(config, model, pool, feed, skipped)
     plan = batches.training(
         pool, members, sampler, start=start, stop=config.steps, skipped=skipped, part=devices.host_part()
     )
@@ -178,7 +194,23 @@ def train(config: Any, workdir: pathlib.Path, stop: Callable[[], str] = str) -> 
         variables = devices.replicate(checkpoints.restore_model(best, current.variables))
     used = {"config": config, "training_prior": meta["prior"], "step": best}
     fitted = validation.fit_decision(pool, inference, variables, **used, save_in=workdir)
-    return evaluate.evaluate(pool, inference, variables, fitted, **used, workdir=workdir)
+    return finish(pool, inference, variables, fitted, **used, workdir=workdir)
+
+
+def _after_first_phase(config, workdir, stop, workshop):
+    """The config of the second phase of a run of two; trains the first, unless that is done."""
+    from openset_jax import build
+    from openset_jax.training.checkpoints import Checkpoints
+    from openset_jax.training.run_log import say
+
+    folder = workdir / "first_phase"
+    first, second = build.two_phases(config, folder)
+    at = {place: Checkpoints(place, writing=True).latest() for place in (workdir, folder)}
+    if at[workdir] is None and at[folder] != first.steps:
+        say(f"The first of two phases: {first.steps} steps, {first.sampling.policy}, all layers.")
+        train(first, folder, stop, workshop=workshop, finish=lambda *_, **__: None)
+    say(f"The second of two phases: {second.steps} steps, natural, trainable={second.trainable}.")
+    return second
 
 
 if __name__ == "__main__":

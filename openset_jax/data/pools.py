@@ -67,7 +67,7 @@ class Selection:
     group: str = ""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Pool:
     """Examples of all roles, one row each.
 
@@ -130,11 +130,12 @@ class Pool:
         """`roles` maps names of kinds of "none of these" to roles; the same with the groups of each."""
         return {kind: [g for g, r in zip(self.groups, self.roles, strict=True) if r == of] for kind, of in roles.items()}
 
-    def training_members(self, max_negatives: int | None = None) -> list[np.ndarray]:
+    def training_members(self, max_negatives: int | float | None = None) -> list[np.ndarray]:
         """Rows to train on: K arrays for the known classes and one for all negatives together ("none", the last).
 
         Args:
-          max_negatives: a cap on the negatives; smaller caps choose subsets of larger ones. None means all.
+          max_negatives: a cap on the negatives; smaller caps choose subsets of larger ones. A float is in units of the mean
+            number of training images of a known class. None means all.
 
         Raises:
           UserError: more negatives are asked for than there are.
@@ -142,6 +143,8 @@ class Pool:
         rows = self.rows(TRAIN)
         members = [rows[self.group[rows] == k] for k in range(self.num_classes)]
         negatives = self.rows(TRAIN, "negatives")
+        if isinstance(max_negatives, float):
+            max_negatives = round(max_negatives * sum(map(len, members)) / len(members))
         if max_negatives is not None:
             if not 0 < max_negatives <= len(negatives):
                 raise UserError(
@@ -166,6 +169,24 @@ class Pool:
         table = np.stack([self.key, names[self.group], self.split.astype(np.uint64)], axis=1)
         table = table[np.lexsort(table.T[::-1])]
         return hashlib.blake2b(table.astype("<u8").tobytes(), digest_size=16).hexdigest()
+
+
+def with_negative_groups(pool: Pool, count: int, *, seed: int) -> Pool:
+    """The pool as if only so many of its groups of negatives had been collected; smaller counts choose among larger ones'.
+
+    Raises:
+      UserError: there are fewer.
+    """
+    there = [i for i, role in enumerate(pool.roles) if role == "negatives"]
+    if not 1 <= count <= len(there):
+        raise UserError(f"data.negative_groups: {count} asked for, and data.negatives has {len(there)}")
+    order = sorted(there, key=lambda i: stable_hash(f"{seed}/{pool.groups[i]}"))
+    kept = [i for i in range(len(pool.groups)) if i not in order[count:]]
+    rows = np.flatnonzero(np.isin(pool.group, kept))
+    columns = {name: getattr(pool, name)[rows] for name in ("source", "record", "split", "key")}
+    group = np.searchsorted(kept, pool.group[rows]).astype(pool.group.dtype)
+    names = {name: tuple(getattr(pool, name)[i] for i in kept) for name in ("groups", "roles")}
+    return dataclasses.replace(pool, **names, **columns, group=group)
 
 
 def stable_hash(text: str) -> int:

@@ -26,6 +26,8 @@ NORMS = ("", "none", "batch", "local_response")
 # smallest image that leaves anything to see
 STEMS = {"imagenet": (11, 4, 2, 6, 63), "small": (5, 1, 2, None, 15)}
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
+TRAINABLE = {"head": LAYERS[-1:], "fc": LAYERS[-3:], "all": LAYERS}  # by name: the layers that training changes
 
 _he = nn.initializers.he_normal()  # He et al. 2015, arXiv 1502.01852: variance 2 / fan_in, for what a ReLU follows
 _near_zero = nn.initializers.normal(0.01)  # Krizhevsky et al. 2012, for fc8: the first loss is that of a uniform guess
@@ -44,6 +46,8 @@ class AlexNet(nn.Module):
       dropout: rate before fc6 and before fc7.
       dtype: of the computation; parameters and logits are float32.
       axis_name: of the device axis, for batch normalisation.
+      trained: the layers that training changes; the others run as they do in evaluation, without dropout before them, and
+        with the normalisation that they have.
     """
 
     num_outputs: int
@@ -55,6 +59,12 @@ class AlexNet(nn.Module):
     dropout: float = 0.5
     dtype: Any = jnp.float32
     axis_name: str | None = None
+    trained: tuple[str, ...] = LAYERS
+
+    def split(self, params: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Parameters of the trained layers, and of the others."""
+        moves = lambda name: name.replace("bn", "conv") in self.trained
+        return {k: v for k, v in params.items() if moves(k)}, {k: v for k, v in params.items() if not moves(k)}
 
     @nn.compact
     def __call__(
@@ -90,7 +100,11 @@ class AlexNet(nn.Module):
             )(x)
             if self.norm == "batch":
                 x = nn.BatchNorm(
-                    use_running_average=not train, momentum=0.9, dtype=self.dtype, axis_name=self.axis_name, name=f"bn{i}"
+                    use_running_average=not (train and f"conv{i}" in self.trained),
+                    momentum=0.9,
+                    dtype=self.dtype,
+                    axis_name=self.axis_name,
+                    name=f"bn{i}",
                 )(x)
             x = nn.relu(x)
             if self.norm == "local_response" and i <= 2:
@@ -101,7 +115,7 @@ class AlexNet(nn.Module):
             x = adaptive_average_pool(x, side)
         x = x.reshape(len(x), -1)
         for name in ("fc6", "fc7"):
-            x = Dropout(self.dropout, name=f"dropout_{name}")(x, position, train)
+            x = Dropout(self.dropout, name=f"dropout_{name}")(x, position, train and name in self.trained)
             x = nn.relu(nn.Dense(round(4096 * self.width), kernel_init=_he, dtype=self.dtype, name=name)(x))
         logits = nn.Dense(self.num_outputs, kernel_init=_near_zero, dtype=self.dtype, name="fc8")(x)
         return logits.astype(jnp.float32), x.astype(jnp.float32)
@@ -151,9 +165,21 @@ def adaptive_average_pool(x: jax.Array, side: int) -> jax.Array:
 
 
 def make_alexnet(
-    num_outputs: int, *, name: str, norm: str, stem: str, width: float, dropout: float, dtype: str, axis_name: str | None
+    num_outputs: int,
+    *,
+    name: str,
+    norm: str,
+    stem: str,
+    width: float,
+    dropout: float,
+    dtype: str,
+    axis_name: str | None,
+    trainable: str = "all",
 ) -> AlexNet:
     """The network that a config's `model` section describes; `norm=""` is the named network's own.
+
+    Args:
+      trainable: of `TRAINABLE`.
 
     Raises:
       UserError: names the field that is out of range.
@@ -167,4 +193,7 @@ def make_alexnet(
     odd = [c for c, g in zip(features, groups, strict=True) if round(c * width) < 1 or round(c * width) % g]
     if odd:
         raise UserError(f"model.width: {width} leaves {odd[0] * width:g} of {odd[0]} channels, which {name} cannot divide")
-    return AlexNet(num_outputs, features, groups, norm or own_norm, stem, width, dropout, DTYPES[dtype], axis_name)
+    if trainable not in TRAINABLE:
+        raise UserError(f"trainable: {trainable!r} is not one of {', '.join(TRAINABLE)}")
+    trained = TRAINABLE[trainable]
+    return AlexNet(num_outputs, features, groups, norm or own_norm, stem, width, dropout, DTYPES[dtype], axis_name, trained)

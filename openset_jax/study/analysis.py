@@ -6,7 +6,7 @@ arms see the same test images, and arms of one seed share what the seed decides,
 The variance of a mean over S seeds is taken as v_seed + v_test: v_seed is the variance between the seeds over S; v_test is
 that of the mean over resamples of the test images, the same resamples for all arms (a Poisson bootstrap: every image comes
 Poisson(1) times, Hanley and MacGibbon 2006). What the two share is counted in both, so that intervals are rather too
-wide. They use Student's t with the degrees of freedom of Welch and Satterthwaite, S - 1 for v_seed and any number for v_test.
+wide. They use Student's t with Welch and Satterthwaite's degrees of freedom, S - 1 for v_seed and infinity for v_test.
 """
 
 import functools
@@ -62,7 +62,7 @@ def poisson(key: np.ndarray, resamples: int = RESAMPLES) -> np.ndarray:
 
 
 def measure(outcome: Outcome) -> dict[Measure, np.ndarray]:
-    """Every number of an arm, float64 [1 + RESAMPLES] each: of all test images, and of each resample; none without images."""
+    """Every number of an arm that has images behind it, float64 [1 + RESAMPLES]: of all test images, then of resamples."""
     scored, count = outcome.scored, poisson(outcome.key)
     known, k = scored.label >= 0, len(outcome.classes)
     right = known & (scored.known_class == scored.label)

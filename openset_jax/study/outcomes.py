@@ -63,8 +63,8 @@ class Outcome:
       key: uint64 [n], a hash of the id of each test image: equal in all arms.
       scored: what the network makes of them; its `decision` is not used.
       probabilities: float32 [n, K], the network's own of the known classes, as they are.
-      decisions: names of `DECISIONS` -> int [n] in [0, K], K for "none"; "argmax" and "rule" are always there. A network that
-        has no output for "none" never gives it by "argmax" and "prior".
+      decisions: names of `DECISIONS` -> int [n] in [0, K], K for "none"; "argmax" and "rule" are always there. A network
+        that has no output for "none" never gives it by "argmax" and "prior".
     """
 
     treatment: Treatment

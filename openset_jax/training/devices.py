@@ -155,19 +155,20 @@ def _check_fits(needed: int, whole: int, sharded: bool) -> None:
 
 
 def pmap_train(step: Callable[..., Any], feed: Any) -> Callable[..., Any]:
-    """(state, batches of the steps of one call) -> (state, their metrics [steps, ...]), over all devices.
+    """(given, state, batches of the steps of one call) -> (state, their metrics [steps, ...]), over all devices.
 
-    The state given is consumed. `feed` is a `feed.Feed`. Steps of one call run on the device without the host.
+    `given`, replicated, is the same for all steps; the state is consumed. `feed` is a `feed.Feed`. Steps of one call run on
+    the device without the host.
     """
 
-    def call(store, state, batches):
-        one = lambda state, batch: step(state, feed.load(store, batch))
+    def call(store, given, state, batches):
+        one = lambda state, batch: step(given, state, feed.load(store, batch))
         if len(jax.tree.leaves(batches)[0]) > 1:
             return lax.scan(one, state, batches)
         state, metrics = one(state, jax.tree.map(lambda x: x[0], batches))
         return state, jax.tree.map(lambda x: x[None], metrics)
 
-    run = jax.pmap(call, axis_name=AXIS, in_axes=(feed.store_axis, None, 0), out_axes=None, donate_argnums=1)
+    run = jax.pmap(call, axis_name=AXIS, in_axes=(feed.store_axis, None, None, 0), out_axes=None, donate_argnums=2)
     return functools.partial(_Compiled(run), feed.store)  # an argument, no constant of the program: it may be tens of GB
 
 

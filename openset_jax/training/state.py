@@ -1,5 +1,6 @@
 """What training changes: one value, saved as it is."""
 
+import functools
 from typing import Any
 
 import flax
@@ -18,7 +19,7 @@ class TrainState:
       step: int32 scalar, optimizer steps done.
       params: float32 parameters.
       batch_stats: running statistics of batch normalisation, {} without it.
-      opt_state: of the optimizer.
+      opt_state: of the optimizer, for the layers that are trained.
     """
 
     step: Any
@@ -32,17 +33,24 @@ class TrainState:
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 
-def initial_variables(model: nn.Module, *, seed: int, image_size: int) -> dict[str, Any]:
-    """Parameters and batch statistics before the first step: a function of the seed alone."""
+def initial_variables(model: nn.Module, *, seed: Any, image_size: int) -> dict[str, Any]:
+    """Parameters and batch statistics before the first step: a function of the seed, uint32, alone."""
     variables = model.init(jax.random.key(seed), jnp.zeros((1, image_size, image_size, 3)))
     return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
 
 
 def create_state(model: nn.Module, optimizer: optax.GradientTransformation, *, seed: int, image_size: int) -> TrainState:
     """The state before the first step, on the host: NumPy leaves share no buffer that a donation could delete."""
+    return jax.tree.map(np.array, jax.device_get(_creating(model, optimizer, image_size)(np.uint32(seed))))
 
-    def create():
+
+@functools.lru_cache(maxsize=8)
+def _creating(model, optimizer, image_size):
+    """A compiled function of the seed: runs that differ in it alone share it."""
+
+    def create(seed):
         variables = initial_variables(model, seed=seed, image_size=image_size)
-        return TrainState(jnp.zeros((), jnp.int32), **variables, opt_state=optimizer.init(variables["params"]))
+        trained, _ = model.split(variables["params"])
+        return TrainState(jnp.zeros((), jnp.int32), **variables, opt_state=optimizer.init(trained))
 
-    return jax.tree.map(np.array, jax.device_get(jax.jit(create)()))
+    return jax.jit(create)

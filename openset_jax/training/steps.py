@@ -5,7 +5,7 @@ in the global batch), and every mean is over the global batch, so that one devic
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,28 +20,46 @@ AXIS = "data"
 Batch = dict[str, jax.Array]
 
 
+class Given(NamedTuple):
+    """What differs between runs that do the same: arguments of the program, so that they share it.
+
+    Attributes:
+      seed: uint32 scalar.
+      by_class: float32 [K + 1], `Weights.by_class`.
+      adjustment: float32 [outputs], `Weights.adjustment`.
+    """
+
+    seed: Any
+    by_class: Any
+    adjustment: Any
+
+
 def train_step(
+    given: Given,
     state: TrainState,
     batch: Batch,
     *,
     model: nn.Module,
     optimizer: optax.GradientTransformation,
-    loss: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
+    loss: Callable[[jax.Array], Callable[[jax.Array, jax.Array, jax.Array], jax.Array]],
     answer: Callable[[jax.Array], jax.Array],
     weights: Weights,
     says_none: bool,
     augment: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
     normalise: Callable[[jax.Array], jax.Array],
-    seed: int,
     all_reduce_dtype: Any = jnp.float32,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """Augments, runs the network forwards and backwards, averages over devices, updates.
 
+    Only the layers that the network trains have gradients, and state in the optimizer; the others stay as they are, bit by
+    bit.
+
     Args:
+      given: the run's own.
       batch: "image" uint8 [b, S, S, 3], "label" int32 [b], "position" int32 [b].
-      loss: (logits, features, label) -> loss of each example.
+      loss: `given.adjustment` -> (logits, features, label) -> loss of each example.
       answer: logits -> the class of each example, int32 [b] in [0, K], K for "none".
-      weights: what each example counts.
+      weights: what each example counts, but for `given.by_class`.
       says_none: whether the network can answer "none" by itself; else only knowns can be "correct".
       augment: (uint8 images, key, position) -> uint8 images.
       normalise: uint8 images -> float32 images.
@@ -52,23 +70,25 @@ def train_step(
       The next state, and means over the global batch: "loss", "correct" (of the knowns alone, unless `says_none`),
       "predicted" (float32 [K + 1], the share of the batch answered with each class) and "grad_norm" (before clipping).
     """
-    key = jax.random.fold_in(jax.random.key(seed), state.step)
+    weights = weights._replace(by_class=given.by_class)
+    key = jax.random.fold_in(jax.random.key(given.seed), state.step)
     augment_key, dropout_key = jax.random.split(key)
     images = normalise(augment(batch["image"], augment_key, batch["position"]))
+    trained, frozen = model.split(state.params)
 
-    def loss_of(params):
+    def loss_of(trained):
         (logits, features), updated = model.apply(
-            {"params": params, "batch_stats": state.batch_stats},
+            {"params": frozen | trained, "batch_stats": state.batch_stats},
             images,
             train=True,
             position=batch["position"],
             rngs={"dropout": dropout_key},
             mutable=["batch_stats"],
         )
-        losses = loss(logits, features, batch["label"])
+        losses = loss(given.adjustment)(logits, features, batch["label"])
         return (losses * weights.of_examples(batch["label"], AXIS)).sum(), (logits, updated.get("batch_stats", {}))
 
-    (value, (logits, batch_stats)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+    (value, (logits, batch_stats)), grads = jax.value_and_grad(loss_of, has_aux=True)(trained)
     predicted = answer(logits)
     metrics = {
         "loss": value,
@@ -78,10 +98,10 @@ def train_step(
     if lax.axis_size(AXIS) > 1:  # alone, a device would copy all gradients
         grads = jax.tree.map(lambda g: g.astype(all_reduce_dtype), grads)
         grads, metrics = lax.pmean((grads, metrics), AXIS)
-        grads = jax.tree.map(lambda g, p: g.astype(p.dtype), grads, state.params)
+        grads = jax.tree.map(lambda g, p: g.astype(p.dtype), grads, trained)
     metrics["grad_norm"] = optax.tree.norm(grads)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
+    updates, opt_state = optimizer.update(grads, state.opt_state, trained)
+    params = frozen | optax.apply_updates(trained, updates)
     return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
 
 

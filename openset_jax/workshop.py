@@ -1,0 +1,88 @@
+"""What runs are made of, each piece made once for all runs of a process that can share it.
+
+A single run makes everything once anyway. An experiment makes many runs, most of which see the same images and compile to
+the same programs: here they find what the run before has left.
+"""
+
+import collections
+import functools
+import json
+from typing import Any
+
+from openset_jax import build
+from openset_jax import config as configs
+from openset_jax.data.skipped import Skipped
+
+# What programs do not depend on: arguments of theirs, or of no concern to them. A field that is not here keeps them apart.
+_NOT_IN_TRAINING = (
+    "seed", "log_every", "init_from", "data.known", "data.negatives", "data.held_out_negatives", "data.unknown",
+    "data.packed", "data.root", "data.tfds_data_dir", "data.validation_fraction", "data.test_fraction",
+    "data.max_bad_fraction", "data.negative_groups", "sampling.", "objective.class_weights",
+    "objective.effective_number_beta",
+    "objective.logit_adjustment", "decision.", "eval.", "checkpoint.", "early_stopping.",
+)  # fmt: skip
+_NOT_IN_EVALUATION = (
+    *_NOT_IN_TRAINING, "steps", "batch_size", "steps_per_call", "optimizer.", "trainable", "augment.", "objective.magnitude",
+    "objective.ring_weight", "objective.margins", "objective.negative_weight",
+)  # fmt: skip
+_MOST = {"network": 8, "step": 8, "inference": 8}  # so many are kept, the newest; of what is not here, one
+
+
+class Workshop:
+    """The pieces of runs.
+
+    The last pool is kept, its way to the devices, and the last few programs that read from it.
+    """
+
+    def __init__(self):
+        self._made = collections.defaultdict(collections.OrderedDict)
+
+    def pool(self, config: Any) -> Any:
+        """See `build.open_pool`."""
+        chosen_by = config.seed if config.data.get("negative_groups") else None
+        return self._once("pool", (chosen_by, _key(config, only=("data.", "objective.name"))), build.open_pool, config)
+
+    def feed(self, config: Any, pool: Any) -> tuple[Any, Skipped]:
+        """(see `build.make_feed`, the images of the pool that cannot be read)."""
+
+        def make():
+            for kind in ("feed", "step", "inference"):  # they hold the images of another pool
+                self._made[kind].clear()
+            skipped = Skipped(pool, config.data.max_bad_fraction)
+            return build.make_feed(config, pool, skipped), skipped
+
+        return self._once("feed", (pool, _key(config, only=("input", "shard_resident", "data.max_bad_fraction"))), make)
+
+    def network(self, config: Any, num_classes: int) -> tuple[Any, Any, Any]:
+        """(see `build.make_model`, and the two of `build.make_optimizer`)."""
+        make = lambda: (build.make_model(config, num_classes), *build.make_optimizer(config))
+        return self._once("network", (num_classes, _key(config, without=_NOT_IN_TRAINING)), make)
+
+    def train_step(self, config: Any, model: Any, optimizer: Any, feed: Any, weights: Any, margins: Any = None) -> Any:
+        """See `build.make_train_step`."""
+        shared = (id(feed.store), len(weights.prior), weights.negative_weight, tuple(margins or ()))
+        program = self._once(
+            "step", (*shared, _key(config, without=_NOT_IN_TRAINING)), build.make_train_program,
+            config, model, optimizer, feed, weights, margins,
+        )  # fmt: skip
+        return functools.partial(program, build.make_given(config, model, weights))
+
+    def inference(self, config: Any, model: Any, pool: Any, feed: Any, skipped: Skipped) -> Any:
+        """See `build.make_inference`."""
+        key = (pool, id(feed.store), model.num_outputs, _key(config, without=_NOT_IN_EVALUATION), config.eval.batch_size)
+        return self._once("inference", key, build.make_inference, config, model, pool, feed, skipped)
+
+    def _once(self, kind, key, make, *arguments):
+        made = self._made[kind]
+        if key not in made:
+            made[key] = make(*arguments)
+        made.move_to_end(key)
+        while len(made) > _MOST.get(kind, 1):
+            made.popitem(last=False)
+        return made[key]
+
+
+def _key(config, only=("",), without=()):
+    """The fields of a config that begin with one of `only`, and with none of `without`."""
+    chosen = configs.fields(configs.to_json(config))
+    return json.dumps([(n, v) for n, v in chosen if n.startswith(tuple(only)) and not n.startswith(tuple(without))])
