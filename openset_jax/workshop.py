@@ -40,7 +40,7 @@ class Workshop:
     def pool(self, config: Any) -> Any:
         """See `build.open_pool`."""
         chosen_by = config.seed if config.data.get("negative_groups") else None
-        return self._once("pool", (chosen_by, _key(config, only=("data.", "objective.name"))), build.open_pool, config)
+        return self._once("pool", (chosen_by, _key(config, only=("data.",))), build.open_pool, config)
 
     def feed(self, config: Any, pool: Any) -> tuple[Any, Skipped]:
         """(see `build.make_feed`, the images of the pool that cannot be read)."""

@@ -1,6 +1,6 @@
 """What a run prints: which images there are, what is drawn from them, the parameters, and how well it did."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from openset_jax.data.pools import ROLES, SPLITS, Pool
@@ -131,3 +131,20 @@ def _none_rows(result):
         for name in list(counts[kind])[:_SHOWN]:
             row = open_set["by_group"][name]
             yield [f"  {name}", row["images"], row["auroc"], row.get("oscr"), None]
+
+
+def arm_table(arms: Sequence[Any], sizes: Mapping[str, Any], finished: Sequence[Any]) -> str:
+    """The arms of an experiment and what each sees, one line for all seeds of a treatment.
+
+    Args:
+      arms: `grid.Arm`s.
+      sizes: `check.Size` of each, by its name.
+      finished: those that are.
+    """
+    rows = [["arms", "known images", "negatives", "kinds", 'share of "none"', "examples seen", "seeds done"]]
+    for treatment in dict.fromkeys(arm.treatment for arm in arms):
+        alike = [arm for arm in arms if arm.treatment == treatment]
+        size, done = sizes[alike[0].name], sum(arm in finished for arm in alike)
+        counts = [size.known, size.negatives, size.groups, f"{size.none:.1%}", size.examples]
+        rows.append([treatment.label, *counts, f"{done} of {len(alike)}"])
+    return columns(rows)
