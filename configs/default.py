@@ -26,7 +26,7 @@ def get_config():
     config.steps = 50_000  # optimizer steps
     config.batch_size = 256  # of all devices together
     config.log_every = 100  # steps
-    config.input = "stream"  # or "resident": packed images are copied to the devices' memory at the start
+    config.input = "stream"  # or "resident": all images are copied to the devices' memory at the start
     config.shard_resident = False  # spread them over the devices, where one device cannot hold them all
     config.init_from = ""  # the folder of a run whose network this one begins with; its outputs are kept by class name
     config.trainable = "all"  # which layers training changes: "all", "fc" (the fully connected) or "head" (the last)

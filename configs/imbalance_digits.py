@@ -13,6 +13,7 @@ def get_config():
     config = ml_collections.ConfigDict()
     config.run = run = digits.get_config()
     run.steps = 100
+    run.input = "resident"
     run.decision.prior = "none=0.5"
     run.checkpoint.every = 50
     with run.unlocked():

@@ -5,17 +5,26 @@ images cost the host a copy. Held in device memory, 140,000 images of 256x256 ar
 nothing but that list crosses to the device.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from openset_jax.data import batches as plans
 from openset_jax.data import packed
 from openset_jax.data.batches import BLANK, Batches
 from openset_jax.data.pools import Pool, check_stored_size
+from openset_jax.data.skipped import Skipped
 from openset_jax.errors import UserError
+
+_DECODED_AT_ONCE = 256
+
+
+def is_packed(pool: Pool) -> bool:
+    """Whether all images are in packed arrays."""
+    return all(source.form.startswith("pixels:") for source in pool.sources)
 
 
 def check_packed(pool: Pool, stored_size: int) -> None:
@@ -23,8 +32,8 @@ def check_packed(pool: Pool, stored_size: int) -> None:
     for source in pool.sources:
         if not source.form.startswith("pixels:"):
             raise UserError(
-                f"input: resident reads packed arrays, and {source.name} is none; run python -m openset_jax.prepare with "
-                "this config, then add --config.data.packed=PACKED"
+                f"input: resident with several processes needs packed arrays, and {source.name} is none; run python -m "
+                "openset_jax.prepare with this config, then add --config.data.packed=PACKED"
             )
     check_stored_size(pool, stored_size)
 
@@ -33,6 +42,27 @@ def read(pool: Pool, start: int, stop: int, stored_size: int) -> np.ndarray:
     """Rows `start` to `stop` of a packed pool: uint8 [stop - start, S, S, 3]; rows beyond the pool are zeros."""
     wanted = np.arange(start, stop)
     return packed.read(pool, np.where(wanted < len(pool), wanted, BLANK), stored_size)
+
+
+def decode(
+    stream: Callable[[Batches], Iterator[dict[str, np.ndarray]]],
+    pool: Pool,
+    start: int,
+    stop: int,
+    stored_size: int,
+    skipped: Skipped,
+) -> np.ndarray:
+    """The same of any pool: small ones need not be packed first. Images that cannot be read are zeros, and in `skipped`.
+
+    Args:
+      stream: decodes batches.
+    """
+    images = np.zeros((stop - start, stored_size, stored_size, 3), np.uint8)
+    wanted = np.arange(start, min(stop, len(pool)))
+    plan = plans.evaluation(pool, wanted, batch_size=_DECODED_AT_ONCE, skipped=skipped)
+    for batch in stream(plan):
+        images[batch["position"][batch["mask"]]] = batch["image"][batch["mask"]]
+    return images
 
 
 def rows(batches: Batches) -> Iterator[dict[str, np.ndarray]]:

@@ -36,16 +36,17 @@ IMAGES_IN_BATCH = Feed(read=iter, store=(), store_axis=None, load=lambda store, 
 
 
 def make_feed(input: str, pool: Pool, *, stored_size: int, skipped: Skipped, sharded: bool = False) -> Feed:
-    """The feed of `input`, "stream" or "resident" (then the pool is copied to the devices now).
+    """The feed of `input`, "stream" or "resident" (then the pool is copied to the devices now, and decoded unless packed).
 
     Args:
       sharded: spread a resident pool over all devices, instead of a copy on each.
 
     Raises:
-      UserError: no such input, no TensorFlow to stream with, a pool that is not packed or that does not fit.
+      UserError: no such input, no TensorFlow to decode with, a pool that does not fit, or, with several processes, one that
+        is not packed.
     """
     if input == "resident":
-        return _resident(pool, stored_size, sharded)
+        return _resident(pool, stored_size, skipped, sharded)
     if input == "stream":
         return _streaming(pool, stored_size, skipped)
     raise UserError(f"input: {input!r} is not one of stream, resident")
@@ -57,11 +58,15 @@ def _streaming(pool, stored_size, skipped):
     return IMAGES_IN_BATCH._replace(read=functools.partial(pipeline.stream, pool, stored_size=stored_size, skipped=skipped))
 
 
-def _resident(pool, stored_size, sharded):
+def _resident(pool, stored_size, skipped, sharded):
     from openset_jax.data import resident
 
-    resident.check_packed(pool, stored_size)
-    read = lambda start, stop: resident.read(pool, start, stop, stored_size)
+    if resident.is_packed(pool) or devices.host_part() != (0, 1):  # what one host cannot read, another would not know of
+        resident.check_packed(pool, stored_size)
+        read = lambda start, stop: resident.read(pool, start, stop, stored_size)
+    else:
+        stream = _streaming(pool, stored_size, skipped).read
+        read = lambda start, stop: resident.decode(stream, pool, start, stop, stored_size, skipped)
     gather = functools.partial(resident.gather_sharded, axis=devices.AXIS) if sharded else resident.gather
     return Feed(
         read=resident.rows,

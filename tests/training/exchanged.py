@@ -31,7 +31,7 @@ def exchange(dtype):
     step = build.make_train_step(config, model, optimizer, IMAGES_IN_BATCH, build.make_weights(config, 5))
     batches = devices.shard_steps([batch])
     # before XLA's CPU compiler turns sums of bfloat16 into sums of float32
-    text = step.func.run.lower((), begin, batches).as_text()
+    text = step.func.run.lower(*step.args, begin, batches).as_text()
     counts = {"f32": 0, "bf16": 0}
     for operands in re.findall(r"stablehlo.all_reduce.*?\}\) : \((.*?)\) ->", text, flags=re.DOTALL):
         for shape, kind in re.findall(r"tensor<((?:\d+x)*)(f32|bf16)>", operands):

@@ -162,8 +162,10 @@ def test_a_resident_run_does_not_load_tensorflow_where_it_is(tmp_path, packed):
 
 
 def test_what_cannot_be_resident_is_refused(tmp_path, monkeypatch, packed, pool):
-    with pytest.raises(UserError, match="digits is none; run python -m openset_jax.prepare"):
-        train(small_config(input="resident"), tmp_path)
+    with monkeypatch.context() as several:
+        several.setattr(devices, "host_part", lambda: (1, 2))
+        with pytest.raises(UserError, match="digits is none; run python -m openset_jax.prepare"):
+            feed.make_feed("resident", pool, stored_size=16, skipped=Skipped(pool))
     with pytest.raises(UserError, match="packed at 16x16, but data.stored_size is 20"):
         train(small_config(**{"input": "resident", "data.packed": str(packed), "data.stored_size": 20}), tmp_path)
     free = 1 << 20
