@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from openset_jax.openset.intervals import Interval
 from openset_jax.study import axes, words
 from openset_jax.study.comparing import Comparing
@@ -71,17 +73,17 @@ def _curve(comparing: Comparing, yardstick: Yardstick, curve: Sequence[Treatment
     if len(means) < 2:
         return None
     side = 1 if yardstick.higher_is_better else -1
-    best = max(means, key=lambda i: side * means[i].number.value)
+    several = [i for i, mean in means.items() if np.isfinite(mean.number).all()]  # one seed may be the best by luck
+    best = max(several or means, key=lambda i: side * means[i].number.value)
     others = {i: comparing.difference(curve[i], curve[best], yardstick) for i in means if i != best}
     compared = {i: other for i, other in others.items() if other is not None}
     return Curve(best, means[best].number, means[best].decision, compared)
 
 
 def least_enough(best: int, compared: Mapping[int, Compared]) -> int | None:
-    """The least point that cannot be told from the best; None where one seed, or no pair, says nothing of it."""
-    if not compared or any(other.verdict == "one seed" for other in compared.values()):
-        return None
-    return min([best, *(i for i, other in compared.items() if other.verdict == "same")])
+    """The least point that is not worse than the best as far as can be told; None where no other has an interval."""
+    told = {i: other for i, other in compared.items() if other.verdict != "one seed"}
+    return min([best, *(i for i, other in told.items() if other.verdict != "worse")]) if told else None
 
 
 def in_short(least: Mapping[Yardstick, int | None], names: Sequence[str]) -> str:
@@ -116,20 +118,25 @@ def enough(
     points, least = sorted(compared), least_enough(best, compared)
     if least is None:
         return f"{begin} The others: {said(points)}." if points else f"{begin} No other has a seed in common with it."
+    alone, points = ([i for i in points if (compared[i].verdict == "one seed") is one] for one in (True, False))
+    end = f" Of one seed in common: {said(alone)}." if alone else ""
     if all(compared[i].verdict == "same" for i in points):
-        return f"{begin} No other can be told apart from it, so that the least may be enough. {words.capital(said(points))}."
+        begin = f"{begin} No other can be told apart from it, so that the least may be enough."
+        return f"{begin} {words.capital(said(points))}.{end}"
     parts = [begin]
     if least < best:
         parts.append(f"{words.capital(names[least])} may be enough: {compared[least]}.")
-    if fewer := [i for i in points if i < least]:
+    below, above = [i for i in points if i < best], [i for i in points if i > best]
+    if fewer := [i for i in below if i < least]:
         parts.append(f"Fewer are not enough. {words.capital(said(fewer))}.")
-    if between := [i for i in points if least < i < best]:
+    if between := [i for i in below if i > least]:
         parts.append(f"Between the two: {said(between)}.")
-    more = [i for i in points if i > best]
-    if hurting := [i for i in more if compared[i].verdict == "worse"]:
+    if hurting := [i for i in above if compared[i].verdict == "worse"]:
         parts.append(f"More hurts. {words.capital(said(hurting))}.")
-    if level := [i for i in more if compared[i].verdict == "same"]:
+    if level := [i for i in above if compared[i].verdict == "same"]:
         parts.append(f"More does not help. {words.capital(said(level))}.")
+    if helping := [i for i in above if compared[i].verdict == "better"]:  # the best mean is over other seeds
+        parts.append(f"More helps on the seeds in common. {words.capital(said(helping))}.")
     if best == len(names) - 1:
         parts.append("More were not tried.")
-    return " ".join(parts)
+    return " ".join(parts) + end

@@ -102,10 +102,10 @@ def winner(lead: str, others: Mapping[str, Compared]) -> str:
     """
     if any(other.verdict == "one seed" for other in others.values()):
         return f"The best number is that of {lead}, but {words.ONE_SEED}: no winner."
-    tied = [name for name, other in others.items() if other.verdict == "same"]
+    tied = [name for name, other in others.items() if other.verdict != "better"]
     if not tied:
         return f"**Winner: {lead}**, of {len(others) + 1}."
-    return f"No winner: {lead} has the best mean, and cannot be told apart from {words.listed(tied)}."
+    return f"No winner: {lead} has the best mean, but is not told to be better than {words.listed(tied)}."
 
 
 def layers(comparing: Comparing) -> Iterator[str]:

@@ -229,7 +229,7 @@ def test_natural_values_are_no_remedy():
 def test_a_winner_is_beyond_all_intervals():
     better, same = Compared(AUROC, Interval(0.1, 0.05, 0.15)), Compared(AUROC, Interval(0.1, -0.05, 0.25))
     assert remedies.winner("a", {"b": better, "c": better}) == "**Winner: a**, of 3."
-    assert remedies.winner("a", {"b": better, "c": same}).endswith("cannot be told apart from c.")
+    assert remedies.winner("a", {"b": better, "c": same}).endswith("but is not told to be better than c.")
 
 
 # which layers, from how many groups, other fields
@@ -333,6 +333,22 @@ def test_unfinished_experiments_are_no_error():
     assert answer(Analysis([made_up.outcome({N: "1x"}, 0, decisions=("argmax", "rule"))]))
     mixed = Analysis([made_up.outcome({"a": 1}, 0), made_up.outcome({"a": 2}, 0, closed=True)])
     assert answer(mixed)
+
+
+def test_a_point_of_one_seed_does_not_silence_the_others():
+    arms = made_up.arms(({N: "1x"}, {"seen": 1.0}), ({N: "3x"}, {}), ({N: "10x"}, {"seen": 5.0}), jitter=0.02)
+    found = section(answer(Analysis(arms[:7])), "enough")
+    found = line(found, "**AUROC against seen")
+    assert "is best with 210 negatives (3x)" in found and "70 negatives (1x): worse by" in found
+    assert re.search(r"Of one seed in common: 700 negatives \(10x\): \+0\.\d+, but one seed tells nothing", found)
+
+
+def test_a_best_mean_over_other_seeds_is_no_victory():
+    better, worse = Compared(AUROC, Interval(0.1, 0.05, 0.15)), Compared(AUROC, Interval(-0.1, -0.15, -0.05))
+    assert "Winner:" not in remedies.winner("a", {"b": worse})
+    mean = Interval(0.9, 0.8, 1.0)
+    assert "1x may be enough: better by" in enough.enough(AUROC, ["1x", "3x"], 1, mean, "", {0: better})
+    assert "More helps on the seeds in common. 3x: better by" in enough.enough(AUROC, ["1x", "3x"], 0, mean, "", {1: better})
 
 
 def test_enough_of_points_without_a_pair():
