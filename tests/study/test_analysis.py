@@ -100,6 +100,22 @@ def test_weights_are_counts_of_images(monkeypatch, closed):
         assert weighted[of][2] == exactly(values[0]), of
 
 
+def test_a_resample_without_images_of_a_group_says_nothing_of_it():
+    arm = made_up.outcome(images=20)
+    kept = np.ones(len(arm.key), bool)
+    kept[np.flatnonzero(arm.scored.group == "u1")[1:]] = False
+    alone = dataclasses.replace(
+        arm,
+        key=arm.key[kept],
+        scored=arm.scored[kept],
+        probabilities=arm.probabilities[kept],
+        decisions={"argmax": np.full(kept.sum(), K), "rule": np.full(kept.sum(), K)},
+    )
+    found = measure(alone)
+    assert (found[Measure("rejected", "u1", "rule")] == 1).all(), "one image, rejected"
+    assert found[Measure("auroc", "u1")].min() > 0, "which lies above some known image"
+
+
 def test_poisson_weights_have_mean_and_variance_1_and_are_of_each_key_alone():
     key = np.random.default_rng(0).integers(0, 2**63, 4_000).astype(np.uint64)
     count = poisson(key, 50)
