@@ -69,7 +69,7 @@ def measure(outcome: Outcome) -> dict[Measure, np.ndarray]:
     of = {kind: np.isin(scored.group, groups) & ~known for kind, groups in outcome.kinds.items()}
     of |= {g: (scored.group == g) & ~known for groups in outcome.kinds.values() for g in groups}
     of = {name: images for name, images in of.items() if images.any()}
-    share = lambda hits, among: (count @ (hits & among)) / np.maximum(count @ among, 1)
+    share = lambda values, among: _kept((count @ (values * among)) / np.maximum(count @ among, 1), count @ among)
     found = {Measure("accuracy", KNOWN): share(right, known)}
     if not of:
         ranked = [
@@ -79,7 +79,7 @@ def measure(outcome: Outcome) -> dict[Measure, np.ndarray]:
         found[Measure("one_vs_rest_auc", KNOWN)] = np.mean([ranking.auroc(r) for r in ranked], axis=0)
     for name, images in of.items():
         ranked = _ranked(scored.score, count, known, right, images)
-        found |= {Measure(metric, name): getattr(ranking, metric)(ranked) for metric in RANKED}
+        found |= {Measure(m, name): _kept(getattr(ranking, m)(ranked), count @ images) for m in RANKED}
     for decision, answer in outcome.decisions.items():
         none = answer == k
         found[Measure("recall", KNOWN, decision)] = share(~none, known)
@@ -88,7 +88,7 @@ def measure(outcome: Outcome) -> dict[Measure, np.ndarray]:
         recalls = [share(answer == i, images) for i, images in enumerate(classes)]
         if not of:
             found[Measure("balanced_accuracy", KNOWN, decision)] = np.mean(recalls, axis=0)
-        cost = lambda i, images, answer=answer: (count @ (outcome.costs[i][answer] * images)) / np.maximum(count @ images, 1)
+        cost = lambda i, images, answer=answer: share(outcome.costs[i][answer], images)
         of_knowns = sum(outcome.deployment[i] * cost(i, images) for i, images in enumerate(classes))
         for name, images in of.items():
             found[Measure("rejected", name, decision)] = share(none, images)
@@ -97,6 +97,11 @@ def measure(outcome: Outcome) -> dict[Measure, np.ndarray]:
                 found[Measure("balanced_accuracy", name, decision)] = total
                 found[Measure("expected_cost", name, decision)] = of_knowns + outcome.deployment[k] * cost(k, images)
     return found
+
+
+def _kept(values, images):
+    """A resample without any of the images says nothing: it keeps the number of all of them, which is in the first row."""
+    return np.where(images > 0, values, values[0])
 
 
 def _ranked(score, count, known, right, unknown):

@@ -1,0 +1,124 @@
+"""Outcomes of arms that nobody trained, as good or as bad as asked for, in milliseconds.
+
+All arms see the same test images, and arms of one seed the same noise: two treatments of the same quality give the same
+numbers to the last bit, unless `jitter` makes each arm another network.
+"""
+
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from openset_jax.openset.decision import cost_matrix
+from openset_jax.openset.evaluation import Scored
+from openset_jax.study.analysis import Analysis
+from openset_jax.study.outcomes import Outcome, Treatment
+
+CLASSES = ("a", "b", "c")
+KINDS = {"seen_negatives": ["n1", "n2"], "unseen_unknowns": ["u1", "u2"]}
+DEPLOYMENT = np.array([0.2, 0.2, 0.2, 0.4])
+PER_CLASS = 70
+
+
+def treatment(fields: Mapping[str, Any] | None = None) -> Treatment:
+    """Fields of the config -> a treatment."""
+    return Treatment(tuple(sorted((fields or {}).items())))
+
+
+def outcome(
+    fields: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    *,
+    seen: float = 2.0,
+    unseen: float = 1.0,
+    answered_none: float = 0.05,
+    prior_none: float = 0.05,
+    accuracy: float = 0.9,
+    jitter: float = 0.0,
+    negatives: int | None = None,
+    negative_groups: int | None = None,
+    objective: str = "",
+    images: int = 60,
+    closed: bool = False,
+    decisions: Sequence[str] = ("argmax", "prior", "rule", "least_cost"),
+) -> Outcome:
+    """An arm.
+
+    Args:
+      fields: of the config; `sampling.negatives` and `data.negative_groups` set the numbers that they name.
+      seen, unseen: how far the scores of these lie above those of knowns, in standard deviations of either: 0 is chance.
+      answered_none, prior_none: the share of knowns whose answer is "none", by the network, and with its prior corrected.
+      accuracy: among the K classes.
+      jitter: standard deviation, over arms, of `seen` and `unseen`; a tenth of it, of `accuracy`.
+      negatives, negative_groups, objective: where the fields do not say; ten times a known class, both, "background", or
+        "softmax" without negatives.
+      images: of each known class and of each group.
+      closed: no test images of "none".
+    """
+    fields = dict(fields or {})
+    asked = fields.get("sampling.negatives", 10 * PER_CLASS if negatives is None else negatives)
+    negatives = round(float(asked[:-1]) * PER_CLASS) if isinstance(asked, str) else asked
+    objective = objective or fields.get("objective.name") or ("background" if negatives else "softmax")
+    k, kinds = len(CLASSES), {kind: [] if closed else groups for kind, groups in KINDS.items()}
+    names = [*CLASSES, *kinds["seen_negatives"], *kinds["unseen_unknowns"]]
+    group = np.repeat(np.array(names, object), images)
+    label = np.repeat([0, 1, 2, -1, -1, -2, -2][: len(names)], images)
+
+    label_of = ", ".join(f"{name}={value}" for name, value in sorted(fields.items()))
+    shared, of_seed = np.random.default_rng(0), np.random.default_rng(1000 + seed)
+    shift = jitter * np.random.default_rng([seed, zlib.crc32(label_of.encode())]).normal(size=3)
+    n, spread = len(label), np.sqrt(1 - 0.3**2)
+    key = shared.integers(0, 2**63, n).astype(np.uint64)
+    score = spread * shared.normal(size=n) + 0.3 * of_seed.normal(size=n)
+    score += np.select([label == -1, label == -2], [seen + shift[0], unseen + shift[1]], 0.0)
+    right = shared.random(n) < accuracy + 0.1 * shift[2]
+    wrong = shared.integers(1, k, n)
+    known_class = np.where(label < 0, wrong, np.where(right, label, (label + wrong) % k))
+    logits = 2.0 * np.eye(k)[known_class] + 0.5 * shared.normal(size=(n, k))
+    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+
+    costs, known = cost_matrix(None, CLASSES), label >= 0
+    above = lambda threshold: np.where(score > threshold, k, known_class)
+    rejecting = lambda share: above(-np.inf if share >= 1 else np.quantile(score[known], 1 - share))
+    by_itself = rejecting if objective in ("background", "one_vs_rest") else lambda share: known_class
+    weight = np.where(known, DEPLOYMENT[0] / images, DEPLOYMENT[k] / max((~known).sum(), 1))
+    total = lambda answer: (weight * costs[np.where(known, label, k), answer]).sum()
+    cheapest = min((above(t) for t in np.quantile(score, np.linspace(0, 1, 41))), key=total)
+    answers = {
+        "argmax": by_itself(answered_none),
+        "prior": by_itself(prior_none),
+        "rule": rejecting(0.05),
+        "least_cost": cheapest,
+    }
+    return Outcome(
+        treatment=treatment(fields),
+        seed=seed,
+        name=f"{label_of or 'as configured'}, seed {seed}",
+        objective=objective,
+        classes=CLASSES,
+        kinds=kinds,
+        negatives=negatives,
+        per_class=float(PER_CLASS),
+        negative_groups=fields.get("data.negative_groups", negative_groups or (2 if negatives else 0)),
+        deployment=DEPLOYMENT,
+        costs=costs,
+        key=key,
+        scored=Scored(label, group, score, known_class, answers["argmax"] if by_itself is rejecting else None),
+        probabilities=probabilities.astype(np.float32),
+        decisions={name: answers[name] for name in decisions},
+    )
+
+
+def arms(*treatments: tuple[Mapping[str, Any], Mapping[str, Any]], seeds: int = 3, **quality: Any) -> list[Outcome]:
+    """Several seeds of each (fields, arguments of `outcome`), the treatments in this order.
+
+    Args:
+      quality: what all of them have, unless their own arguments say something else.
+    """
+    return [outcome(fields, seed, **{**quality, **own}) for fields, own in treatments for seed in range(seeds)]
+
+
+def analysis(*treatments: tuple[Mapping[str, Any], Mapping[str, Any]], seeds: int = 3, **quality: Any) -> Analysis:
+    """The analysis of `arms`."""
+    return Analysis(arms(*treatments, seeds=seeds, **quality))
