@@ -63,7 +63,7 @@ def save_outcome(
         "groups": list(pool.groups),
         "training_prior": list(map(float, training_prior)),
         "negatives": sum(map(len, negatives)),
-        "per_class": float(np.mean([len(m) for m in members[: pool.num_classes]])),
+        "class_sizes": [len(m) for m in members[: pool.num_classes]],
         "negative_groups": len({int(g) for m in negatives for g in np.unique(pool.group[m])}),
         "fingerprint": pool.fingerprint(),
     }
@@ -127,7 +127,8 @@ def outcome(arm: Arm, arrays: dict[str, np.ndarray], about: dict[str, Any], deci
         answers["prior"] = posterior.correct_prior(said, *mix).argmax(1)
     return Outcome(
         treatment=arm.treatment, seed=arm.seed, name=arm.name, objective=about["objective"], classes=classes,
-        kinds=about["kinds"], negatives=about["negatives"], per_class=about["per_class"],
-        negative_groups=about["negative_groups"], deployment=deployment, costs=costs, key=arrays["key"], scored=scored,
+        class_sizes=tuple(about["class_sizes"]),
+        kinds=about["kinds"], negatives=about["negatives"], negative_groups=about["negative_groups"],
+        deployment=deployment, costs=costs, key=arrays["key"], scored=scored,
         probabilities=known.astype(np.float32), decisions={name: answers[name] for name in DECISIONS if name in answers},
     )  # fmt: skip

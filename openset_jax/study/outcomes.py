@@ -54,9 +54,9 @@ class Outcome:
       name: of its folder.
       objective: that the network was trained with.
       classes: the K known ones.
+      class_sizes: how many training images each of them has.
       kinds: "seen_negatives", "unseen_unknowns" -> the names of their groups.
       negatives: how many negative images training drew from.
-      per_class: how many training images a known class has on average.
       negative_groups: how many groups of negatives those come from.
       deployment: float64 [K + 1], how often each class comes in use, "none" last.
       costs: float64 [K + 1, K + 1], rows truth, columns answer.
@@ -72,9 +72,9 @@ class Outcome:
     name: str
     objective: str
     classes: tuple[str, ...]
+    class_sizes: tuple[int, ...]
     kinds: Mapping[str, list[str]]
     negatives: int
-    per_class: float
     negative_groups: int
     deployment: np.ndarray
     costs: np.ndarray
@@ -82,3 +82,8 @@ class Outcome:
     scored: Scored
     probabilities: np.ndarray
     decisions: Mapping[str, np.ndarray]
+
+    @property
+    def per_class(self) -> float:
+        """How many training images a known class has on average."""
+        return float(np.mean(self.class_sizes))

@@ -99,7 +99,7 @@ def outcome(
         classes=CLASSES,
         kinds=kinds,
         negatives=negatives,
-        per_class=float(PER_CLASS),
+        class_sizes=(PER_CLASS,) * len(CLASSES),
         negative_groups=fields.get("data.negative_groups", negative_groups or (2 if negatives else 0)),
         deployment=DEPLOYMENT,
         costs=costs,
