@@ -6,7 +6,7 @@ import numpy as np
 
 from openset_jax.openset.intervals import LEVEL
 from openset_jax.report.sentences import title
-from openset_jax.study import axes, collapse, enough, remedies, words
+from openset_jax.study import axes, collapse, enough, in_short, remedies, words
 from openset_jax.study.analysis import KNOWN, Analysis, Measure
 from openset_jax.study.comparing import Comparing
 from openset_jax.study.outcomes import DECISIONS, Treatment
@@ -20,7 +20,8 @@ def answer(analysis: Analysis) -> str:
     comparing = Comparing(analysis)
     sections = (collapse.section, enough.negatives, remedies.section, remedies.layers, enough.groups, remedies.other_fields)
     parts = [part for section in sections for part in section(comparing)]
-    parts = ["# The answer", _introduction(comparing), *parts, *_tables(comparing), *_certainty(comparing)]
+    short = [f"- {sentence}" for sentence in in_short.sentences(comparing)]
+    parts = ["# The answer", "\n".join(short), _introduction(comparing), *parts, *_tables(comparing), *_certainty(comparing)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

@@ -73,16 +73,21 @@ def why(seed: Seed, chance: float) -> str:
     )
 
 
+def most_negatives(comparing: Comparing) -> list[Treatment]:
+    """Natural treatments, trained from scratch, with the most negatives; those that set fewer fields first."""
+    asked = [t for t in comparing.treatments if remedies.is_natural(t) and not t.get("init_from")]
+    of = {t: axes.first(comparing.analysis, t).negatives for t in asked}
+    most = max(of.values(), default=0)
+    return sorted((t for t in asked if of[t] == most > 0), key=lambda t: len(t.fields))
+
+
 def section(comparing: Comparing) -> Iterator[str]:
     """Of each natural treatment with the most negatives; nothing where no arm had negatives."""
-    analysis = comparing.analysis
-    of = {t: axes.first(analysis, t) for t in comparing.treatments if remedies.is_natural(t)}
-    most = max((outcome.negatives for outcome in of.values()), default=0)
-    if not most:
+    asked = most_negatives(comparing)
+    if not asked:
         return
     yield '## Would it always say "none"?'
-    asked = [treatment for treatment, outcome in of.items() if outcome.negatives == most]
-    for treatment in sorted(asked, key=lambda t: len(t.fields)):
+    for treatment in asked:
         yield from comparing.context(treatment.without(axes.NEGATIVES), alone=len(asked) == 1)
         yield " ".join(_of_treatment(comparing, treatment))
         yield from _causes(comparing, treatment)

@@ -47,7 +47,7 @@ def _section(comparing: Comparing, field: str, name: Callable[[Outcome], str], h
         if field == axes.GROUPS and max(counts) > 1.01 * min(counts):
             numbers = words.listed([f"{n:,}" for n in counts])
             yield f"The number of negatives differs, too ({numbers}): what follows is the effect of both."
-        found = {y: curve_of for y in comparing.yardsticks if (curve_of := _curve(comparing, y, curve)) is not None}
+        found = {y: curve_of for y in comparing.yardsticks if (curve_of := point_by_point(comparing, y, curve)) is not None}
         yield in_short({y: least_enough(c.best, c.compared) for y, c in found.items()}, names)
         yield "\n".join(f"- {enough(yardstick, names, *curve_of)}" for yardstick, curve_of in found.items())
 
@@ -68,7 +68,8 @@ class Curve(NamedTuple):
     compared: Mapping[int, Compared]
 
 
-def _curve(comparing: Comparing, yardstick: Yardstick, curve: Sequence[Treatment]) -> Curve | None:
+def point_by_point(comparing: Comparing, yardstick: Yardstick, curve: Sequence[Treatment]) -> Curve | None:
+    """A curve by one yardstick; None where fewer than two points were measured."""
     means = {i: mean for i, treatment in enumerate(curve) if (mean := comparing.best(treatment, yardstick)) is not None}
     if len(means) < 2:
         return None

@@ -108,28 +108,40 @@ def winner(lead: str, others: Mapping[str, Compared]) -> str:
     return f"No winner: {lead} has the best mean, but is not told to be better than {words.listed(tied)}."
 
 
+def retrained(comparing: Comparing) -> list[list[Treatment]]:
+    """Treatments that differ in how much is trained alone, the least first: head, fc, all, from scratch."""
+    lines = axes.lines(comparing.treatments, axes.TRAINABLE, "init_from")
+    lines = [sorted(line, key=lambda t: [*axes.RETRAINED, None].index(_trained(t))) for line in lines]
+    return [line for line in lines if len({_trained(t) for t in line}) > 1]
+
+
+def _trained(treatment):
+    """A value of `trainable`; None from scratch."""
+    return treatment.get(axes.TRAINABLE) or ("all" if treatment.get("init_from") else None)
+
+
 def layers(comparing: Comparing) -> Iterator[str]:
     """The section on retraining the last layer, or layers, alone; nothing without the axis."""
-    lines = axes.lines(comparing.treatments, axes.TRAINABLE, "init_from")
-    lines = [line for line in lines if len({t.get(axes.TRAINABLE) for t in line}) > 1]
+    lines = retrained(comparing)
     if not lines:
         return
     yield "## Is retraining the last layer enough?"
     for line in lines:
         yield from comparing.context(line[0].without(axes.TRAINABLE, "init_from"), alone=len(lines) == 1)
-        references = [t for t in line[1:] if t.get(axes.TRAINABLE) in ("all", None)] or [line[-1]]
+        references = [t for t in line[1:] if _trained(t) in ("all", None)] or [line[-1]]
         told = []
         for reference in references:
             for treatment in line[: line.index(reference)]:
                 compared = comparing.differences(treatment, reference, *comparing.yardsticks, comparing.accuracy)
-                told += [layer_enough(_layers(treatment), _layers(reference), compared)] if compared else []
+                told += [layer_enough(layers_of(treatment), layers_of(reference), compared)] if compared else []
         yield "\n".join(told)
 
 
-def _layers(treatment: Treatment) -> str:
-    value = treatment.get(axes.TRAINABLE)
+def layers_of(treatment: Treatment) -> str:
+    """What is trained, as "retraining the last layer (head)"."""
+    value = _trained(treatment)
     named = {"head": "the last layer (head)", "fc": "the fully connected layers (fc)", "all": "all layers"}
-    return f"retraining {named.get(value, value)}" if value else "training from scratch"
+    return f"retraining {named[value]}" if value else "training from scratch"
 
 
 def layer_enough(name: str, reference: str, compared: Sequence[Compared]) -> str:

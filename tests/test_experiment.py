@@ -1,0 +1,166 @@
+"""An experiment ends in the same files however it was run: at once, in two parts, killed and started again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from small_run import ROOT, environment, run
+from study import small_grid
+
+from openset_jax import experiment
+from openset_jax.errors import Stopped, UserError
+from openset_jax.study import arms as folders
+from openset_jax.study import grid
+
+FILES = ("results.csv", "comparisons.csv", "ANSWER.md", "figure.png", "report.html")
+CONFIG = "--config=tests/study/small_grid.py"
+
+
+def command(workdir, *flags):
+    return [sys.executable, "-m", "openset_jax.experiment", CONFIG, f"--workdir={workdir}", *flags]
+
+
+def start(workdir, *flags):
+    env = environment() | {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests")))}
+    return subprocess.Popen(command(workdir, *flags), cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def outcomes(workdir):
+    return {path.parent.name: path.stat().st_mtime_ns for path in workdir.glob(f"arms/*/{folders.OUTCOME}")}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The folder of an experiment that was run at once."""
+    workdir = tmp_path_factory.mktemp("whole")
+    experiment.experiment(small_grid.get_config(), workdir)
+    return workdir
+
+
+def test_two_parts_of_which_one_is_killed_end_in_the_files_of_one(tmp_path, whole):
+    first, second = start(tmp_path, "--shard=0/2"), start(tmp_path, "--shard=1/2")
+    until = time.monotonic() + 120
+    underway = lambda: [p for p in tmp_path.glob("arms/*/metrics.jsonl") if not (p.parent / folders.OUTCOME).exists()]
+    while not (outcomes(tmp_path) and underway()) and time.monotonic() < until:
+        time.sleep(0.05)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    assert second.wait(timeout=240) == 0, second.stderr.read().decode()
+    done = outcomes(tmp_path)
+    assert 4 <= len(done) < 8, "it came too early, or too late"
+    again = start(tmp_path, "--shard=0/2")
+    assert again.wait(timeout=240) == 0, again.stderr.read().decode()
+    assert outcomes(tmp_path).items() >= done.items(), "a finished arm was run again"
+    assert sorted(outcomes(tmp_path)) == sorted(outcomes(whole))
+    for name in FILES:
+        assert (tmp_path / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+def test_a_finished_experiment_is_summed_up_again_and_nothing_is_trained(whole, capsys):
+    before, done = {name: (whole / name).read_bytes() for name in FILES}, outcomes(whole)
+    (whole / "results.csv").unlink()
+    experiment.experiment(small_grid.get_config(), whole)
+    assert outcomes(whole) == done
+    assert {name: (whole / name).read_bytes() for name in FILES} == before
+    assert "2 of 2" in capsys.readouterr().out
+
+
+def test_a_dry_run_prints_the_sizes_and_a_time_and_leaves_nothing(tmp_path, capsys):
+    experiment.experiment(small_grid.get_config(), tmp_path, dry_run=True)
+    printed = capsys.readouterr().out
+    assert "sampling.negatives=0.5x" in printed
+    assert "8 arms to run; about " in printed
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_config_in_the_same_folder_is_refused_and_other_paths_and_decisions_are_not(whole):
+    config = small_grid.get_config()
+    config.run.steps = 24
+    with pytest.raises(UserError, match=r"run.steps: the experiment in .* has 12, this start 24; use another --workdir"):
+        experiment.experiment(config, whole)
+    config = small_grid.get_config()
+    config.run.decision.keep_knowns = 0.9
+    config.run.log_every = 3
+    experiment.experiment(config, whole, dry_run=True)
+
+
+def test_a_failed_arm_is_reported_the_rest_goes_on_and_the_next_start_mends_it(tmp_path, monkeypatch, capsys):
+    from openset_jax import train
+
+    real, config = train.train, small_grid.get_config()
+    config.seeds = (0,)
+
+    def fails(config, *args, **kwargs):
+        if config.objective.name == "softmax":
+            raise UserError("training diverged")
+        return real(config, *args, **kwargs)
+
+    monkeypatch.setattr(train, "train", fails)
+    with pytest.raises(UserError, match="2 of 4 arms failed; the first, 'sampling.negatives=0, seed 0': training diverged"):
+        experiment.experiment(config, tmp_path)
+    assert len(outcomes(tmp_path)) == 2
+    answer = (tmp_path / "ANSWER.md").read_text()
+    assert "2 of 4 arms are not in it" in answer
+    assert "the arm that it begins with" in answer
+    assert "training diverged" in next(iter(tmp_path.glob("arms/*/log.txt"))).read_text() + "".join(
+        path.read_text() for path in tmp_path.glob("arms/*/log.txt")
+    )
+    monkeypatch.setattr(train, "train", real)
+    experiment.experiment(config, tmp_path)
+    assert len(outcomes(tmp_path)) == 4
+    assert "are not in it" not in (tmp_path / "ANSWER.md").read_text()
+
+
+def test_a_signal_saves_the_arm_and_the_same_command_goes_on(tmp_path, whole):
+    config, asked = small_grid.get_config(), []
+    stop = lambda: asked.append(1) or ("SIGTERM" if len(asked) > 20 else "")
+    with pytest.raises(Stopped, match="Stopped by SIGTERM at step .* The arm was"):
+        experiment.experiment(config, tmp_path, stop)
+    assert 0 < len(outcomes(tmp_path)) < 8
+    experiment.experiment(config, tmp_path)
+    assert (tmp_path / "results.csv").read_bytes() == (whole / "results.csv").read_bytes()
+
+
+def test_an_arm_that_another_process_has_is_left_to_it(tmp_path, monkeypatch):
+    with folders.claimed(tmp_path) as mine:
+        assert mine
+        with folders.claimed(tmp_path) as twice:
+            assert not twice
+        assert not experiment.run_arm(small_grid.get_config().run, tmp_path, str, None)
+    with folders.claimed(tmp_path) as again:
+        assert again
+
+
+def test_results_have_no_paths_and_no_times(whole):
+    for name in ("results.csv", "comparisons.csv", "ANSWER.md"):
+        text = (whole / name).read_text()
+        assert str(whole) not in text
+        assert "second" not in text.split("\n")[0]
+
+
+@pytest.mark.parametrize("text", ["2", "2/2", "-1/2", "a/b", "0/0"])
+def test_a_part_that_cannot_be_is_refused(text):
+    with pytest.raises(UserError, match="--shard: "):
+        experiment._part(text)
+
+
+def test_a_mistake_in_the_grid_ends_the_command_with_one_line(tmp_path):
+    done = run(command(tmp_path, "--config.run.sampling.policy=ballanced"))
+    assert done.returncode == 2
+    assert "sampling.policy: 'ballanced' is not one of" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_shipped_grids_expand():
+    from configs import imbalance, imbalance_digits
+
+    assert len(grid.arms_of(imbalance_digits.get_config())) == 18
+    assert len(grid.arms_of(imbalance.get_config())) == 69
+    assert len(grid.arms_of(imbalance.get_config("fashion_open"))) == 60
+    assert len(grid.arms_of(imbalance.get_config("cifar10_open"))) == 57
+    json.dumps(imbalance.get_config("folder").run.data.to_json_best_effort())
