@@ -88,7 +88,7 @@ class Network:
 
         self._run = restore(workdir)
         self._pool, inference = evaluate.open_images(self._run)
-        self._validation = validation.outputs(self._pool, inference, self._run.variables)
+        self._validation = validation.outputs(self._pool, validation.look(self._pool, inference, self._run.variables))
         self._rows, self._test = inference.logits(self._run.variables, self._pool.rows(TEST))
 
     @property

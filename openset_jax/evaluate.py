@@ -54,7 +54,8 @@ def restore_and_evaluate(workdir: str | pathlib.Path, *, best: bool = True, move
     if fitted is None:  # what is deployed is the best step's: another is looked at, and not saved
         given = {"config": run.config, "training_prior": run.meta["prior"], "step": run.step}
         saved_in = run.workdir if run.best else None
-        fitted = validation.fit_decision(pool, inference, run.variables, **given, save_in=saved_in)
+        seen = validation.look(pool, inference, run.variables)
+        fitted = validation.fit_decision(pool, seen, **given, save_in=saved_in)
     if moved is not None:
         run.config.eval.compare_scores = moved.eval.compare_scores
     used = {"config": run.config, "training_prior": run.meta["prior"], "step": run.step, "workdir": run.workdir}

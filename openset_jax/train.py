@@ -142,7 +142,7 @@ def train(
     # evaluate -> save -> next batch -> call -> log the call before; a call is one step, or several that the devices do by
     # themselves. Evaluating and saving wait for the devices; between them, the metrics of a call are fetched when the next
     # one is under way, so that the devices never wait for the host.
-    pending, saved_at = None, start
+    pending, saved_at, seen = None, start, None
     with contextlib.closing(checkpoints), contextlib.closing(log), contextlib.closing(calls):
         for step in range(start, config.steps + 1, config.steps_per_call):
             last = step == config.steps
@@ -155,7 +155,8 @@ def train(
                 pending, measured = None, {}
                 log.stop_clock(step)
                 if evaluating and not stopping:
-                    measured = validation.measure(pool, inference, current.variables, objective=config.objective.name)
+                    seen = validation.look(pool, inference, current.variables)
+                    measured = validation.measure(pool, seen, objective=config.objective.name)
                     better = so_far.add_evaluation(step, measured[selected_by])
                     saving = saving or better or so_far.out_of_patience(patience)
                 if measured or (step % config.log_every == 0 and not evaluating):
@@ -191,9 +192,12 @@ def train(
         say(f"Evaluating step {best}, the best by {config.early_stopping.metric} on validation.")
         if skipped.rows:
             say(f"{len(skipped.rows)} images could not be read so far, and were skipped.")
-        variables = devices.replicate(checkpoints.restore_model(best, current.variables))
+        variables = current.variables
+        if best != step or seen is None:
+            variables = devices.replicate(checkpoints.restore_model(best, current.variables))
+            seen = validation.look(pool, inference, variables)
     used = {"config": config, "training_prior": meta["prior"], "step": best}
-    fitted = validation.fit_decision(pool, inference, variables, **used, save_in=workdir)
+    fitted = validation.fit_decision(pool, seen, **used, save_in=workdir)
     return finish(pool, inference, variables, fitted, **used, workdir=workdir)
 
 

@@ -4,7 +4,7 @@ import json
 import pathlib
 import zipfile
 import zlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -57,40 +57,55 @@ def _negatives(pool):
     return held_out if len(held_out) else pool.rows(VALIDATION, "negatives")
 
 
-def measure(pool: Any, inference: Any, variables: Any, *, objective: str) -> dict[str, float | None]:
+class Seen(NamedTuple):
+    """A network's outputs on the validation split.
+
+    Attributes:
+      rows: that could be read, int64 [n].
+      logits: float32 [n, outputs].
+    """
+
+    rows: np.ndarray
+    logits: np.ndarray
+
+
+def look(pool: Any, inference: Any, variables: Any) -> Seen:
+    """One pass over the validation split, which is all that this module needs of a network."""
+    from openset_jax.data.pools import VALIDATION
+
+    return Seen(*inference.logits(variables, pool.rows(VALIDATION)))
+
+
+def measure(pool: Any, seen: Seen, *, objective: str) -> dict[str, float | None]:
     """What is logged during training.
 
     `validation_auroc` and `validation_balanced_accuracy` (K+1 classes) are of knowns and held-out negatives, or seen ones
     where none are held out.
     """
-    from openset_jax.data.pools import VALIDATION
     from openset_jax.openset import classifier, evaluation
 
-    kinds = pool.kinds({"seen": "negatives", "held_out": "held_out_negatives"})
-    rows, logits = inference.logits(variables, pool.rows(VALIDATION))
-    scored = classifier.read(objective, logits, pool.label[rows], pool.group_names(rows))
+    kinds = pool.kinds({"trained_on": "negatives", "held_out": "held_out_negatives"})
+    scored = classifier.read(objective, seen.logits, pool.label[seen.rows], pool.group_names(seen.rows))
     result = evaluation.evaluate_split(scored, classes=pool.classes, kinds=kinds, with_intervals=False)
-    seen, held_out = result["open_set"]["seen"], result["open_set"]["held_out"]
-    selecting = seen if held_out["auroc"] is None else held_out
+    trained_on, held_out = result["open_set"]["trained_on"], result["open_set"]["held_out"]
+    selecting = trained_on if held_out["auroc"] is None else held_out
     return {
         "validation_auroc": selecting["auroc"],
-        "validation_auroc_seen": seen["auroc"],
+        "validation_auroc_seen": trained_on["auroc"],
         "validation_accuracy": result["known"]["accuracy"],
         "validation_balanced_accuracy": selecting["balanced_accuracy"],
     }
 
 
-def outputs(pool: Any, inference: Any, variables: Any) -> tuple[np.ndarray, np.ndarray]:
+def outputs(pool: Any, seen: Seen) -> tuple[np.ndarray, np.ndarray]:
     """(logits float32 [n, outputs], label int32 [n] in [0, K], K for "none") of what decisions are fitted on."""
-    from openset_jax.data.pools import VALIDATION
+    known, negatives = pool.label[seen.rows] >= 0, np.isin(seen.rows, _negatives(pool))
+    chosen = np.append(np.flatnonzero(known), np.flatnonzero(negatives))
+    label = pool.label[seen.rows[chosen]]
+    return seen.logits[chosen], np.where(label < 0, pool.num_classes, label).astype(np.int32)
 
-    rows, logits = inference.logits(variables, np.append(pool.rows(VALIDATION, "known"), _negatives(pool)))
-    return logits, np.where(pool.label[rows] < 0, pool.num_classes, pool.label[rows]).astype(np.int32)
 
-
-def fit_decision(
-    pool: Any, inference: Any, variables: Any, *, config: Any, training_prior: Any, step: int, save_in: pathlib.Path | None
-) -> Any:
+def fit_decision(pool: Any, seen: Seen, *, config: Any, training_prior: Any, step: int, save_in: pathlib.Path | None) -> Any:
     """Fits a `Classifier` on validation images. Saves it, and the outputs that it was fitted on, unless `save_in` is None.
 
     Args:
@@ -100,7 +115,7 @@ def fit_decision(
     from openset_jax.openset import classifier
     from openset_jax.training.devices import is_first_process
 
-    logits, label = outputs(pool, inference, variables)
+    logits, label = outputs(pool, seen)
     asked = build.make_decision(config, pool.classes, training_prior)
     fitted = classifier.fit(config.objective.name, pool.classes, logits, label, training_prior=training_prior, **asked)
     if save_in and is_first_process():
