@@ -11,6 +11,7 @@ from openset_jax.files import write_whole
 from openset_jax.report.figures import OKABE_ITO
 from openset_jax.study import curves
 from openset_jax.study.analysis import Analysis
+from openset_jax.study.layout import Row
 from openset_jax.study.outcomes import DECISIONS
 
 GREY = "#666666"
@@ -35,6 +36,11 @@ _LOOK = {
 }
 
 
+def colour(row: Row) -> str:
+    """Of a line."""
+    return GREY if row.colour is None else OKABE_ITO[row.colour]
+
+
 def write_figure(analysis: Analysis, path: pathlib.Path) -> None:
     """Writes all charts, one above the other, as a PNG: equal arms make equal bytes."""
     import matplotlib
@@ -54,7 +60,7 @@ def _with_few_colours(picture):
     from PIL import Image
 
     common = picture.quantize(_COLOURS, dither=Image.Dither.NONE).getpalette()[: 3 * _COLOURS]
-    exact = [int(colour[i : i + 2], 16) for colour in ("#ffffff", *OKABE_ITO, GREY) for i in (1, 3, 5)]
+    exact = [int(name[i : i + 2], 16) for name in ("#ffffff", *OKABE_ITO, GREY) for i in (1, 3, 5)]
     palette = np.reshape([*exact, *common], (-1, 3))
     pixels = np.asarray(picture, np.int32) @ [1 << 16, 1 << 8, 1]
     packed, inverse = np.unique(pixels, return_inverse=True)
@@ -151,42 +157,44 @@ def _slanted(chart):
 
 
 def _line(ax, line):
-    colour = GREY if line.row.colour is None else OKABE_ITO[line.row.colour]
+    of_line = colour(line.row)
     x, y = [p.place for p in line.points], [p.mean.value for p in line.points]
     low, high = np.array([p.mean[1:] for p in line.points]).T
-    look = {"color": colour, "marker": _MARKERS[line.decision], "markersize": 5.5, "zorder": 3}
+    look = {"color": of_line, "marker": _MARKERS[line.decision], "markersize": 5.5, "zorder": 3}
     look |= {"linestyle": _DASHES[line.decision], "linewidth": 1.8, "markeredgecolor": "white", "markeredgewidth": 0.7}
     sure = np.isfinite(low).all()
     if line.row.joined and len(x) > 1:
-        if sure:
-            ax.fill_between(x, *np.clip([low, high], 0, 1), color=colour, alpha=0.13, linewidth=0)
+        if sure:  # a band would say something where one seed says nothing
+            ax.fill_between(x, *np.clip([low, high], 0, 1), color=of_line, alpha=0.13, linewidth=0)
+        else:
+            _bars(ax, line, of_line)
         ax.plot(x, y, **look)
     else:
-        _bars(ax, line, colour)
+        _bars(ax, line, of_line)
         if line.row.colour is None:
             look |= {
                 "marker": "D",
-                "markerfacecolor": "white" if line.decision == "rule" else colour,
-                "markeredgecolor": colour,
+                "markerfacecolor": "white" if line.decision == "rule" else of_line,
+                "markeredgecolor": of_line,
             }
             if line.decision != "rule":
-                ax.axhline(y[0], color=colour, linewidth=0.9, linestyle=(0, (1, 3)), zorder=1)
+                ax.axhline(y[0], color=of_line, linewidth=0.9, linestyle=(0, (1, 3)), zorder=1)
         ax.plot(x, y, **look | {"linestyle": "none", "markersize": 6.5})
     if line.start is not None:
         to = ([line.start.place, x[0]], [line.start.mean.value, y[0]])
-        ax.plot(*to, color=colour, linewidth=1, linestyle=(0, (2, 2)), alpha=0.7, zorder=2)
+        ax.plot(*to, color=of_line, linewidth=1, linestyle=(0, (2, 2)), alpha=0.7, zorder=2)
     dots = [(p.place, value) for p in line.points for value in p.seeds.values() if len(p.seeds) > 1]
     if dots:
-        ax.scatter(*zip(*dots, strict=True), s=9, color=colour, alpha=0.5, linewidths=0, zorder=2)
+        ax.scatter(*zip(*dots, strict=True), s=9, color=of_line, alpha=0.5, linewidths=0, zorder=2)
 
 
-def _bars(ax, line, colour):
+def _bars(ax, line, of_line):
     for point in line.points:
         if np.isfinite(point.mean.low):
             ax.plot(
                 [point.place] * 2,
                 np.clip(point.mean[1:], 0, 1),
-                color=colour,
+                color=of_line,
                 linewidth=1.3,
                 alpha=0.75,
                 zorder=2,
@@ -200,9 +208,12 @@ def _legend(chart):
     lines, handles = chart.lines, {}
     wrapped = lambda text: "\n".join(textwrap.wrap(_text(text), 38))
     for line in [line for line in lines if line.row.label]:
-        colour = GREY if line.row.colour is None else OKABE_ITO[line.row.colour]
         joined = line.row.joined and any(len(other.points) > 1 for other in lines if other.row.label == line.row.label)
-        look = {"color": colour, "linestyle": "-" if joined else "none", "marker": "D" if line.row.colour is None else "o"}
+        look = {
+            "color": colour(line.row),
+            "linestyle": "-" if joined else "none",
+            "marker": "D" if line.row.colour is None else "o",
+        }
         key, label = (line.row.label, line.row.colour), line.row.label
         if line.row.colour is None and line.decision == "rule":
             key, label, look = (*key, "rule"), f"{label}, by the threshold", look | {"markerfacecolor": "white"}

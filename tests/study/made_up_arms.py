@@ -113,6 +113,7 @@ APART = (
 CASES = {
     "usual": lambda: analysis(sweep()),
     "one seed": lambda: analysis(sweep(), seeds=1),
+    "unlike seeds": lambda: Analysis([outcome(t, s) for i, t in enumerate(sweep()) for s in range(3 - 2 * (i % 3 == 1))]),
     "one point": lambda: analysis([treatment()]),
     "one arm": lambda: analysis([treatment()], seeds=1),
     "12 policies": lambda: analysis(sweep(policies=POLICIES)),
