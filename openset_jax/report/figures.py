@@ -14,9 +14,11 @@ from openset_jax.openset.calibration import mix_weights
 from openset_jax.openset.evaluation import Scored
 from openset_jax.report.sentences import title
 
-# Okabe and Ito 2008, which colour-blind people tell apart
-COLOURS = {"known": "#0072B2", "seen_negatives": "#E69F00", "unseen_unknowns": "#009E73"}
-_OTHER, _LINE = "#CC79A7", "#444444"
+# Okabe and Ito 2008, which colour-blind people tell apart: without yellow, which is faint on white
+OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_BLUE, _, _GREEN, _OTHER, _ORANGE, *_ = OKABE_ITO
+COLOURS = {"known": _BLUE, "seen_negatives": _ORANGE, "unseen_unknowns": _GREEN}
+_LINE = "#444444"
 _DASHES = {"known": "solid", "seen_negatives": "solid", "unseen_unknowns": "dash"}
 _POINTS, _BINS = 500, 60
 _MARGIN = {"l": 56, "r": 16, "t": 16, "b": 56}
@@ -98,12 +100,18 @@ def _thin(x, y):
 
 def _area(x, low, high, kind):
     around = {"x": _numbers(np.concatenate([x, x[::-1]])), "y": _numbers(np.concatenate([high, low[::-1]]))}
-    look = {"fill": "toself", "fillcolor": _faint(kind), "line": {"width": 0}, "mode": "lines", "hoverinfo": "skip"}
+    look = {
+        "fill": "toself",
+        "fillcolor": faint(COLOURS.get(kind, _OTHER)),
+        "line": {"width": 0},
+        "mode": "lines",
+        "hoverinfo": "skip",
+    }
     return {"type": "scatter", "showlegend": False, "legendgroup": kind} | around | look
 
 
-def _faint(kind, alpha=0.18):
-    colour = COLOURS.get(kind, _OTHER)
+def faint(colour: str, alpha: float = 0.18) -> str:
+    """A colour, "#rrggbb", to fill areas with."""
     return f"rgba({', '.join(str(int(colour[i : i + 2], 16)) for i in (1, 3, 5))}, {alpha})"
 
 
@@ -122,7 +130,11 @@ def histogram(scored: Scored, kinds: dict[str, list[str]]) -> dict[str, Any]:
         count, _ = np.histogram(np.clip(scored.score[images], low, high), edges)
         share = count / images.sum()
         top = max(top, share.max())
-        look = {"fill": "tozeroy", "fillcolor": _faint(kind), "hovertemplate": "from %{x:.4g}: %{y:.1%}<extra></extra>"}
+        look = {
+            "fill": "tozeroy",
+            "fillcolor": faint(COLOURS.get(kind, _OTHER)),
+            "hovertemplate": "from %{x:.4g}: %{y:.1%}<extra></extra>",
+        }
         name = "known classes" if kind == "known" else title(kind)
         trace = _line(f"{name} ({images.sum():,})", edges, np.append(share, share[-1]), kind, **look)
         traces.append(trace | {"line": trace["line"] | {"shape": "hv"}})

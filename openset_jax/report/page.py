@@ -4,12 +4,8 @@ Nothing is loaded from elsewhere, and the page forbids its browser to: its Conte
 URIs, and the scripts below by their hashes. Names that users chose reach it through Jinja's escaping or as JSON alone.
 """
 
-import base64
-import hashlib
-import importlib.resources
 from typing import Any
 
-import jinja2
 import numpy as np
 from plotly.offline import get_plotlyjs
 
@@ -17,7 +13,7 @@ from openset_jax.openset import decision
 from openset_jax.openset.classifier import Classifier
 from openset_jax.openset.evaluation import COMPARED, Scored
 from openset_jax.openset.posterior import correct_prior
-from openset_jax.report import figures, live, sentences
+from openset_jax.report import figures, live, sentences, template
 from openset_jax.report.gallery import Mistake, data_uri
 from openset_jax.report.sentences import auroc, title
 
@@ -56,8 +52,10 @@ def render(
     data = live.data(scored, kinds=kinds, fitted=fitted, under_fitted=under_fitted, known_class=known_class)
     data |= {"figures": drawn, "confusion": result["confusion"]["counts"]}
     data |= {"titles": [title(kind) for kind in kinds], "colours": figures.COLOURS}
-    scripts = {"plotly": get_plotlyjs(), "live": _read("live.js"), "page": _read("page.js")}
-    html = _environment().get_template("page.html").render(
+    return template.render(
+        "page.html",
+        scripts={"plotly": get_plotlyjs(), "live": template.read("live.js"), "page": template.read("page.js")},
+        filters={"title_of": title, "data_uri": data_uri},
         result=result,
         answer=sentences.answer(result),
         point=result["operating_point"],
@@ -69,34 +67,13 @@ def render(
         gallery=gallery,
         own_prior_inputs=len(fitted.classes) <= live.PRIORS,
         data=data,
-        scripts=scripts,
-        hashes=[_hash(script) for script in scripts.values()],
-    )  # fmt: skip
-    return html.encode("utf-8", "backslashreplace").decode("utf-8")  # file names need not be UTF-8
+    )
 
 
 def _figures(scored, kinds, posterior, prior):
     drawn = figures.curves(scored, kinds)
     drawn |= {"histogram": figures.histogram(scored, kinds), "cost": figures.costs(scored, kinds)}
     return drawn | ({} if posterior is None else figures.calibration(scored, posterior, prior, kinds))
-
-
-def _read(name):
-    return importlib.resources.files("openset_jax.report").joinpath(name).read_text("utf-8")
-
-
-def _hash(script):
-    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
-
-
-def _environment():
-    loader = jinja2.FunctionLoader(_read)
-    environment = jinja2.Environment(
-        autoescape=True, loader=loader, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.policies["json.dumps_kwargs"] = {"allow_nan": False}
-    environment.filters |= {"title_of": title, "data_uri": data_uri}
-    return environment
 
 
 def _operating(point):

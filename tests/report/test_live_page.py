@@ -1,8 +1,8 @@
 """The page in a real browser: its numbers are Python's, before and after its inputs are moved."""
 
 import dataclasses
-import shutil
 
+import browser as browsers
 import made_up
 import numpy as np
 import pytest
@@ -11,11 +11,6 @@ from openset_jax.openset import decision, evaluation
 from openset_jax.openset.decision import Threshold
 from openset_jax.openset.posterior import correct_prior
 from openset_jax.report import page
-
-webdriver = pytest.importorskip("selenium.webdriver")
-CHROME = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-DRIVER = shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(not (CHROME and DRIVER), reason="needs Chromium and chromedriver")
 
 TABLE = np.array([[0, 1, 4, 2], [3, 0, 1, 1], [0.5, 2, 0, 1], [6, 2, 3, 0.0]])
 PAGES = {
@@ -48,17 +43,8 @@ READ = """
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROME
-    for option in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking"):
-        options.add_argument(option)
-    options.add_argument("--disable-dev-shm-usage")
-    options.add_argument("--host-resolver-rules=MAP * ~NOTFOUND")  # offline
-    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('profile')}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    yield driver
-    driver.quit()
+    with browsers.browser(tmp_path_factory.mktemp("profile")) as driver:
+        yield driver
 
 
 @pytest.fixture(scope="module", params=PAGES)
@@ -237,8 +223,7 @@ def test_points_and_lines_follow(opened):
 
 def test_names_are_text_and_nothing_is_loaded(opened):
     browser, given = opened
-    requests = browser.execute_script("return performance.getEntriesByType('resource').map(({name}) => name)")
-    assert [name for name in requests if not name.startswith("data:")] == []
+    assert browsers.loaded_from_elsewhere(browser) == []
     assert browser.execute_script("return document.querySelectorAll('img:not([src^=\"data:\"])').length") == 0
     if len(given["fitted"].classes) <= 25:
         heads = browser.execute_script(
