@@ -110,14 +110,15 @@ def _help(main: Callable[[], None]) -> str:
     for flag in flags.FLAGS.get_flags_for_module(main.__module__) + flags.FLAGS.get_flags_for_module(__name__):
         lines.append(f"  --{flag.name}: {flag.help}" + (f" (default {flag.default})" if flag.default else ""))
     if "config" in flags.FLAGS:
-        lines += ["", "Fields of --config and their defaults (configs/default.py says what each is for):"]
+        fields = getattr(sys.modules[main.__module__], "FIELDS", "--config")  # where the command has those of a run
+        lines += ["", f"Fields of {fields} and their defaults (configs/default.py says what each is for):"]
         with contextlib.suppress(ImportError):
             sys.path.insert(0, os.getcwd())
-            lines += _fields(importlib.import_module("configs.default").get_config().to_dict())
+            lines += _fields(importlib.import_module("configs.default").get_config().to_dict(), f"{fields}.")
     return "\n".join(lines)
 
 
-def _fields(values: dict, prefix: str = "--config.") -> list[str]:
+def _fields(values: dict, prefix: str) -> list[str]:
     lines = []
     for name, value in values.items():
         lines += _fields(value, f"{prefix}{name}.") if isinstance(value, dict) else [f"  {prefix}{name}={value!r}"]

@@ -16,6 +16,8 @@ from openset_jax import cli
 from openset_jax.errors import Stopped, UserError
 from openset_jax.files import write_whole
 
+FIELDS = "--config.run"  # what all arms share; in --help
+
 # what may be another when an experiment goes on: where images are, and how they get to the devices
 _MAY_CHANGE = ("log_every", "input", "shard_resident", "data.packed", "data.root", "data.tfds_data_dir", "eval.batch_size")
 
@@ -80,7 +82,8 @@ def experiment(
     configs = {arm: grid.config_of(arm, config.run, _by_label(folder, arm.seed)) for arm in arms}
     sizes = check.check_grid(arms, list(configs.values()), workshop)
     pool = workshop.pool(config.run)
-    _check_same(config.run, pool.fingerprint(), workdir, write=not dry_run)
+    with contextlib.nullcontext() if dry_run else folders.claimed(workdir, wait=True):
+        _check_same(config.run, pool.fingerprint(), workdir, write=not dry_run)
     work = {arm.name: pace.work(configs[arm]) for arm in arms}
     finished = lambda arm: (folder[arm] / folders.OUTCOME).exists()
     mine = grid.share(arms, work, part)

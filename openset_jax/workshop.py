@@ -25,13 +25,18 @@ _NOT_IN_EVALUATION = (
     *_NOT_IN_TRAINING, "steps", "batch_size", "steps_per_call", "optimizer.", "trainable", "augment.", "objective.magnitude",
     "objective.ring_weight", "objective.margins", "objective.negative_weight",
 )  # fmt: skip
-_MOST = {"network": 8, "step": 8, "inference": 8}  # so many are kept, the newest; of what is not here, one
+_MOST = {
+    "pool": 4,
+    "network": 8,
+    "step": 8,
+    "inference": 8,
+}  # so many are kept, the newest; of feeds, which hold images, one
 
 
 class Workshop:
     """The pieces of runs.
 
-    The last pool is kept, its way to the devices, and the last few programs that read from it.
+    The last few pools are kept, the last one's way to the devices, and the last few programs that read from it.
     """
 
     def __init__(self):

@@ -6,10 +6,21 @@ import sys
 import pytest
 from small_run import ROOT, command, environment, run
 
-COMMANDS = ["openset_jax.train", "openset_jax.evaluate", "openset_jax.predict", "openset_jax.prepare"]
+COMMANDS = [f"openset_jax.{name}" for name in ("train", "evaluate", "predict", "prepare", "experiment")]
 BENCHMARKS = [
     f"benchmarks.{name}"
-    for name in ("step", "pipeline", "sampler", "end_to_end", "evaluate", "predict", "roofline", "scaling", "suite")
+    for name in (
+        "step",
+        "pipeline",
+        "sampler",
+        "end_to_end",
+        "evaluate",
+        "experiment",
+        "predict",
+        "roofline",
+        "scaling",
+        "suite",
+    )
 ]
 
 
@@ -21,7 +32,7 @@ def test_help_answers_without_importing_anything_heavy(module):
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert not imported & {"jax", "flax", "optax", "orbax", "tensorflow", "sklearn", "scipy"}
     if "Fields of --config" in done.stdout:
-        assert "--config.optimizer.learning_rate=0.0001" in done.stdout
+        assert "--config.optimizer.learning_rate=0.0001" in done.stdout.replace("--config.run.", "--config.")
 
 
 @pytest.mark.parametrize(

@@ -138,9 +138,9 @@ class Analysis:
     """
 
     def __init__(self, outcomes: Sequence[Outcome]):
-        self._by = {}
+        self._by = {outcome.treatment: {} for outcome in outcomes}
         for outcome in sorted(outcomes, key=lambda o: o.seed):
-            self._by.setdefault(outcome.treatment, {})[outcome.seed] = outcome
+            self._by[outcome.treatment][outcome.seed] = outcome
         self._measured = functools.cache(lambda treatment, seed: measure(self._by[treatment][seed]))
 
     @property

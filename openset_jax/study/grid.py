@@ -56,7 +56,7 @@ class Arm:
 
 
 def arms_of(config: ml_collections.ConfigDict) -> list[Arm]:
-    """All arms, the seeds one after another, each arm after the one that it begins with.
+    """All arms, the seeds one after another, those of one pool together, each arm after the one that it begins with.
 
     Raises:
       UserError: names the block and the field that cannot be.
@@ -78,7 +78,8 @@ def arms_of(config: ml_collections.ConfigDict) -> list[Arm]:
             )
         if asked.startswith(ARM) and (base.treatment.get("init_from") or "").startswith(ARM):
             raise UserError(f"grid.{arm.block}.init_from: {asked!r} begins with an arm itself; one of those is enough")
-    return sorted(arms, key=lambda arm: (arm.seed, arm.begins_with(arms) is not None))
+    data = lambda arm: repr([field for field in arm.treatment.fields if field[0].startswith("data.")])
+    return sorted(arms, key=lambda arm: (arm.seed, data(arm.begins_with(arms) or arm), arm.begins_with(arms) is not None))
 
 
 def _seeds(config):
@@ -108,8 +109,19 @@ def _treatments(block: str, axes: Any, run: Any) -> Iterator[Treatment]:
         if list(values) == [there[field]]:
             raise UserError(f"grid.{block}.{field}: {there[field]!r} is what run has: this axis changes nothing")
     for values in itertools.product(*asked.values()):
-        changed = {field: v for field, v in zip(asked, values, strict=True) if v != there[field]}
+        changed = {
+            field: _plain(v, f"grid.{block}.{field}") for field, v in zip(asked, values, strict=True) if v != there[field]
+        }
         yield Treatment(tuple(sorted(changed.items())))
+
+
+def _plain(value, field):
+    """Values that can be compared, hashed and shown: numbers, text, None, and tuples of those."""
+    if isinstance(value, tuple | list):
+        return tuple(_plain(v, field) for v in value)
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise UserError(f"{field}: {value!r} is no number, text or tuple of those; make axes of its own fields")
 
 
 def config_of(arm: Arm, run: ml_collections.ConfigDict, folders: Mapping[str, str]) -> ml_collections.ConfigDict:

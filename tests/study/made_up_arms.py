@@ -54,7 +54,7 @@ def outcome(treated, seed, *, kinds=KINDS, classes=CLASSES, gain=0.0, silent=Non
         classes=tuple(classes),
         kinds=kinds,
         negatives=negatives,
-        per_class=PER_CLASS,
+        class_sizes=(PER_CLASS,) * len(CLASSES),
         negative_groups=len(kinds.get("seen_negatives", [])),
         deployment=np.append(np.full(k, 0.5 / k), 0.5),
         costs=1.0 - np.eye(k + 1),
