@@ -16,12 +16,10 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special, stats
 
-from openset_jax.openset import ranking
 from openset_jax.openset.intervals import LEVEL, Interval
-from openset_jax.openset.ranking import Ranking
 from openset_jax.study.outcomes import Outcome, Treatment
 
-RESAMPLES = 200
+RESAMPLES, _COLUMNS = 200, 64
 KNOWN = "known"  # what a number that is about known images alone is of
 # what is measured: of a ranking against a kind of "none", or of the answers of a decision
 RANKED = ("auroc", "oscr")
@@ -63,54 +61,75 @@ def poisson(key: np.ndarray, resamples: int = RESAMPLES) -> np.ndarray:
 
 def measure(outcome: Outcome) -> dict[Measure, np.ndarray]:
     """Every number of an arm that has images behind it, float64 [1 + RESAMPLES]: of all test images, then of resamples."""
-    scored, count = outcome.scored, poisson(outcome.key)
+    scored, count = outcome.scored, poisson(outcome.key).astype(np.float64)
     known, k = scored.label >= 0, len(outcome.classes)
     right = known & (scored.known_class == scored.label)
     of = {kind: np.isin(scored.group, groups) & ~known for kind, groups in outcome.kinds.items()}
     of |= {g: (scored.group == g) & ~known for groups in outcome.kinds.values() for g in groups}
     of = {name: images for name, images in of.items() if images.any()}
-    share = lambda values, among: _kept((count @ (values * among)) / np.maximum(count @ among, 1), count @ among)
-    found = {Measure("accuracy", KNOWN): share(right, known)}
-    if not of:
-        ranked = [
-            _ranked(-outcome.probabilities[:, i].astype(np.float64), count, scored.label == i, right, scored.label != i)
-            for i in range(k)
-        ]
-        found[Measure("one_vs_rest_auc", KNOWN)] = np.mean([ranking.auroc(r) for r in ranked], axis=0)
-    for name, images in of.items():
-        ranked = _ranked(scored.score, count, known, right, images)
-        found |= {Measure(m, name): _kept(getattr(ranking, m)(ranked), count @ images) for m in RANKED}
+    classes = [scored.label == i for i in range(k)]
+    asked = {Measure("accuracy", KNOWN): (right, known)}
     for decision, answer in outcome.decisions.items():
         none = answer == k
-        found[Measure("recall", KNOWN, decision)] = share(~none, known)
-        found[Measure("correct", KNOWN, decision)] = share(answer == scored.label, known)
-        classes = [scored.label == i for i in range(k)]
-        recalls = [share(answer == i, images) for i, images in enumerate(classes)]
+        asked[Measure("recall", KNOWN, decision)] = (~none, known)
+        asked[Measure("correct", KNOWN, decision)] = (answer == scored.label, known)
+        asked |= {("recall", i, decision): (answer == i, images) for i, images in enumerate(classes)}
+        asked |= {("cost", i, decision): (outcome.costs[i][answer], images) for i, images in enumerate(classes)}
+        asked |= {Measure("rejected", name, decision): (none, images) for name, images in of.items()}
+        asked |= {("cost", kind, decision): (outcome.costs[k][answer], of[kind]) for kind in outcome.kinds if kind in of}
+    means = _means(count, asked)
+    found = {measure: values for measure, values in means.items() if isinstance(measure, Measure)}
+    for decision in outcome.decisions:
+        recalls = [means["recall", i, decision] for i in range(k)]
+        of_knowns = sum(outcome.deployment[i] * means["cost", i, decision] for i in range(k))
         if not of:
             found[Measure("balanced_accuracy", KNOWN, decision)] = np.mean(recalls, axis=0)
-        cost = lambda i, images, answer=answer: share(outcome.costs[i][answer], images)
-        of_knowns = sum(outcome.deployment[i] * cost(i, images) for i, images in enumerate(classes))
-        for name, images in of.items():
-            found[Measure("rejected", name, decision)] = share(none, images)
-            if name in outcome.kinds:
-                total = np.sum([*recalls, share(none, images)], axis=0) / (k + 1)
-                found[Measure("balanced_accuracy", name, decision)] = total
-                found[Measure("expected_cost", name, decision)] = of_knowns + outcome.deployment[k] * cost(k, images)
+        for kind in (kind for kind in outcome.kinds if kind in of):
+            rejected = found[Measure("rejected", kind, decision)]
+            found[Measure("balanced_accuracy", kind, decision)] = np.sum([*recalls, rejected], axis=0) / (k + 1)
+            cost = of_knowns + outcome.deployment[k] * means["cost", kind, decision]
+            found[Measure("expected_cost", kind, decision)] = cost
+    if of:
+        for name, areas in _areas(scored.score, count, known, right, of).items():
+            found |= {Measure(metric, name): area for metric, area in zip(RANKED, areas, strict=True)}
+    else:
+        score = -outcome.probabilities.astype(np.float64)
+        each = [_areas(score[:, i], count, here, here, {KNOWN: ~here})[KNOWN][0] for i, here in enumerate(classes)]
+        found[Measure("one_vs_rest_auc", KNOWN)] = np.mean(each, axis=0)
     return found
+
+
+def _means(count, asked):
+    """name -> the mean of values among images, of each row of counts; `asked` gives both columns, [n] each."""
+    names, result = list(asked), {}
+    for at in range(0, len(names), _COLUMNS):
+        some = names[at : at + _COLUMNS]
+        among = np.stack([asked[name][1] for name in some], 1).astype(np.float64)
+        totals = count @ among
+        sums = count @ (np.stack([asked[name][0] for name in some], 1) * among)
+        result |= {name: _kept(sums[:, i] / np.maximum(totals[:, i], 1), totals[:, i]) for i, name in enumerate(some)}
+    return result
+
+
+def _areas(score, count, known, right, of):
+    """name -> (AUROC, OSCR) of each row of counts, as `ranking` has them; one sort for all names, and all rows."""
+    knowns = np.flatnonzero(known)
+    knowns = knowns[np.argsort(score[knowns], kind="stable")]
+    others = np.flatnonzero(np.any(list(of.values()), axis=0))
+    ends = [np.searchsorted(score[knowns], score[others], side) for side in ("left", "right")]
+    member = np.stack([images[others] for images in of.values()], 1).astype(np.float64)
+    total, areas = count[:, others] @ member, []
+    for counted in (count[:, knowns], count[:, knowns] * right[knowns]):
+        below = np.pad(np.cumsum(counted, 1), ((0, 0), (1, 0)))
+        halves = (below[:, ends[0]] + below[:, ends[1]]) * count[:, others]  # an equal is one half below
+        pairs = 2 * count[:, knowns].sum(1, keepdims=True) * total
+        areas.append((halves @ member) / np.maximum(pairs, 1))
+    return {name: tuple(_kept(area[:, i], total[:, i]) for area in areas) for i, name in enumerate(of)}
 
 
 def _kept(values, images):
     """A resample without any of the images says nothing: it keeps the number of all of them, which is in the first row."""
     return np.where(images > 0, values, values[0])
-
-
-def _ranked(score, count, known, right, unknown):
-    order = np.flatnonzero(known | unknown)
-    order = order[np.argsort(score[order], kind="stable")]
-    score, count = score[order], count[:, order]
-    first = np.flatnonzero(np.concatenate([[True], score[1:] != score[:-1]]))
-    add = lambda chosen: np.add.reduceat(count * chosen[order], first, axis=1)
-    return Ranking(score[first], add(known), add(right), add(unknown))
 
 
 def over_seeds(values: Sequence[np.ndarray]) -> Interval:
