@@ -79,8 +79,13 @@ def two_phases(config: ml_collections.ConfigDict, first_workdir: Any) -> tuple[A
       first_workdir: where the second begins.
 
     Raises:
-      UserError: `trainable` is all layers.
+      UserError: either phase could not be trained: said before the first is.
     """
+    from openset_jax.data import sampler
+
+    if (policy := config.sampling.first_policy) not in sampler.POLICIES:
+        raise UserError(f"sampling.first_policy: {policy!r} is not one of {', '.join(sampler.POLICIES)}")
+    make_model(config, 2)  # the first phase has another `trainable`, and would not see that this one cannot be
     if config.trainable == "all":
         raise UserError("trainable: with sampling.policy=two_phase the second phase trains the last layers: head or fc")
     calls = config.steps // config.steps_per_call

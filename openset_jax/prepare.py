@@ -55,6 +55,8 @@ def prepare(config: Any, out: pathlib.Path) -> dict[str, int]:
         raise UserError(f"--out: {str(out)!r} has packed arrays already; remove it, or choose another folder")
     with needing_tensorflow("prepare"):
         from openset_jax.data import pipeline  # noqa: F401  (before anything is written)
+    config = config.copy_and_resolve_references()
+    config.data.negative_groups = None  # all of them: which ones a run keeps, its own seed says
     pool = build.open_pool(config)
     print(table.pool_table(pool), flush=True)
     size = config.data.stored_size

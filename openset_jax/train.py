@@ -209,8 +209,12 @@ def _after_first_phase(config, workdir, stop, workshop):
 
     folder = workdir / "first_phase"
     first, second = build.two_phases(config, folder)
-    at = {place: Checkpoints(place, writing=True).latest() for place in (workdir, folder)}
-    if at[workdir] is None and at[folder] != first.steps:
+
+    def latest(place):
+        with contextlib.closing(Checkpoints(place, writing=True)) as checkpoints:
+            return checkpoints.latest()
+
+    if latest(workdir) is None and latest(folder) != first.steps:
         say(f"The first of two phases: {first.steps} steps, {first.sampling.policy}, all layers.")
         train(first, folder, stop, workshop=workshop, finish=lambda *_, **__: None)
     say(f"The second of two phases: {second.steps} steps, natural, trainable={second.trainable}.")

@@ -31,6 +31,7 @@ def begin_with(
     """
     import jax
 
+    from openset_jax import build
     from openset_jax.openset import objectives
     from openset_jax.restore import restore
 
@@ -43,6 +44,9 @@ def begin_with(
         there, here = run.config[section][field], config[section][field]
         if there != here:
             raise UserError(f"{name}: the run in init_from, {run.workdir}, has {there!r}, this one {here!r}; use the same")
+    there, here = run.model.norm, build.make_model(config, len(classes)).norm
+    if there != here:  # not all of them have parameters, whose shapes would tell
+        raise UserError(f"model.norm: the run in init_from, {run.workdir}, has {there!r}, this one {here!r}; use the same")
     given = jax.tree.map(np.array, jax.device_get(run.variables))
     for kind, layers in variables.items():
         for layer in sorted(layers.keys() | given[kind].keys()):

@@ -61,7 +61,7 @@ def meta(config, classes=("a", "b"), fingerprint="f"):
     [
         ("model.width", 0.5), ("model.stem", "other"), ("seed", 1), ("batch_size", 32), ("objective.name", "other"),
         ("optimizer.b1", 0.5), ("sampling.policy", "balanced"), ("augment.pad", 3), ("data.mean", (0.0, 0.0, 0.0)),
-        ("data.image_size", 15), ("early_stopping.metric", "accuracy"),
+        ("data.image_size", 15), ("early_stopping.metric", "accuracy"), ("trainable", "head"), ("sampling.negatives", "3x"),
     ],
 )  # fmt: skip
 def test_another_network_or_stream_is_refused_by_field(field, value):
@@ -72,6 +72,16 @@ def test_another_network_or_stream_is_refused_by_field(field, value):
 @pytest.mark.parametrize(("field", "value"), [("steps", 99), ("log_every", 7), ("eval.every", 9), ("checkpoint.every", 2)])
 def test_how_long_and_how_often_may_change(field, value):
     configs.check_same_run(meta(small_config()), meta(small_config(**{field: value})), pathlib.Path("w"))
+
+
+def test_a_run_from_before_layers_could_be_frozen_goes_on_with_all_of_them():
+    before, now = meta(small_config()), small_config()
+    for section, name in (("", "trainable"), ("", "init_from"), ("data", "negative_groups"), ("sampling", "first_policy")):
+        del (before["config"][section] if section else before["config"])[name]
+    configs.check_same_run(before, meta(now), pathlib.Path("w"))
+    now.trainable = "fc"
+    with pytest.raises(UserError, match="^trainable: the run in w has 'all', this start 'fc'"):
+        configs.check_same_run(before, meta(now), pathlib.Path("w"))
 
 
 def test_other_classes_and_other_images_are_refused():

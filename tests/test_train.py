@@ -6,11 +6,12 @@ import json
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
-from small_run import command, lines, run, small_config
+from small_run import assert_same_run, command, lines, run, small_config
 
 from openset_jax.errors import UserError
 from openset_jax.evaluate import restore_and_evaluate
 from openset_jax.openset import objectives
+from openset_jax.prepare import prepare
 from openset_jax.train import train
 
 
@@ -141,6 +142,22 @@ def test_fewer_steps_than_are_done_are_refused(tmp_path):
     train(small_config(steps=4), tmp_path)
     with pytest.raises(UserError, match="steps: 2, but the run in .* is at step 4 already"):
         train(small_config(steps=2), tmp_path)
+
+
+def test_a_run_with_fewer_kinds_of_negatives_has_the_same_ones_packed_and_when_it_is_evaluated(tmp_path):
+    changes = {"data.negative_groups": 1, "data.negatives.classes": ("5", "6", "9"), "data.unknown.classes": ("8",)}
+    files, packed, folder = tmp_path / "files", tmp_path / "packed", tmp_path / "of"
+    for made in (files, packed, folder):
+        made.mkdir()
+    prepare(small_config(**changes), folder)
+    config = small_config(trainable="head", seed=1, **changes)
+    result = train(config, files)
+    assert restore_and_evaluate(files) == result
+    assert set(result["counts"]["seen_negatives"]) == {"5"}
+    assert set(result["open_set"]["by_group"]) == {"5", "8"}
+    config.data.packed = str(folder)
+    train(config, packed)
+    assert_same_run(packed, files)
 
 
 @pytest.mark.parametrize("name", objectives.OBJECTIVES)

@@ -8,7 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openset_jax.data import pools
-from openset_jax.data.pools import NEGATIVE, TEST, TRAIN, UNASSIGNED, UNKNOWN, VALIDATION, Selection, build_pool
+from openset_jax.data.pools import (
+    NEGATIVE,
+    TEST,
+    TRAIN,
+    UNASSIGNED,
+    UNKNOWN,
+    VALIDATION,
+    Selection,
+    build_pool,
+    with_negative_groups,
+)  # fmt: skip
 from openset_jax.errors import UserError
 
 CLASSES = {"cat": 60, "dog": 50, "car": 70, "tree": 40, "fish": 30, "bird": 20}
@@ -302,6 +312,65 @@ def test_which_negatives_are_chosen_does_not_depend_on_their_order(make_source):
     pools_ = [build_pool(selections(make_source(CLASSES, order=order))) for order in (None, backwards)]
     one, other = (ids_of(pool, pool.training_members(20)[-1]) for pool in pools_)
     assert one == other
+
+
+@pytest.mark.parametrize("units", [0.25, 1.0])
+def test_negatives_may_be_counted_in_units_of_a_known_class(make_source, units):
+    pool = build_pool(selections(make_source(CLASSES)))
+    members = pool.training_members(units)
+    expected = round(units * np.mean([len(m) for m in members[:-1]]))
+    assert len(members[-1]) == expected > 0
+    np.testing.assert_array_equal(members[-1], pool.training_members(expected)[-1])
+    with pytest.raises(UserError, match=r"sampling\.negatives: [\d,]+ asked for"):
+        pool.training_members(1000.0)
+
+
+MANY = {"a": 30, "b": 40, "n1": 30, "n2": 20, "n3": 25, "n4": 35, "h": 10, "u": 10}
+
+
+def many(make_source):
+    source = make_source(MANY)
+    chosen = {"known": "ab", "negatives": ["n1", "n2", "n3", "n4"], "held_out_negatives": "h", "unknown": "u"}
+    return build_pool({role: [Selection(source, tuple(names))] for role, names in chosen.items()})
+
+
+def test_of_the_groups_of_negatives_a_smaller_number_is_among_a_larger_and_other_seeds_choose_others(make_source):
+    pool = many(make_source)
+    chosen = {
+        seed: [{g for g in with_negative_groups(pool, n, seed=seed).groups if g[0] == "n"} for n in (1, 2, 3, 4)]
+        for seed in range(8)
+    }
+    for sets in chosen.values():
+        assert [len(s) for s in sets] == [1, 2, 3, 4]
+        assert sets[0] < sets[1] < sets[2] < sets[3]
+    assert len({frozenset(sets[1]) for sets in chosen.values()}) > 2
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_pool_of_fewer_groups_is_the_pool_without_the_images_of_the_others(make_source, seed):
+    pool = many(make_source)
+    fewer = with_negative_groups(pool, 2, seed=seed)
+    gone = set(pool.groups) - set(fewer.groups)
+    assert len(gone) == 2
+    left = np.flatnonzero(~np.isin(pool.group_names(np.arange(len(pool))), list(gone)))
+    every = np.arange(len(fewer))
+    assert fewer.ids(every) == pool.ids(left)
+    np.testing.assert_array_equal(fewer.group_names(every), pool.group_names(left))
+    for name in ("label", "split", "key"):
+        np.testing.assert_array_equal(getattr(fewer, name), getattr(pool, name)[left])
+    assert fewer.classes == pool.classes
+    asked = tuple(g for g in pool.groups if g[0] == "n" and g not in gone)
+    parts = {"known": ("a", "b"), "negatives": asked, "held_out_negatives": ("h",), "unknown": ("u",)}
+    source = make_source(MANY)
+    same = build_pool({role: [Selection(source, names)] for role, names in parts.items()})
+    assert fewer.fingerprint() == same.fingerprint() != pool.fingerprint()
+    assert fewer.counts() == same.counts()
+
+
+@pytest.mark.parametrize("count", [0, 5])
+def test_more_groups_of_negatives_than_there_are_or_none_is_an_error(make_source, count):
+    with pytest.raises(UserError, match=rf"data\.negative_groups: {count} asked for, and data\.negatives has 4"):
+        with_negative_groups(many(make_source), count, seed=0)
 
 
 @pytest.mark.parametrize("number", [0, -1, 10**6])

@@ -110,6 +110,17 @@ def test_dropout_depends_on_the_place_in_the_global_batch_and_not_on_its_neighbo
     assert np.abs(whole - model.apply(variables, images)[0]).max() > 1e-4
 
 
+def test_dropout_is_before_trained_layers_alone():
+    images, position = jax.random.normal(jax.random.key(1), (8, 28, 28, 3)), jnp.arange(8)
+    models = {trainable: make(**SMALL, trainable=trainable) for trainable in alexnet.TRAINABLE}
+    variables = models["all"].init(jax.random.key(0), images)
+    given = {"train": True, "position": position, "rngs": {"dropout": jax.random.key(2)}}
+    logits = {trainable: model.apply(variables, images, **given)[0] for trainable, model in models.items()}
+    np.testing.assert_array_equal(logits["head"], models["all"].apply(variables, images)[0])
+    np.testing.assert_array_equal(logits["fc"], logits["all"])
+    assert np.abs(logits["fc"] - logits["head"]).max() > 1e-4
+
+
 def test_dropout_keeps_the_expected_value():
     dropout = alexnet.Dropout(0.3)
     x, position = jnp.ones((64, 1000)), jnp.arange(64)
@@ -171,7 +182,8 @@ def test_layers_are_flax_layers_in_the_published_order():
 @pytest.mark.parametrize(
     ("changes", "field"),
     [({"name": "vgg"}, "model.name"), ({"stem": "tiny"}, "model.stem"), ({"dtype": "int8"}, "model.dtype"),
-     ({"norm": "layer"}, "model.norm"), ({"name": "alexnet_2012", "width": 0.01}, "model.width")],
+     ({"norm": "layer"}, "model.norm"), ({"name": "alexnet_2012", "width": 0.01}, "model.width"),
+     ({"trainable": "heads"}, "trainable: 'heads' is not one of head, fc, all")],
 )  # fmt: skip
 def test_what_cannot_be_built_is_refused_by_field(changes, field):
     with pytest.raises(UserError, match=field):

@@ -8,6 +8,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 from small_run import ROOT, assert_same_run, command, environment, lines, run, small_config
 
 from openset_jax import build
@@ -108,6 +109,73 @@ def test_a_resident_run_is_the_streamed_run_and_either_may_go_on_as_the_other(tm
         train(small_config(), mixed, lambda: "the test" if next(asked) >= 3 else "")
     train(held, mixed)
     assert_same_run(mixed, uninterrupted)
+
+
+FOLDER = {
+    "data.known.source": "folder:{0}", "data.known.classes": tuple("abcde"), "data.negatives.source": "folder:{0}",
+    "data.negatives.classes": ("m", "n"), "data.held_out_negatives": None, "data.unknown": None, "trainable": "head",
+    "data.max_bad_fraction": 0.1,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """A folder of classes, of other sizes than they are stored in, with one to train and one to test on that is no image."""
+    folder, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
+    for role, names in (("known", "abcde"), ("negatives", "mn")):
+        for cls in names:
+            (folder / role / cls).mkdir(parents=True)
+            for i in range(40):
+                image = Image.fromarray(rng.integers(0, 256, (20 + i % 3, 24, 3), np.uint8))
+                image.save(folder / role / cls / f"{i}.{('png', 'jpg')[i % 2]}")
+    pool = build.open_pool(in_folder(folder))
+    for split, role in ((pools.TRAIN, "negatives"), (pools.TEST, "known")):
+        (bad,) = pool.ids(pool.rows(split, role)[1:2])
+        (folder / bad).write_bytes(b"no image")
+    return folder
+
+
+def in_folder(folder, **changes):
+    return small_config(**{k: v.format(folder) if k.endswith("source") else v for k, v in (FOLDER | changes).items()})
+
+
+def test_images_that_cannot_be_read_are_never_among_resident_ones(capsys, photos):
+    config = in_folder(photos)
+    pool = build.open_pool(config)
+    every, members = np.arange(len(pool)), pool.training_members()
+    skipped = {input: Skipped(pool, 0.1) for input in ("stream", "resident")}
+    make = lambda input: feed.make_feed(input, pool, stored_size=16, skipped=skipped[input])
+    held, stream = make("resident"), make("stream")
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("skipped: ")]
+    evaluation = lambda input: batches.evaluation(pool, every, batch_size=64, skipped=skipped[input])
+    streamed, resident_ = list(stream.read(evaluation("stream"))), list(held.read(evaluation("resident")))
+    assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("skipped: ")] == said
+    assert skipped["stream"].rows == skipped["resident"].rows
+    assert len(said) == len(skipped["resident"].rows) == 2
+    for one, other in zip(streamed, resident_, strict=True):
+        mask = one["mask"]
+        np.testing.assert_array_equal(other["mask"], mask)
+        image = np.asarray(held.load(held.store, other)["image"])
+        np.testing.assert_array_equal(image[mask], one["image"][mask])
+    sampler = build.make_sampler(config, members)
+    plan = batches.training(pool, members, sampler, start=0, stop=20, skipped=skipped["resident"])
+    drawn = np.concatenate([batch["row"] for batch in held.read(plan)])
+    readable = set(np.concatenate(members)) - set(skipped["resident"].rows)
+    assert set(drawn) == readable
+
+
+def test_a_resident_run_with_images_that_cannot_be_read_is_the_streamed_one(tmp_path, photos):
+    for input in ("stream", "resident"):
+        (tmp_path / input).mkdir()
+        result = train(in_folder(photos, input=input), tmp_path / input)
+        assert result["counts"]["skipped"] == 1
+    assert_same_run(tmp_path / "stream", tmp_path / "resident")
+
+
+def test_too_many_images_that_cannot_be_read_end_a_resident_run_before_it_begins(tmp_path, photos):
+    with pytest.raises(UserError, match="images could not be read, more than data.max_bad_fraction=0.001"):
+        train(in_folder(photos, input="resident", **{"data.max_bad_fraction": 0.001}), tmp_path)
+    assert not (tmp_path / "metrics.jsonl").exists()
 
 
 WITHOUT_TENSORFLOW = """

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from few_steps import batch_of, make, make_step, one_call
 from jax import export
 from small_run import small_config
 
@@ -13,28 +14,6 @@ from openset_jax import build
 from openset_jax.data import augment
 from openset_jax.training import devices, state, steps
 from openset_jax.training.feed import IMAGES_IN_BATCH
-
-
-def make(config):
-    model = build.make_model(config, 5)
-    schedule, optimizer = build.make_optimizer(config)
-    return model, schedule, optimizer, state.create_state(model, optimizer, seed=0, image_size=config.data.image_size)
-
-
-def batch_of(size=8, seed=0):
-    rng = np.random.default_rng(seed)
-    return {
-        "image": rng.integers(0, 256, (size, 16, 16, 3), np.uint8),
-        "label": rng.integers(0, 6, size, np.int32),
-        "position": np.arange(size, dtype=np.int32),
-        "mask": np.ones(size, bool),
-    }
-
-
-def one_call(config, model, optimizer, begin, *batches):
-    """(state, metrics) after a call with these batches."""
-    step = build.make_train_step(config, model, optimizer, IMAGES_IN_BATCH, build.make_weights(config, 5))
-    return step(devices.replicate(begin), devices.shard_steps(batches))
 
 
 def test_one_step_is_adamw_on_the_mean_cross_entropy():
@@ -86,7 +65,7 @@ def test_many_steps_compile_once_and_consume_their_state(monkeypatch):
     model, _, optimizer, before = make(config)
     traced, train_step = [], steps.train_step
     monkeypatch.setattr(steps, "train_step", lambda *a, **k: traced.append(1) or train_step(*a, **k))
-    step = build.make_train_step(config, model, optimizer, IMAGES_IN_BATCH, build.make_weights(config, 5))
+    step = make_step(config, model, optimizer)
     current = devices.replicate(before)
     for i in range(4):
         given = current
@@ -132,7 +111,8 @@ def test_the_full_step_lowers_for_accelerators(platform):
 
     shape = lambda dtype, *dims: jax.ShapeDtypeStruct((jax.local_device_count(), 2, 8, *dims), dtype)
     batch = {"image": shape(np.uint8, 256, 256, 3), "label": shape(np.int32), "position": shape(np.int32)}
-    exported = export.export(jax.jit(step.func.run), platforms=[platform])((), jax.eval_shape(begin), batch)
+    given = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), step.args[1])
+    exported = export.export(jax.jit(step.func.run), platforms=[platform])((), given, jax.eval_shape(begin), batch)
     assert exported.platforms == (platform,)
     text = exported.mlir_module()
     assert "stablehlo.convolution" in text
@@ -150,3 +130,9 @@ def test_evaluation_gives_every_device_all_logits_in_order():
     np.testing.assert_allclose(out["logits"], expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(out["mask"], batch["mask"])
     np.testing.assert_array_equal(out["position"], batch["position"])
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**31 - 1])
+def test_a_seed_that_is_an_argument_of_the_program_gives_the_stream_of_one_that_is_written_into_it(seed):
+    given = jax.jit(lambda seed: jax.random.key_data(jax.random.key(seed)))(np.uint32(seed))
+    np.testing.assert_array_equal(given, jax.random.key_data(jax.random.key(seed)))
