@@ -158,6 +158,7 @@ def fit(
     costs: np.ndarray,
     rule: Rule,
     calibrate: str = "",
+    resamples: int = decision.RESAMPLES,
 ) -> Classifier:
     """Calibrates and chooses the threshold on validation images.
 
@@ -167,6 +168,7 @@ def fit(
       training_prior: float [K + 1], the effective one of training.
       prior, costs, rule: of the deployment.
       calibrate: of `CALIBRATIONS`; "" for temperature, and logistic where the outputs do not say "none" themselves.
+      resamples: for the threshold's interval.
 
     Raises:
       UserError: there are no validation negatives, and something asked for needs them.
@@ -195,7 +197,8 @@ def fit(
         best = decision.cheapest_class(unfinished.posterior(logits), costs)
         gains = decision.gains(best, label, costs, prior)
         known_gain, negative_gain = gains[~negative], gains[negative]
-    threshold = decision.choose(rule, value[~negative], value[negative], known_gain=known_gain, negative_gain=negative_gain)
+    gain = {"known_gain": known_gain, "negative_gain": negative_gain}
+    threshold = decision.choose(rule, value[~negative], value[negative], **gain, resamples=resamples)
     return dataclasses.replace(unfinished, threshold=threshold)
 
 

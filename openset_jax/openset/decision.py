@@ -18,7 +18,7 @@ from openset_jax.openset.intervals import LEVEL, Interval
 COSTS = ("accept_none", "confuse_knowns", "reject_known")
 RULES = ("keep_knowns", "accept_negatives", "least_cost")
 _TAIL = (1 - LEVEL) / 2
-_RESAMPLES = 1_000
+RESAMPLES = 1_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +67,7 @@ def choose(
     known_gain: np.ndarray | None = None,
     negative_gain: np.ndarray | None = None,
     seed: int = 0,
+    resamples: int = RESAMPLES,
 ) -> Threshold:
     """The threshold of a rule, on validation images.
 
@@ -74,6 +75,7 @@ def choose(
       known_score, negative_score: float [m], [n], larger = more unknown.
       known_gain, negative_gain: for "least_cost": what accepting each image costs, less what rejecting it does, times what
         it stands for under the deployment prior; from `gains`.
+      resamples: for the interval; with 0 it is the threshold alone.
 
     Raises:
       UserError: too few validation images for the rule.
@@ -92,7 +94,7 @@ def choose(
             np.concatenate([known_gain[known], negative_gain[negative]]),
         )
     value, rng = pick(np.arange(m), np.arange(n)), np.random.default_rng(seed)
-    drawn = [pick(rng.integers(0, m, m), rng.integers(0, max(n, 1), n)) for _ in range(_RESAMPLES)]
+    drawn = [pick(rng.integers(0, m, m), rng.integers(0, max(n, 1), n)) for _ in range(resamples)] or [value]
     low, high = np.quantile(drawn, [_TAIL, 1 - _TAIL], method="inverted_cdf")
     kept = {"keep_knowns": known_score, "accept_negatives": negative_score}.get(rule.name)
     return Threshold(value, float(low), float(high), m, n, None if kept is None else int((kept <= value).sum()))

@@ -108,7 +108,7 @@ def outcome(arm: Arm, arrays: dict[str, np.ndarray], about: dict[str, Any], deci
     costs = decisions.cost_matrix(decisions.parse(decision.costs, "decision.costs"), classes)
     asked = {"training_prior": training, "prior": deployment, "costs": costs, "calibrate": decision.calibration}
     of_validation = arrays["validation_logits"], arrays["validation_label"]
-    fit = lambda rule: classifier.fit(about["objective"], classes, *of_validation, rule=rule, **asked)
+    fit = lambda rule: classifier.fit(about["objective"], classes, *of_validation, rule=rule, **asked, resamples=0)
     rule = decisions.Rule(decision.rule, decision.get(decision.rule))
     scored = classifier.read(about["objective"], logits, label, group)
     own = scored.known_class if scored.answer is None else scored.answer
