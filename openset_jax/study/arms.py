@@ -4,6 +4,8 @@ import contextlib
 import fcntl
 import json
 import pathlib
+import zipfile
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -87,12 +89,12 @@ def read_outcome(folder: pathlib.Path, arm: Arm, decision: Any) -> Outcome:
     try:
         with np.load(folder / OUTCOME) as saved:
             arrays = {name: saved[name] for name in saved.files}
-        about = json.loads(str(arrays["about"]))
-    except (OSError, ValueError, KeyError, EOFError) as error:
+        return outcome(arm, arrays, json.loads(str(arrays["about"])), decision)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(
-            f"--workdir: {folder / OUTCOME} is damaged ({error}); remove it, and the arm is run again"
+            f"--workdir: {folder / OUTCOME} is damaged, or of another version ({type(error).__name__}: {error}); remove it, "
+            "and the arm is run again"
         ) from error
-    return outcome(arm, arrays, about, decision)
 
 
 def outcome(arm: Arm, arrays: dict[str, np.ndarray], about: dict[str, Any], decision: Any) -> Outcome:

@@ -45,11 +45,14 @@ def _enough(comparing, field, name, question) -> Iterator[str]:
         if least is None:
             told.append(f"by {yardstick.title} no number can be called enough, for {words.ONE_SEED}")
             continue
-        mean = comparing.mean(curve[least], yardstick)
-        told.append(f"by {yardstick.title} {names[least]} are enough as far as can be told ({words.number(mean)})")
-        worse = [i for i in range(least) if i in found.compared]
-        if worse:
-            told[-1] += f", and {names[worse[-1]]} are {found.compared[worse[-1]]}"
+        mean, worse = comparing.mean(curve[least], yardstick), [i for i in range(least) if i in found.compared]
+        if least == found.best:
+            text = f"by {yardstick.title} it takes {names[least]}, {words.number(mean)}"
+        else:
+            hidden = words.decimals(found.compared[least].hidden)
+            text = f"by {yardstick.title} {names[least]} may be enough, {words.number(mean)}: {names[found.best]} cannot be "
+            text += f"told to be better, though a difference of up to {hidden} could be hidden"
+        told.append(text + (f"; with {names[worse[-1]]} it is {found.compared[worse[-1]]}" if worse else ""))
     if told:
         yield f"**{question}** {words.capital('; '.join(told))}."
 

@@ -152,6 +152,11 @@ def listed(items: Sequence[str]) -> str:
     return ", ".join(items[:-1]) + f" and {items[-1]}" if len(items) > 1 else items[0]
 
 
+def decimals(size: float) -> str:
+    """A size with three decimals, or two figures."""
+    return f"{size:.3f}" if size >= 0.01 else f"{size:.2g}"
+
+
 def _signed(value: float, digits: int) -> str:
     return f"{round(value, digits) + 0.0:+.{digits}f}"  # never -0.000
 
