@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from openset_jax.study.analysis import Analysis
+from openset_jax.study.axes import GROUPS, NEGATIVES, TRAINABLE, first
 from openset_jax.study.outcomes import Treatment
 
-NEGATIVES = "sampling.negatives"
 MOST_LINES, MOST_VALUES = 7, 12
 _POLICY = ("sampling.", "objective.")  # what these fields say is a line on the axis of negatives
 _DODGE = 0.02  # between points that are lines of their own, as a share of the axis
@@ -206,9 +206,22 @@ def _side_by_side(analysis, treatments):
         where = tuple((t, float(categories.index(of_axis(t)))) for t in ts)
         decisions = ("argmax", "prior", "rule") if colour == 0 else (own,)
         rows.append(Row(short(fields) if len(lines) > 1 else "", colour, where, False, decisions))
-    ticks = tuple(Tick(float(place), text, "") for place, text in enumerate(_names(axis, categories)[:MOST_VALUES]))
+    names, title = _names(axis, categories), ", ".join(axis) or "treatment"
+    if axis == [GROUPS]:  # the real number, of all kinds, too
+        counts = {of_axis(t): first(analysis, t).negative_groups for t in treatments}
+        names, title = [f"{counts[fields]}" for fields in categories], "kinds of negatives"
+    elif axis == ["init_from", TRAINABLE]:
+        names, title = [_layers(dict(fields)) for fields in categories], "layers that are trained"
+    ticks = tuple(Tick(float(place), text, "") for place, text in enumerate(names[:MOST_VALUES]))
     left_out = tuple(map(short, [*categories[MOST_VALUES:], *lines[MOST_LINES:]]))
-    return Layout(", ".join(axis) or "treatment", ticks, None, tuple(rows), left_out)
+    return Layout(title, ticks, None, tuple(rows), left_out)
+
+
+def _layers(fields):
+    value = fields.get(TRAINABLE, "all")
+    if fields.get("init_from"):
+        return f"{value}, retrained"
+    return "all, from scratch" if value == "all" else f"{value} at the end"
 
 
 def _names(names, categories):

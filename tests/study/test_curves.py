@@ -139,7 +139,7 @@ def test_policies_with_one_number_of_negatives_are_points_that_do_not_hide_each_
 def test_what_never_varies_negatives_is_side_by_side_on_its_own_axis():
     sweep, trainable, groups = curves.charts(made_up.CASES["apart"]())
     assert sweep.layout.gap is not None
-    assert trainable.layout.axis == "init_from, trainable"
+    assert trainable.layout.axis == "layers that are trained"
     assert [tick.text for tick in trainable.layout.ticks] == ["as configured", "head", "fc", "all"]
     assert groups.layout.axis == "data.negative_groups" and [tick.text for tick in groups.layout.ticks] == [
         "as configured",
