@@ -124,12 +124,23 @@ def make_model(config: ml_collections.ConfigDict, num_classes: int) -> Any:
 
 
 def training_members(config: ml_collections.ConfigDict, pool: Any) -> list[Any]:
-    """Rows to train on of each class, "none" last, where the objective trains on negatives."""
+    """Rows to train on of each class, "none" last, where the objective trains on negatives.
+
+    Raises:
+      UserError: `sampling.negatives` or `sampling.imbalance` asks for what cannot be.
+    """
+    from openset_jax.data import imbalance
     from openset_jax.openset import objectives
 
+    known = pool.training_members()[:-1]
+    if asked := imbalance.parse(config.sampling.get("imbalance", BEFORE["sampling.imbalance"])):
+        known = imbalance.cut(pool, known, asked, seed=config.seed)
     if not objectives.get(config.objective.name).uses_negatives:
-        return pool.training_members()[:-1]
-    return pool.training_members(_cap(config.sampling.negatives))
+        return known
+    cap = _cap(config.sampling.negatives)
+    if isinstance(cap, float):  # in units of a known class as training has it
+        cap = round(cap * sum(map(len, known)) / len(known))
+    return [*known, pool.training_members(cap)[-1]]
 
 
 def _cap(negatives):

@@ -16,6 +16,7 @@ NAMES = sorted(p.stem for p in (pathlib.Path(__file__).parents[1] / "configs").g
 @pytest.mark.parametrize("name", NAMES)
 def test_every_config_is_well_formed_and_survives_json(name):
     config = importlib.import_module(f"configs.{name}").get_config()
+    config = config.get("run", config)  # of an experiment
     configs.check(config)
     again = configs.from_json(configs.to_json(config))
     assert again.to_dict() == config.to_dict()
