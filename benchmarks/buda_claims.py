@@ -129,11 +129,12 @@ def alike(differences: Mapping[str, Interval]) -> tuple[str, str]:
     )
 
 
-def both(first: tuple[str, str], second: tuple[str, str]) -> tuple[str, str]:
-    """A claim of two parts: confirmed if both are."""
-    verdicts = (first[0], second[0])
-    verdict = NOT_TESTED if NOT_TESTED in verdicts else CONFIRMED if set(verdicts) == {CONFIRMED} else NOT_CONFIRMED
-    return verdict, f"{first[1]}. {second[1][:1].upper()}{second[1][1:]}"
+def both(parts: Mapping[str, tuple[str, str]]) -> tuple[str, str]:
+    """A claim of several parts, each by its name: confirmed if all are, and tested if all are."""
+    if untested := [judged for judged in parts.values() if judged[0] == NOT_TESTED]:
+        return untested[0]
+    verdict = CONFIRMED if {verdict for verdict, _ in parts.values()} == {CONFIRMED} else NOT_CONFIRMED
+    return verdict, ". ".join(f"{name}: {why}" for name, (_, why) in parts.items())
 
 
 # --- The claims ---------------------------------------------------------------------------------------------------------
@@ -144,7 +145,7 @@ def claims(study: Study) -> Iterator[Claim]:
     make = lambda name, text, judged, differences: Claim(name, text, study.name, *judged, differences)
     for varied in ("rho", "mu"):
         steps, ends = study.falls(varied)
-        judged = both(everywhere(ends), never_below(steps))
+        judged = both({"From the first to the last": everywhere(ends), "From each to the next": never_below(steps)})
         yield make(f"B1, {varied}", f"without a remedy AUC falls monotonically with {varied}", judged, ends | steps)
     found = study.methods(OVER, BASELINE)
     yield make(
@@ -176,7 +177,7 @@ def _undersampling(study, make):
     extreme = label(max(study.points, key=lambda p: (p.mu, p.rho)))
     found = study.methods(OVER, UNDER)
     rest, last = ({n: d for n, d in found.items() if (n == extreme) is side} for side in (False, True))
-    judged = both(everywhere(rest), alike(last))
+    judged = both({"Oversampling is better elsewhere": everywhere(rest), "And there they are alike": alike(last)})
     yield make("B4, ties", "undersampling ties with oversampling only at high mu and extreme rho (AUC)", judged, found)
 
 
