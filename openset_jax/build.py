@@ -54,15 +54,16 @@ def open_pool(config: ml_collections.ConfigDict) -> Any:
             raise UserError(f"data.{role}.limit: {limit} is not 0 or more")
         return pools.Selection(opened[key], tuple(map(str, classes)), limit, group)
 
+    needed = ("known", "negatives") if objectives.get(config.objective.name).uses_negatives else ("known",)
     if config.data.packed:
         packed = sources.open_source(f"packed:{config.data.packed}")
-        return build({role: [pools.Selection(packed)] for role in pools.ROLES})
+        there = [role for role in pools.ROLES if role in packed.roles or role in needed]
+        return build({role: [pools.Selection(packed)] for role in there})
     selections = {}
     for role in pools.ROLES:
         specs = config.data[role]
         specs = specs if isinstance(specs, tuple | list) else () if specs is None else (specs,)
         selections[role] = [select(role, spec) for spec in specs]
-    needed = ("known", "negatives") if objectives.get(config.objective.name).uses_negatives else ("known",)
     for role in needed:
         if not selections[role]:
             raise UserError(f"data.{role}: empty; set it to an images(...) of configs/default.py")
