@@ -63,6 +63,8 @@ def get_config():
     sampling.policy = "natural"
     sampling.negatives = config_dict.placeholder(object)  # so many negative training images at most; "3x" for three times
     # as many as a known class has on average; None for all
+    sampling.imbalance = ""  # known classes are made to differ in size, in training alone: "step:mu=0.5,rho=100" (half of
+    # the classes, chosen by the seed, are 100 times smaller) or "linear:rho=100" (sizes evenly from 1 to 100)
     sampling.first_policy = "oversample"  # two_phase: how the first phase, which trains all layers, draws
     sampling.first_share = 0.5  # two_phase: of the steps; the second phase draws `natural`, and trains `trainable`
     sampling.negative_fraction = 0.5  # of each batch, with policy "negative_fraction"

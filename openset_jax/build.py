@@ -54,15 +54,16 @@ def open_pool(config: ml_collections.ConfigDict) -> Any:
             raise UserError(f"data.{role}.limit: {limit} is not 0 or more")
         return pools.Selection(opened[key], tuple(map(str, classes)), limit, group)
 
+    needed = ("known", "negatives") if objectives.get(config.objective.name).uses_negatives else ("known",)
     if config.data.packed:
         packed = sources.open_source(f"packed:{config.data.packed}")
-        return build({role: [pools.Selection(packed)] for role in pools.ROLES})
+        there = [role for role in pools.ROLES if role in packed.roles or role in needed]
+        return build({role: [pools.Selection(packed)] for role in there})
     selections = {}
     for role in pools.ROLES:
         specs = config.data[role]
         specs = specs if isinstance(specs, tuple | list) else () if specs is None else (specs,)
         selections[role] = [select(role, spec) for spec in specs]
-    needed = ("known", "negatives") if objectives.get(config.objective.name).uses_negatives else ("known",)
     for role in needed:
         if not selections[role]:
             raise UserError(f"data.{role}: empty; set it to an images(...) of configs/default.py")
@@ -129,12 +130,23 @@ def make_model(config: ml_collections.ConfigDict, num_classes: int) -> Any:
 
 
 def training_members(config: ml_collections.ConfigDict, pool: Any) -> list[Any]:
-    """Rows to train on of each class, "none" last, where the objective trains on negatives."""
+    """Rows to train on of each class, "none" last, where the objective trains on negatives.
+
+    Raises:
+      UserError: `sampling.negatives` or `sampling.imbalance` asks for what cannot be.
+    """
+    from openset_jax.data import imbalance
     from openset_jax.openset import objectives
 
+    known = pool.training_members()[:-1]
+    if asked := imbalance.parse(config.sampling.get("imbalance", BEFORE["sampling.imbalance"])):
+        known = imbalance.cut(pool, known, asked, seed=config.seed)
     if not objectives.get(config.objective.name).uses_negatives:
-        return pool.training_members()[:-1]
-    return pool.training_members(_cap(config.sampling.negatives))
+        return known
+    cap = _cap(config.sampling.negatives)
+    if isinstance(cap, float):  # in units of a known class as training has it
+        cap = round(cap * sum(map(len, known)) / len(known))
+    return [*known, pool.training_members(cap)[-1]]
 
 
 def _cap(negatives):

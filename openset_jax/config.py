@@ -69,6 +69,7 @@ BEFORE = {
     "optimizer.all_reduce_dtype": "float32", "objective.negative_weight": None, "objective.class_weights": "none",
     "objective.effective_number_beta": 0.9999, "objective.logit_adjustment": 0.0, "objective.magnitude": 50.0,
     "objective.ring_weight": 1e-4, "objective.margins": None, "trainable": "all", "data.negative_groups": None,
+    "sampling.imbalance": "",
 }  # fmt: skip
 
 # what may differ when a run goes on: nothing that the parameters already learned depend on
@@ -81,6 +82,8 @@ _NOT_FREE = ("early_stopping.metric", "data.stored_size", "data.image_size", "da
 
 def check(config: ml_collections.ConfigDict) -> None:
     """Raises UserError for the first field that is missing or out of range."""
+    from openset_jax.data import imbalance
+
     values = dict(fields(config.to_dict()))
     for name, (text, holds) in _RANGES.items():
         if name not in values:
@@ -92,6 +95,9 @@ def check(config: ml_collections.ConfigDict) -> None:
             good = False
         if not good:
             raise UserError(f"{name}: {value!r} is not {text}")
+    if imbalance.FIELD not in values:
+        raise UserError(f"config: the field {imbalance.FIELD} is missing; start from get_config() of configs/default.py")
+    imbalance.parse(values[imbalance.FIELD])
     for name in ("steps", "log_every", "eval.every", "checkpoint.every"):
         if values[name] % config.steps_per_call:
             raise UserError(f"steps_per_call: {config.steps_per_call} does not divide {name}, {values[name]}")

@@ -83,7 +83,7 @@ def experiment(
     sizes = check.check_grid(arms, list(configs.values()), workshop)
     pool = workshop.pool(config.run)
     with contextlib.nullcontext() if dry_run else folders.claimed(workdir, wait=True):
-        _check_same(config.run, pool.fingerprint(), workdir, write=not dry_run)
+        _check_same(config, pool.fingerprint(), workdir, write=not dry_run)
     work = {arm.name: pace.work(configs[arm]) for arm in arms}
     finished = lambda arm: (folder[arm] / folders.OUTCOME).exists()
     mine = grid.share(arms, work, part)
@@ -126,11 +126,15 @@ def _by_label(folder, seed):
     return {arm.treatment.label: str(there) for arm, there in folder.items() if arm.seed == seed}
 
 
-def _check_same(run, fingerprint, workdir, write):
-    """Raises UserError unless the experiment in this folder was begun with this config and these images; notes them."""
-    from openset_jax import config as configs
+def _check_same(config, fingerprint, workdir, write):
+    """Raises UserError unless the experiment in this folder was begun with this config and these images; notes them.
 
-    path, now = workdir / "experiment.json", {"run": configs.to_json(run), "fingerprint": fingerprint}
+    Seeds and the grid may grow; they are noted so that the folder alone says which arms there are (`arms.read_outcomes`).
+    """
+    from openset_jax import config as configs
+    from openset_jax.study import arms as folders
+
+    path, now = workdir / folders.EXPERIMENT, configs.to_json(config) | {"fingerprint": fingerprint}
     if path.exists():
         try:
             before = json.loads(path.read_text())

@@ -3,6 +3,8 @@
 python -m openset_jax.prepare --config=configs/folder.py --config.data.root=DIR --out=PACKED
 python -m openset_jax.train --config=configs/folder.py --config.data.packed=PACKED --workdir=...
 
+Of an experiment's config, too: then its flags begin with --config.run.
+
 Stopped or killed, the same command goes on where it was, and ends with the same files.
 """
 
@@ -26,14 +28,21 @@ def define_flags() -> None:
 
 
 def main() -> None:
-    prepare(flags.FLAGS.config, cli.make_workdir(flags.FLAGS.out))
+    config, out = flags.FLAGS.config, cli.make_workdir(flags.FLAGS.out)
+    if "run" in config:  # an experiment: what all its arms read
+        prepare(config.run, out, section="config.run.data")
+    else:
+        prepare(config, out)
 
 
-def prepare(config: Any, out: pathlib.Path) -> dict[str, int]:
+def prepare(config: Any, out: pathlib.Path, *, section: str = "config.data") -> dict[str, int]:
     """Writes OUT/images.npy, uint8 [n, S, S, 3] with S = data.stored_size, and OUT/index.json, which is written last.
 
     Unreadable files are named and left out. Images that are equal pixel by pixel, but in different roles or splits, are
     reported: a test image that was trained on flatters every number. What an earlier call left unfinished is gone on with.
+
+    Args:
+      section: where `data` is on the command line, for what is said at the end.
 
     Returns:
       {"images", "unreadable", "leaks"}: how many of each.
@@ -87,7 +96,7 @@ def prepare(config: Any, out: pathlib.Path) -> dict[str, int]:
     )
     writer.forget()
     print(f"{len(kept):,} images of {size}x{size} in {out}, {len(skipped.rows)} unreadable, {len(leaks)} leaks.")
-    print(f"Use them with --config.data.packed={out}")
+    print(f"Use them with --{section}.packed={out}")
     return {"images": len(kept), "unreadable": len(skipped.rows), "leaks": len(leaks)}
 
 

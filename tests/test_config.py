@@ -9,6 +9,7 @@ from small_run import small_config
 from openset_jax import build
 from openset_jax import config as configs
 from openset_jax.errors import UserError
+from openset_jax.study import grid
 
 NAMES = sorted(p.stem for p in (pathlib.Path(__file__).parents[1] / "configs").glob("*.py") if p.stem != "__init__")
 
@@ -16,11 +17,18 @@ NAMES = sorted(p.stem for p in (pathlib.Path(__file__).parents[1] / "configs").g
 @pytest.mark.parametrize("name", NAMES)
 def test_every_config_is_well_formed_and_survives_json(name):
     config = importlib.import_module(f"configs.{name}").get_config()
+    config = config.get("run", config)  # of an experiment
     configs.check(config)
     again = configs.from_json(configs.to_json(config))
     assert again.to_dict() == config.to_dict()
     build.make_model(config, 10)
     build.make_optimizer(config)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith(("imbalance", "buda"))])
+def test_an_experiment_that_is_saved_has_the_same_arms(name):
+    config = importlib.import_module(f"configs.{name}").get_config()
+    assert grid.arms_of(configs.from_json(configs.to_json(config))) == grid.arms_of(config)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,24 @@ from openset_jax.prepare import prepare
 from openset_jax.train import train
 
 
+def test_arrays_without_negatives_are_enough_for_an_objective_that_uses_none(tmp_path):
+    closed = small_config(**{"objective.name": "softmax"})
+    closed.data.negatives = closed.data.held_out_negatives = closed.data.unknown = None
+    prepare(closed, tmp_path)
+    of = lambda objective: small_config(**{"objective.name": objective, "data.packed": str(tmp_path)})
+    assert build.open_pool(of("softmax")).fingerprint() == build.open_pool(closed).fingerprint()
+    with pytest.raises(UserError, match=r"data\.negatives: packed:.* has no negatives/ classes"):
+        build.open_pool(of("background"))
+
+
+def test_of_an_experiment_the_images_of_its_run_are_packed(tmp_path):
+    asked = ["--config=configs/imbalance_digits.py", "--config.run.data.stored_size=16", "--config.run.data.image_size=16"]
+    done = run([sys.executable, "-m", "openset_jax.prepare", *asked, f"--out={tmp_path}"])
+    assert done.returncode == 0, done.stderr
+    assert f"Use them with --config.run.data.packed={tmp_path}" in done.stdout
+    assert len(build.open_pool(small_config(**{"data.packed": str(tmp_path)}))) == len(build.open_pool(small_config()))
+
+
 def test_training_from_packed_arrays_is_training_from_the_source(tmp_path):
     packed, streamed, from_packed = (tmp_path / name for name in ("packed", "streamed", "from_packed"))
     for folder in (packed, streamed, from_packed):

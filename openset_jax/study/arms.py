@@ -11,12 +11,15 @@ from typing import Any
 
 import numpy as np
 
+from openset_jax import config as configs
 from openset_jax.errors import UserError
 from openset_jax.files import write_whole
+from openset_jax.study import grid
 from openset_jax.study.grid import Arm
 from openset_jax.study.outcomes import DECISIONS, Outcome
 
 OUTCOME = "outcome.npz"  # there when the arm is finished
+EXPERIMENT = "experiment.json"  # in the experiment's folder: its config, and the fingerprint of its images
 
 
 @contextlib.contextmanager
@@ -95,6 +98,27 @@ def read_outcome(folder: pathlib.Path, arm: Arm, decision: Any) -> Outcome:
             f"--workdir: {folder / OUTCOME} is damaged, or of another version ({type(error).__name__}: {error}); remove it, "
             "and the arm is run again"
         ) from error
+
+
+def read_outcomes(workdir: pathlib.Path) -> tuple[list[Outcome], list[Arm]]:
+    """(the outcomes of all finished arms, the arms that are not) of an experiment, from its folder alone.
+
+    Raises:
+      UserError: the folder has no experiment, or an arm cannot be read.
+    """
+    path = workdir / EXPERIMENT
+    try:
+        config = configs.from_json(json.loads(path.read_text()))
+        arms = grid.arms_of(config)
+    except (OSError, ValueError, AttributeError, TypeError, KeyError) as error:
+        raise UserError(
+            f"--workdir: {path} does not say which arms there are ({type(error).__name__}: {error}); run the experiment's "
+            "command again: finished arms are not run again"
+        ) from error
+    there = [arm for arm in arms if (workdir / "arms" / arm.name / OUTCOME).exists()]
+    return [read_outcome(workdir / "arms" / arm.name, arm, config.run.decision) for arm in there], [
+        arm for arm in arms if arm not in there
+    ]
 
 
 def outcome(arm: Arm, arrays: dict[str, np.ndarray], about: dict[str, Any], decision: Any) -> Outcome:

@@ -4,10 +4,12 @@ import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from openset_jax.data import imbalance
 from openset_jax.study.analysis import Analysis
 from openset_jax.study.outcomes import Outcome, Treatment
 
 NEGATIVES, GROUPS, TRAINABLE = "sampling.negatives", "data.negative_groups", "trainable"
+IMBALANCE = imbalance.FIELD
 RETRAINED = ("head", "fc", "all")  # values of `trainable`, the least first
 
 
@@ -59,6 +61,9 @@ def _place(name: str, treatment: Treatment, outcome: Outcome) -> tuple[Any, ...]
         return (outcome.negative_groups, repr(value))
     if name == TRAINABLE:  # absent: all of it
         return (RETRAINED.index(value) if value in RETRAINED else len(RETRAINED), repr(value))
+    if name == IMBALANCE:  # absent: classes as they are
+        asked = imbalance.parse("" if value is ... else value) or imbalance.Imbalance("", 0.0)
+        return (asked.rho, asked.form, asked.mu or 0.0, repr(value))
     if value is ... or value is None:
         return (0, 0.0, "" if value is ... else "none")
     return (1, float(value), repr(value)) if isinstance(value, int | float) else (2, 0.0, repr(value))

@@ -25,8 +25,9 @@ NATURAL = {
 
 
 def counters(names: Iterable[str]) -> tuple[str, ...]:
-    """Those of the fields that make a remedy: of `NATURAL`, and whatever else says how to sample, but for how many."""
-    return tuple(n for n in names if n in NATURAL or (n.startswith("sampling.") and n != axes.NEGATIVES))
+    """Those of the fields that make a remedy: of `NATURAL`, and whatever else says how to sample, but for from how many."""
+    of_pools = (axes.NEGATIVES, axes.IMBALANCE)
+    return tuple(n for n in names if n in NATURAL or (n.startswith("sampling.") and n not in of_pools))
 
 
 def is_natural(treatment: Treatment) -> bool:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from study import made_up
 
-from openset_jax.study import axes
+from openset_jax.study import answer, axes
 from openset_jax.study.analysis import KNOWN, Analysis, Measure
 from openset_jax.study.results import write_comparisons, write_results
 
@@ -122,3 +122,18 @@ def test_treatments_stand_from_the_least_to_the_most():
     assert [t.get("trainable") for t in found] == ["head", "fc", "all", None]
     assert axes.lines(found, "trainable") == [found]
     assert axes.fields(found) == ("trainable",)
+
+
+def test_imbalances_stand_from_the_least_to_the_most():
+    texts = ["step:mu=0.8,rho=10", "linear:rho=1000", "", "step:mu=0.2,rho=10", "step:mu=0.5,rho=1", "step:mu=0.2,rho=1000"]
+    fields = [{"sampling.imbalance": text} if text else {} for text in texts]
+    found = axes.ordered(made_up.analysis(*((f, {}) for f in fields), closed=True, seeds=1))
+    assert [t.get("sampling.imbalance", "") for t in found] == [texts[i] for i in (2, 4, 3, 0, 1, 5)]
+
+
+def test_imbalance_is_no_remedy():
+    cut = {"sampling.imbalance": "linear:rho=10"}
+    text = answer.answer(made_up.analysis((cut, {}), (cut | {"sampling.policy": "oversample"}, {}), closed=True, jitter=0.1))
+    assert (
+        "sampling.policy=oversample, trained again" in text and "sampling.imbalance=linear:rho=10, trained again" not in text
+    )

@@ -1,0 +1,168 @@
+"""The claims of Buda, Maki and Mazurowski 2018 (arXiv 1710.05381) about class imbalance, held against experiments here.
+
+    python -m benchmarks.buda --mnist=runs/buda_mnist --cifar10=runs/buda_cifar10 --out=DIR
+
+The folders are --workdir of experiments of configs/buda_mnist.py and configs/buda_cifar10.py; their finished arms are read.
+Prints a table of the claims, *confirmed*, *not confirmed* or *not tested here*, and tables of mean AUC by method and
+imbalance and of balanced accuracy by method and prior; writes both to DIR/buda.md, and every difference that a claim was
+judged by to DIR/buda.json. A second or two for each arm. How claims are judged is in benchmarks/buda_claims.py.
+"""
+
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from benchmarks import buda_claims
+from benchmarks.buda_claims import Claim
+from benchmarks.buda_study import (
+    ACCURACY,
+    AUC,
+    BALANCED,
+    BASELINE,
+    CORRECTED,
+    DIVIDED,
+    METHODS,
+    OVER,
+    OWN,
+    UNDER,
+    Network,
+    Study,
+    label,
+)
+from openset_jax import cli
+from openset_jax.errors import UserError
+from openset_jax.openset.intervals import LEVEL, Interval
+from openset_jax.study import words
+
+# column of the table of balanced accuracies -> (method, outputs, measure)
+READINGS = {
+    "baseline": (BASELINE, OWN, ACCURACY),
+    "baseline / priors": (BASELINE, DIVIDED, ACCURACY),
+    "oversampling": (OVER, OWN, ACCURACY),
+    "oversampling / original priors": (OVER, DIVIDED, ACCURACY),
+    "oversampling / effective priors": (OVER, OWN, CORRECTED),
+    "undersampling": (UNDER, OWN, ACCURACY),
+    "undersampling / original priors": (UNDER, DIVIDED, ACCURACY),
+    **{method: (method, OWN, ACCURACY) for method in METHODS if method.startswith("two-phase")},
+}
+
+
+def define_flags() -> None:
+    flags.DEFINE_string("mnist", None, "Folder of the experiment of configs/buda_mnist.py.")
+    flags.DEFINE_string("cifar10", None, "Folder of the experiment of configs/buda_cifar10.py.")
+    flags.DEFINE_string("out", None, "Folder for buda.md and buda.json; made if need be.", required=True)
+
+
+def main() -> None:
+    from openset_jax.study import arms
+
+    folders = {"MNIST": flags.FLAGS.mnist, "CIFAR-10": flags.FLAGS.cifar10}
+    if not any(folders.values()):
+        raise UserError("--mnist, --cifar10: neither is given; what is there to read?")
+    studies, missing = {}, {}
+    for name, folder in folders.items():
+        if folder:
+            outcomes, unfinished = arms.read_outcomes(pathlib.Path(folder).absolute())
+            if not outcomes:
+                raise UserError(f"--{name.lower().replace('-', '')}: {folder} has no finished arm")
+            studies[name], missing[name] = Study(name, outcomes), (len(unfinished), len(outcomes) + len(unfinished))
+    write(cli.make_workdir(flags.FLAGS.out), studies, missing)
+
+
+def write(out: pathlib.Path, studies: Mapping[str, Study], missing: Mapping[str, tuple[int, int]]) -> None:
+    """Prints and writes what the experiments say.
+
+    Args:
+      studies: "MNIST", "CIFAR-10" -> its arms.
+      missing: how many arms of each are not finished, of how many.
+    """
+    found = [claim for study in studies.values() for claim in buda_claims.claims(study)]
+    found.append(of_both(studies))
+    found.sort(key=lambda claim: claim.name)  # stable: data sets side by side
+    text = markdown(studies, found, missing)
+    (out / "buda.md").write_text(text)
+    (out / "buda.json").write_text(json.dumps(plain(studies, found, missing), indent=2) + "\n")
+    print(text)
+
+
+def of_both(studies: Mapping[str, Study]) -> Claim:
+    """B2, which needs both data sets."""
+    if len(studies) == 2:
+        return buda_claims.scale(studies["MNIST"], studies["CIFAR-10"])
+    text = "the same loss of AUC needs about 100 times as large a rho on MNIST as on CIFAR-10"
+    return Claim("B2", text, "both", buda_claims.NOT_TESTED, "only one of the two experiments is given", {})
+
+
+def markdown(studies: Mapping[str, Study], found: Sequence[Claim], missing: Mapping[str, tuple[int, int]]) -> str:
+    """The tables."""
+    parts = ["# Class imbalance: claims of Buda, Maki and Mazurowski 2018, and what was found here"]
+    parts += [f"{name}: {left} of {of} arms are not finished." for name, (left, of) in missing.items() if left]
+    rows = [["claim", "data", "verdict", "why"]]
+    rows += [[f"**{c.name}** {c.text}", c.of, f"*{c.verdict}*", c.why] for c in found]
+    parts += [words.table(rows), _certainty(found)]
+    for name, study in studies.items():
+        parts += [f"## {name}: mean one-vs-rest AUC", words.table(_auc_rows(study))]
+        parts += [
+            f"## {name}: balanced accuracy, outputs as they are and divided by priors",
+            words.table(_accuracy_rows(study)),
+        ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _certainty(found):
+    intervals = sum(bool(np.isfinite(d).all()) for c in found for d in c.differences.values())
+    return (
+        f"Differences are of means over seeds, paired by seed and test image, with {100 * LEVEL:.0f} % intervals for other "
+        f"seeds and other test images. {intervals} were looked at; of such intervals 1 in {1 / (1 - LEVEL):.0f} misses by "
+        f"chance, here about {intervals * (1 - LEVEL):.0f}. A claim that something never is so is confirmed only where no "
+        f"more than {buda_claims.HOLLOW:g} of the contrary could be hidden."
+    )
+
+
+def _auc_rows(study):
+    rows = [["", *METHODS]]
+    for point in (BALANCED, *study.points, *study.linear):
+        rows.append([label(point), *(words.number(study.mean(Network(method, point), AUC)) for method in METHODS)])
+    return rows
+
+
+def _accuracy_rows(study):
+    rows = [["", *READINGS]]
+    for point in study.points:
+        means = [study.mean(Network(method, point, outputs), measure) for method, outputs, measure in READINGS.values()]
+        rows.append([label(point), *map(words.number, means)])
+    return rows
+
+
+def plain(studies: Mapping[str, Study], found: Sequence[Claim], missing: Mapping[str, tuple[int, int]]) -> dict[str, Any]:
+    """What buda.json holds: intervals are [value, low, high], null where one seed has none."""
+    return {
+        "claims": [c._asdict() | {"differences": {n: _plain(d) for n, d in c.differences.items()}} for c in found],
+        "arms": {name: {"unfinished": left, "of": of} for name, (left, of) in missing.items()},
+        "auc": {
+            name: {
+                label(p): {method: _plain(study.mean(Network(method, p), AUC)) for method in METHODS}
+                for p in (BALANCED, *study.points, *study.linear)
+            }
+            for name, study in studies.items()
+        },
+        "balanced_accuracy": {
+            name: {
+                label(p): {c: _plain(study.mean(Network(m, p, o), measure)) for c, (m, o, measure) in READINGS.items()}
+                for p in study.points
+            }
+            for name, study in studies.items()
+        },
+    }
+
+
+def _plain(interval: Interval | None):
+    return None if interval is None else [float(x) if np.isfinite(x) else None for x in interval]
+
+
+if __name__ == "__main__":
+    cli.run(main, define_flags)
