@@ -141,7 +141,8 @@ def _check_same(config, fingerprint, workdir, write):
             fields = {name: dict(configs.fields(saved["run"])) for name, saved in (("before", before), ("now", now))}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"--workdir: {path} is damaged ({error}); use another --workdir") from error
-        for field in sorted(fields["before"].keys() | fields["now"].keys()):
+        every = fields["before"].keys() | fields["now"].keys()
+        for field in sorted(every, key=lambda field: (field.count("."), field)):  # eval.every may follow steps
             values = [fields[name].get(field) for name in ("before", "now")]
             if values[0] != values[1] and field not in _MAY_CHANGE and not field.startswith("decision."):
                 raise UserError(

@@ -24,9 +24,15 @@ def command(workdir, *flags):
     return [sys.executable, "-m", "openset_jax.experiment", CONFIG, f"--workdir={workdir}", *flags]
 
 
-def start(workdir, *flags):
+def start(workdir, part):
+    """The process of a part, which writes what it says beside the workdir."""
     env = environment() | {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests")))}
-    return subprocess.Popen(command(workdir, *flags), cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    with said(workdir).open("a") as log:
+        return subprocess.Popen(command(workdir, f"--shard={part}"), cwd=ROOT, env=env, stdout=log, stderr=log)
+
+
+def said(workdir):
+    return workdir.with_name("said.txt")
 
 
 def outcomes(workdir):
@@ -42,22 +48,21 @@ def whole(tmp_path_factory):
 
 
 def test_two_parts_of_which_one_is_killed_end_in_the_files_of_one(tmp_path, whole):
-    first, second = start(tmp_path, "--shard=0/2"), start(tmp_path, "--shard=1/2")
-    until = time.monotonic() + 120
-    underway = lambda: [p for p in tmp_path.glob("arms/*/metrics.jsonl") if not (p.parent / folders.OUTCOME).exists()]
-    while not (outcomes(tmp_path) and underway()) and time.monotonic() < until:
+    workdir, until = tmp_path / "parts", time.monotonic() + 120
+    first, second = start(workdir, "0/2"), start(workdir, "1/2")
+    underway = lambda: [p for p in workdir.glob("arms/*/metrics.jsonl") if not (p.parent / folders.OUTCOME).exists()]
+    while not (outcomes(workdir) and underway()) and time.monotonic() < until:
         time.sleep(0.05)
     first.send_signal(signal.SIGKILL)
     first.wait()
-    assert second.wait(timeout=240) == 0, second.stderr.read().decode()
-    done = outcomes(tmp_path)
+    assert second.wait(timeout=240) == 0, said(workdir).read_text()
+    done = outcomes(workdir)
     assert 4 <= len(done) < 8, "it came too early, or too late"
-    again = start(tmp_path, "--shard=0/2")
-    assert again.wait(timeout=240) == 0, again.stderr.read().decode()
-    assert outcomes(tmp_path).items() >= done.items(), "a finished arm was run again"
-    assert sorted(outcomes(tmp_path)) == sorted(outcomes(whole))
+    assert start(workdir, "0/2").wait(timeout=240) == 0, said(workdir).read_text()
+    assert outcomes(workdir).items() >= done.items(), "a finished arm was run again"
+    assert sorted(outcomes(workdir)) == sorted(outcomes(whole))
     for name in FILES:
-        assert (tmp_path / name).read_bytes() == (whole / name).read_bytes(), name
+        assert (workdir / name).read_bytes() == (whole / name).read_bytes(), name
 
 
 def test_a_finished_experiment_is_summed_up_again_and_nothing_is_trained(whole, capsys):
@@ -149,7 +154,8 @@ def test_a_part_that_cannot_be_is_refused(text):
 
 
 def test_a_mistake_in_the_grid_ends_the_command_with_one_line(tmp_path):
-    done = run(command(tmp_path, "--config.run.sampling.policy=ballanced"))
+    digits = [flag.replace(CONFIG, "--config=configs/imbalance_digits.py") for flag in command(tmp_path)]
+    done = run([*digits, "--config.run.sampling.policy=ballanced"])
     assert done.returncode == 2
     assert "sampling.policy: 'ballanced' is not one of" in done.stderr
     assert "Traceback" not in done.stderr
