@@ -16,7 +16,7 @@ class Size(NamedTuple):
     """How large an arm is.
 
     Attributes:
-      known, negatives: training images that it draws from.
+      known, negatives: training images that it ever sees.
       groups: of negatives that those come from.
       none: the share of "none" in what it sees.
       examples: that it sees, each as often as it is drawn.
@@ -66,8 +66,8 @@ def _checked(config, workshop):
         negatives = members[k:]
         sizes.append(
             Size(
-                known=sum(map(len, members[:k])),
-                negatives=sum(map(len, negatives)),
+                known=sum(sampler.drawn[:k]),
+                negatives=sum(sampler.drawn[k:]),
                 groups=len(np.unique(np.concatenate([pool.group[m] for m in negatives]))) if negatives else 0,
                 none=float(weights.prior[-1]),
                 examples=phase.steps * phase.batch_size,
