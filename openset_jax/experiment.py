@@ -138,7 +138,8 @@ def _check_same(config, fingerprint, workdir, write):
     if path.exists():
         try:
             before = json.loads(path.read_text())
-            fields = {name: dict(configs.fields(saved["run"])) for name, saved in (("before", before), ("now", now))}
+            runs = {"before": before["run"], "now": now["run"]}
+            fields = {name: configs.BEFORE | dict(configs.fields(run)) for name, run in runs.items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"--workdir: {path} is damaged ({error}); use another --workdir") from error
         every = fields["before"].keys() | fields["now"].keys()

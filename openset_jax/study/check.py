@@ -106,7 +106,7 @@ def check_grid(arms: Sequence[Arm], configs: Sequence[Any], workshop: Any) -> di
             differ = sorted({n for n, _ in set(arm.treatment.fields) ^ set(twin.treatment.fields)})
             raise UserError(
                 f"grid.{arm.block}: {', '.join(differ)}: the arms {twin.label!r} and {arm.label!r} would be one and the "
-                "same run; leave one of them out"
+                "same run; leave one of them out, or leave the block out of `blocks`"
             )
         first = sizes[arms[0].name].examples
         if sizes[arm.name].examples != first:

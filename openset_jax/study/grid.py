@@ -2,6 +2,7 @@
 
 `config.grid` has named blocks. A block has axes, fields of `config.run` at their usual place, each with a tuple of values,
 and stands for their product: `grid.policies.sampling.policy = ("undersample", "balanced")`. What two blocks have is one arm.
+`config.blocks`, if there is one, names those to run.
 Two things are not plain overrides: an arm with `sampling.negatives=0` trains `softmax`, which uses none; and `init_from` may
 name another arm, as "arm:sampling.negatives=0": that of the same seed.
 """
@@ -61,12 +62,14 @@ def arms_of(config: ml_collections.ConfigDict) -> list[Arm]:
     Raises:
       UserError: names the block and the field that cannot be.
     """
-    seeds, blocks = _seeds(config), dict(config.grid.items())
+    seeds, blocks = _seeds(config), tuple(config.get("blocks", tuple(config.grid)))
     if not blocks:
         raise UserError("grid: it has no block; see configs/imbalance.py for what one looks like")
+    if strange := [block for block in blocks if block not in config.grid]:
+        raise UserError(f"blocks: {strange[0]!r} is not one of {', '.join(config.grid)}")
     found = {}
-    for block, axes in blocks.items():
-        for treatment in _treatments(block, axes, config.run):
+    for block in blocks:
+        for treatment in _treatments(block, config.grid[block], config.run):
             found.setdefault(treatment, block)
     arms = [Arm(treatment, seed, block) for seed in seeds for treatment, block in found.items()]
     for arm in arms:

@@ -114,3 +114,13 @@ def test_parts_hold_all_arms_once_about_equal_work_and_no_arm_apart_from_its_bas
         if n <= 3:
             load = [sum(work[arm.name] for arm in part) for part in parts]
             assert max(load) - min(load) <= 1.6
+
+
+def test_blocks_say_which_of_the_grid_to_run():
+    config = experiment(a=AMOUNTS, b={"sampling": {"policy": ("balanced",)}})
+    with config.unlocked():
+        config.blocks = ("b",)
+    assert {arm.treatment.label for arm in grid.arms_of(config)} == {"sampling.policy=balanced"}
+    config.blocks = ("b", "c")
+    with pytest.raises(UserError, match="blocks: 'c' is not one of a, b"):
+        grid.arms_of(config)
