@@ -30,16 +30,18 @@ def render(
     Args:
       answer_markdown: the content of `ANSWER.md`.
       missing: (name of an arm, why it is not here) each.
-      reference: what the others are compared with; the first treatment if None.
+      reference: what the others are compared with; if None, the runs as configured, or else the first treatment.
     """
     treatments, charts = analysis.treatments, curves.charts(analysis)
     if reference is None and treatments:
-        reference = treatments[0]
+        reference = Treatment(()) if Treatment(()) in treatments else treatments[0]
+    short, heading, detail = answer_markdown.partition("\n## ")
     return template.render(
         "study.html",
         package=_PACKAGE,
         scripts={"plotly": get_plotlyjs(), "study": template.read("study.js", _PACKAGE)},
-        answer=markdown(answer_markdown),
+        answer=markdown(short),
+        detail=markdown(heading + detail),
         charts=charts,
         legends=[_legend(chart) for chart in charts],
         drawn=[[traces.panel_figure(chart, panel) for panel in chart.panels] for chart in charts],

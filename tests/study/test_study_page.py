@@ -47,6 +47,16 @@ def html(usual):
     return page.render(usual, ANSWER, missing=[("sampling.negatives=700, seed 2", "out of memory")])
 
 
+def test_what_is_beyond_the_first_heading_is_folded_away_below_the_figures(usual):
+    html = page.render(usual, "# How many?\n\n- **Many.**\n\n## Would it?\n\nNo.\n")
+    assert (
+        html.index("<strong>Many.</strong>")
+        < html.index('id="chart-0-0"')
+        < html.index("<details>")
+        < html.index("<h2>Would it?")
+    )
+
+
 def test_the_answer_is_at_the_top(html):
     answer = html[html.index('id="answer"') : html.index("<h2>")]
     for part in ("<h1>How many?</h1>", "<strong>ten times</strong>", "<td>natural</td>", "<code>code</code>", "<li>"):
