@@ -48,8 +48,11 @@ def check_arm(arm: Arm, config: Any, workshop: Any) -> tuple[Size, str]:
 def _checked(config, workshop):
     from openset_jax import build, validation
     from openset_jax import config as configs
+    from openset_jax.training import devices
 
     configs.check(config)
+    for field, size in (("batch_size", config.batch_size), ("eval.batch_size", config.eval.batch_size)):
+        devices.check_batch_size(field, size)
     if config.early_stopping.patience:
         raise UserError("early_stopping.patience: all arms see as many examples; set it to 0")
     pool = workshop.pool(config)
