@@ -86,7 +86,9 @@ def _won(comparing: Comparing, yardstick: Yardstick, pairs: Sequence[tuple[Treat
 
 def _layers(comparing: Comparing) -> Iterator[str]:
     for line in remedies.retrained(comparing)[:1]:
-        least, most = line[0], line[-1]
+        least, *more = line
+        alike = [t for t in more if bool(t.get("init_from")) == bool(least.get("init_from"))]  # like with like
+        most = (alike or more)[-1]
         told = comparing.differences(least, most, *(y for y in comparing.ranked if y.metric != "oscr"), comparing.accuracy)
         if told:
             said = words.listed([f"{c.yardstick.title} {_short(c)}" for c in told])

@@ -127,6 +127,8 @@ def layers(comparing: Comparing) -> Iterator[str]:
     if not lines:
         return
     yield "## Is retraining the last layer enough?"
+    if any(t.get("init_from") for line in lines for t in line):
+        yield "Networks that are retrained have seen the examples of the run that they begin with, too."
     for line in lines:
         yield from comparing.context(line[0].without(axes.TRAINABLE, "init_from"), alone=len(lines) == 1)
         references = [t for t in line[1:] if _trained(t) in ("all", None)] or [line[-1]]
