@@ -233,7 +233,7 @@ def test_what_cannot_be_resident_is_refused(tmp_path, monkeypatch, packed, pool)
     with monkeypatch.context() as several:
         several.setattr(devices, "host_part", lambda: (1, 2))
         with pytest.raises(UserError, match="digits is none; run python -m openset_jax.prepare"):
-            feed.make_feed("resident", pool, stored_size=16, skipped=Skipped(pool))
+            feed.make_feed("resident", digits := build.open_pool(small_config()), stored_size=16, skipped=Skipped(digits))
     with pytest.raises(UserError, match="packed at 16x16, but data.stored_size is 20"):
         train(small_config(**{"input": "resident", "data.packed": str(packed), "data.stored_size": 20}), tmp_path)
     free = 1 << 20
