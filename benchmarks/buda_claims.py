@@ -32,18 +32,18 @@ from benchmarks.buda_study import (
 )  # fmt: skip
 from openset_jax.data.imbalance import Imbalance
 from openset_jax.openset.intervals import Interval
+from openset_jax.study.words import ONE_SEED
 
 CONFIRMED, NOT_CONFIRMED, NOT_TESTED = "confirmed", "not confirmed", "not tested here"
 HOLLOW = 0.05  # of AUC: the paper's own repeated runs on ImageNet differ by nearly as much
 BARELY = 0.01  # of AUC: "barely hurts"
-ONE_SEED = "one seed tells nothing of another"
 
 
 class Claim(NamedTuple):
     """A claim, and what an experiment says of it.
 
     Attributes:
-      name: "B1" to "B9" as in the literature notes, with its part; or "trap".
+      name: "B1" to "B9", in the order in which the paper makes them, with its part; or "trap".
       text: what is claimed.
       of: the data.
       verdict: `CONFIRMED`, `NOT_CONFIRMED` or `NOT_TESTED`.

@@ -184,13 +184,14 @@ def photo_pool(photos: str) -> Any:
     Raises:
       UserError: the folder has another layout, or too few images.
     """
-    from openset_jax.data import pools, sources
+    from openset_jax.data import sources
+    from openset_jax.data.selections import Selection, build_pool
 
     root = pathlib.Path(photos).expanduser()
     if not all((root / role).is_dir() for role in ("known", "negatives")):
         raise UserError(f"--photos: {photos!r} has no known/CLASS/ and negatives/CLASS/ folders of images")
     source = sources.open_source(f"folder:{root}")
-    return pools.build_pool({role: [pools.Selection(source)] for role in ("known", "negatives")})
+    return build_pool({role: [Selection(source)] for role in ("known", "negatives")})
 
 
 def _busy_cores(sample_seconds: float = 0.2) -> float | None:

@@ -77,7 +77,7 @@ class Forward:
     def __init__(self, config: Any, num_classes: int):
         import numpy as np
 
-        from openset_jax import build
+        from openset_jax import build, programs
         from openset_jax.training import devices, state
         from openset_jax.training.feed import IMAGES_IN_BATCH
 
@@ -87,7 +87,7 @@ class Forward:
         initial = state.create_state(model, optimizer, seed=config.seed, image_size=data.image_size)
         self.variables = devices.replicate(initial.variables)
 
-        self.function = build.make_eval_steps(config, model, IMAGES_IN_BATCH)["logits"]
+        self.function = programs.make_eval_steps(config, model, IMAGES_IN_BATCH)["logits"]
         rng, size, side = np.random.default_rng(0), config.eval.batch_size, data.stored_size
         self.batch = devices.shard(
             {

@@ -105,7 +105,7 @@ class Step:
     def __init__(self, config: Any, num_classes: int, feed: Any = None):
         import numpy as np
 
-        from openset_jax import build
+        from openset_jax import build, programs
         from openset_jax.training import devices, state
         from openset_jax.training.feed import IMAGES_IN_BATCH
 
@@ -114,7 +114,7 @@ class Step:
         host_state = state.create_state(self.model, self.optimizer, seed=config.seed, image_size=config.data.image_size)
         self.state = devices.replicate(host_state)
         weights = build.make_weights(config, num_classes)
-        self.function = build.make_train_step(config, self.model, self.optimizer, feed or IMAGES_IN_BATCH, weights)
+        self.function = programs.make_train_step(config, self.model, self.optimizer, feed or IMAGES_IN_BATCH, weights)
         self.steps_per_call = config.steps_per_call
         rng, size, side = np.random.default_rng(0), config.batch_size, config.data.stored_size
         batch = {

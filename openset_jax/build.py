@@ -1,4 +1,4 @@
-"""From a config to the things it describes: pool, sampler, network, loss, step, inference."""
+"""From a config to the things it describes: pool, sampler, network, loss, decision, optimizer, feed."""
 
 import functools
 from collections.abc import Sequence
@@ -22,12 +22,13 @@ def open_pool(config: ml_collections.ConfigDict) -> Any:
       UserError: names the role and what is wrong with it.
     """
     from openset_jax.data import pools, sources
+    from openset_jax.data.selections import Selection, build_pool
     from openset_jax.openset import objectives
 
     opened = {}
 
     def build(selections):
-        pool = pools.build_pool(
+        pool = build_pool(
             selections, validation_fraction=config.data.validation_fraction, test_fraction=config.data.test_fraction
         )
         pools.check_stored_size(pool, config.data.stored_size)
@@ -52,13 +53,13 @@ def open_pool(config: ml_collections.ConfigDict) -> Any:
             raise UserError(f"data.{role}: {error}") from error
         if limit < 0:
             raise UserError(f"data.{role}.limit: {limit} is not 0 or more")
-        return pools.Selection(opened[key], tuple(map(str, classes)), limit, group)
+        return Selection(opened[key], tuple(map(str, classes)), limit, group)
 
     needed = ("known", "negatives") if objectives.get(config.objective.name).uses_negatives else ("known",)
     if config.data.packed:
         packed = sources.open_source(f"packed:{config.data.packed}")
         there = [role for role in pools.ROLES if role in packed.roles or role in needed]
-        return build({role: [pools.Selection(packed)] for role in there})
+        return build({role: [Selection(packed)] for role in there})
     selections = {}
     for role in pools.ROLES:
         specs = config.data[role]
@@ -68,36 +69,6 @@ def open_pool(config: ml_collections.ConfigDict) -> Any:
         if not selections[role]:
             raise UserError(f"data.{role}: empty; set it to an images(...) of configs/default.py")
     return build(selections)
-
-
-def two_phases(config: ml_collections.ConfigDict, first_workdir: Any) -> tuple[Any, Any]:
-    """The configs of the runs that sampling.policy=two_phase is: all layers on resampled data, then the last on natural.
-
-    Buda, Maki and Mazurowski 2018 (arXiv 1710.05381, section 2.2.2) pre-train so, and fine-tune with a tenth of the learning
-    rate. Both phases together have as many steps as any other run.
-
-    Args:
-      first_workdir: where the second begins.
-
-    Raises:
-      UserError: either phase could not be trained: said before the first is.
-    """
-    from openset_jax.data import sampler
-
-    if (policy := config.sampling.first_policy) not in sampler.POLICIES:
-        raise UserError(f"sampling.first_policy: {policy!r} is not one of {', '.join(sampler.POLICIES)}")
-    make_model(config, 2)  # the first phase has another `trainable`, and would not see that this one cannot be
-    if config.trainable == "all":
-        raise UserError("trainable: with sampling.policy=two_phase the second phase trains the last layers: head or fc")
-    calls = config.steps // config.steps_per_call
-    if calls < 2:
-        raise UserError(f"steps: {config.steps} are one call of steps_per_call, and sampling.policy=two_phase needs two")
-    steps = min(max(round(config.sampling.first_share * calls), 1), calls - 1) * config.steps_per_call
-    first, second = config.copy_and_resolve_references(), config.copy_and_resolve_references()
-    first.trainable, first.sampling.policy, first.steps = "all", config.sampling.first_policy, steps
-    second.sampling.policy, second.steps, second.init_from = "natural", config.steps - steps, str(first_workdir)
-    second.optimizer.learning_rate = config.optimizer.learning_rate / 10
-    return first, second
 
 
 def make_sampler(config: ml_collections.ConfigDict, members: list[Any]) -> Any:
@@ -282,96 +253,3 @@ def make_feed(config: ml_collections.ConfigDict, pool: Any, skipped: Any) -> Any
         skipped=skipped,
         sharded=config.get("shard_resident", False),
     )
-
-
-def make_train_step(
-    config: ml_collections.ConfigDict, model: Any, optimizer: Any, feed: Any, weights: Any, margins: Any = None
-) -> Any:
-    """(state, batches of some steps) -> (state, metrics of each), on all devices."""
-    program = make_train_program(config, model, optimizer, feed, weights, margins)
-    return functools.partial(program, make_given(config, model, weights))
-
-
-def make_given(config: ml_collections.ConfigDict, model: Any, weights: Any) -> Any:
-    """The `steps.Given` of this run, on the devices."""
-    import numpy as np
-
-    from openset_jax.training import devices, steps
-
-    by_class = weights.by_class.astype(np.float32)
-    return devices.replicate(steps.Given(np.uint32(config.seed), by_class, weights.adjustment(model.num_outputs)))
-
-
-def make_train_program(
-    config: ml_collections.ConfigDict, model: Any, optimizer: Any, feed: Any, weights: Any, margins: Any = None
-) -> Any:
-    """(given, state, batches of some steps) -> (state, metrics of each), on all devices.
-
-    It depends neither on the seed nor on what is in `Given`.
-    """
-    from openset_jax.data import augment
-    from openset_jax.openset import objectives
-    from openset_jax.training import devices, steps
-
-    objective = objectives.get(config.objective.name)
-    step = functools.partial(
-        steps.train_step,
-        model=model,
-        optimizer=optimizer,
-        loss=lambda adjustment: make_loss(config, adjustment, margins),
-        answer=functools.partial(objectives.answer, objective, num_classes=len(weights.prior) - 1),
-        weights=weights,
-        says_none=objective.none_output or not objective.softmax,
-        augment=functools.partial(
-            augment.augment, image_size=config.data.image_size, pad=config.augment.pad, flip=config.augment.flip
-        ),
-        normalise=_normalise(config),
-        all_reduce_dtype=config.optimizer.get("all_reduce_dtype", "float32"),
-    )
-    return devices.pmap_train(step, feed)
-
-
-def make_eval_steps(config: ml_collections.ConfigDict, model: Any, feed: Any) -> dict[str, Any]:
-    """What to look at -> (variables, batch) -> that of the global batch, on all devices; compiled when it is first used.
-
-    "logits": float32 [B, outputs]. "features": those, and float32 [B, F]. "odin": the logits of `openset.odin`. "images":
-    uint8 [B, S, S, 3], as they are stored.
-    """
-    from openset_jax.data import augment
-    from openset_jax.openset import objectives, odin
-    from openset_jax.training import devices, steps
-
-    normalise, size = _normalise(config), config.data.image_size
-    prepared = lambda images: normalise(augment.centre_crop(images, image_size=size))
-    known = slice(-1) if objectives.get(config.objective.name).none_output else slice(None)
-
-    def with_features(variables, images):
-        logits, features = model.apply(variables, prepared(images))
-        return {"logits": logits, "features": features}
-
-    def perturbed(variables, images):
-        apply = lambda x: model.apply(variables, x)[0]
-        return {"logits": odin.perturbed_logits(apply, prepared(images), known=known, std=tuple(config.data.std))}
-
-    looks = {
-        "logits": lambda variables, images: {"logits": model.apply(variables, prepared(images))[0]},
-        "features": with_features,
-        "odin": perturbed,
-        "images": lambda variables, images: {"images": images},
-    }
-    return {what: devices.pmap_eval(functools.partial(steps.eval_step, look=look), feed) for what, look in looks.items()}
-
-
-def make_inference(config: ml_collections.ConfigDict, model: Any, pool: Any, feed: Any, skipped: Any) -> Any:
-    """The `Inference` of this network over rows of this pool."""
-    from openset_jax.training import inference
-
-    steps = make_eval_steps(config, model, feed)
-    return inference.Inference(steps, pool, feed, batch_size=config.eval.batch_size, skipped=skipped)
-
-
-def _normalise(config):
-    from openset_jax.data import augment
-
-    data = config.data
-    return functools.partial(augment.normalise, mean=tuple(data.mean), std=tuple(data.std), grey=data.grey)

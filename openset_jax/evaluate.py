@@ -7,7 +7,7 @@ import csv
 import json
 import math
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from absl import flags
@@ -59,7 +59,7 @@ def restore_and_evaluate(workdir: str | pathlib.Path, *, best: bool = True, move
     if moved is not None:
         run.config.eval.compare_scores = moved.eval.compare_scores
     used = {"config": run.config, "training_prior": run.meta["prior"], "step": run.step, "workdir": run.workdir}
-    return evaluate(pool, inference, run.variables, fitted, **used)
+    return evaluate(Network(pool, inference, run.variables, fitted, **used))
 
 
 def open_images(run: Any, moved: Any = None) -> tuple[Any, Any]:
@@ -72,7 +72,7 @@ def open_images(run: Any, moved: Any = None) -> tuple[Any, Any]:
     Raises:
       UserError: these are not the images of the run.
     """
-    from openset_jax import build
+    from openset_jax import build, programs
     from openset_jax import config as configs
     from openset_jax.data.skipped import Skipped
 
@@ -85,26 +85,34 @@ def open_images(run: Any, moved: Any = None) -> tuple[Any, Any]:
     configs.check_same_data(run.meta, pool.classes, pool.fingerprint(), run.workdir)
     skipped = Skipped(pool, run.config.data.max_bad_fraction)
     feed = build.make_feed(moved or run.config, pool, skipped)
-    return pool, build.make_inference(run.config, run.model, pool, feed, skipped)
+    return pool, programs.make_inference(run.config, run.model, pool, feed, skipped)
 
 
-def evaluate(
-    pool: Any,
-    inference: Any,
-    variables: Any,
-    fitted: Any,
-    *,
-    config: Any,
-    training_prior: Any,
-    step: int,
-    workdir: pathlib.Path,
-) -> dict[str, Any]:
-    """Scores the test split; prints a table, writes `metrics.json`, `scores.csv` and `report.html`, and returns the first.
+class Network(NamedTuple):
+    """A trained network with what decides, and the images to judge it by.
 
-    Args:
+    Attributes:
+      pool, inference: the `Pool`, and the `Inference` over it.
+      variables: replicated parameters and batch statistics.
       fitted: the `Classifier` that decides.
+      config: of the run.
       training_prior: float [K + 1], the effective prior of training.
+      step: of the checkpoint.
+      workdir: where what is found is written.
     """
+
+    pool: Any
+    inference: Any
+    variables: Any
+    fitted: Any
+    config: Any
+    training_prior: Any
+    step: int
+    workdir: pathlib.Path
+
+
+def evaluate(network: Network) -> dict[str, Any]:
+    """Scores the test split; prints a table, writes `report.html`, `scores.csv` and `metrics.json`, and returns the last."""
     from openset_jax import build
     from openset_jax.data.pools import TEST, VALIDATION
     from openset_jax.openset import classifier, evaluation
@@ -113,6 +121,7 @@ def evaluate(
     from openset_jax.training.devices import is_first_process
     from openset_jax.training.run_log import say
 
+    pool, inference, variables, fitted, config, training_prior, step, workdir = network
     kinds = pool.kinds({"seen_negatives": "negatives", "unseen_unknowns": "unknown"})
     asked = pool.rows(TEST)
     if config.eval.get("compare_scores", True):

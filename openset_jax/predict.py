@@ -151,7 +151,7 @@ class Predictor:
     ):
         import jax
 
-        from openset_jax import build, validation
+        from openset_jax import programs, validation
         from openset_jax.openset import deployment
         from openset_jax.restore import restore
         from openset_jax.training import checkpoints, devices, feed
@@ -175,7 +175,7 @@ class Predictor:
             )
         self._config, self._variables = run.config, run.variables
         self._config.input, self._config.shard_resident = "stream", False
-        self._steps = build.make_eval_steps(run.config, run.model, feed.IMAGES_IN_BATCH)  # compiled once for all calls
+        self._steps = programs.make_eval_steps(run.config, run.model, feed.IMAGES_IN_BATCH)  # compiled once for all calls
         self._batch_size = batch_size + -batch_size % jax.device_count()
         self._report, self._progress = report, progress
 

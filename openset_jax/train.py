@@ -49,7 +49,7 @@ def train(
       workdir: an absolute path; one with a checkpoint is resumed.
       stop: asked before each call of `steps_per_call` steps: why to save and stop now, "" to go on.
       workshop: a `Workshop` of runs that share what they are made of.
-      finish: what is done with the best checkpoint, and returned: `evaluate.evaluate`, or a function of the same arguments.
+      finish: what is done with the best checkpoint, an `evaluate.Network`, and returned; None for `evaluate.evaluate`.
 
     Raises:
       UserError: the config, the data or the workdir must be changed.
@@ -58,7 +58,7 @@ def train(
     # Imported here, so that --help and mistakes in flags answer at once.
     import jax
 
-    from openset_jax import build, evaluate, validation, warm_start
+    from openset_jax import build, evaluate, phases, validation, warm_start
     from openset_jax import config as configs
     from openset_jax.data import batches
     from openset_jax.report import table
@@ -72,7 +72,7 @@ def train(
     # What is asked for: is it possible?
     configs.check(config)
     if config.sampling.policy == "two_phase":
-        config = _after_first_phase(config, workdir, stop, workshop)
+        config = phases.after_first(config, workdir, functools.partial(train, stop=stop, workshop=workshop))
     devices.check_batch_size("batch_size", config.batch_size)
     devices.check_batch_size("eval.batch_size", config.eval.batch_size)
     pool = workshop.pool(config)
@@ -198,27 +198,7 @@ def train(
             seen = validation.look(pool, inference, variables)
     used = {"config": config, "training_prior": meta["prior"], "step": best}
     fitted = validation.fit_decision(pool, seen, **used, save_in=workdir)
-    return finish(pool, inference, variables, fitted, **used, workdir=workdir)
-
-
-def _after_first_phase(config, workdir, stop, workshop):
-    """The config of the second phase of a run of two; trains the first, unless that is done."""
-    from openset_jax import build
-    from openset_jax.training.checkpoints import Checkpoints
-    from openset_jax.training.run_log import say
-
-    folder = workdir / "first_phase"
-    first, second = build.two_phases(config, folder)
-
-    def latest(place):
-        with contextlib.closing(Checkpoints(place, writing=True)) as checkpoints:
-            return checkpoints.latest()
-
-    if latest(workdir) is None and latest(folder) != first.steps:
-        say(f"The first of two phases: {first.steps} steps, {first.sampling.policy}, all layers.")
-        train(first, folder, stop, workshop=workshop, finish=lambda *_, **__: None)
-    say(f"The second of two phases: {second.steps} steps, natural, trainable={second.trainable}.")
-    return second
+    return finish(evaluate.Network(pool, inference, variables, fitted, **used, workdir=workdir))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import functools
 import json
 from typing import Any
 
-from openset_jax import build
+from openset_jax import build, programs
 from openset_jax import config as configs
 from openset_jax.data.skipped import Skipped
 
@@ -64,18 +64,18 @@ class Workshop:
         return self._once("network", (num_classes, _key(config, without=_NOT_IN_TRAINING)), make)
 
     def train_step(self, config: Any, model: Any, optimizer: Any, feed: Any, weights: Any, margins: Any = None) -> Any:
-        """See `build.make_train_step`."""
+        """See `programs.make_train_step`."""
         shared = (id(feed.store), len(weights.prior), weights.negative_weight, tuple(margins or ()))
         program = self._once(
-            "step", (*shared, _key(config, without=_NOT_IN_TRAINING)), build.make_train_program,
+            "step", (*shared, _key(config, without=_NOT_IN_TRAINING)), programs.make_train_program,
             config, model, optimizer, feed, weights, margins,
         )  # fmt: skip
-        return functools.partial(program, build.make_given(config, model, weights))
+        return functools.partial(program, programs.make_given(config, model, weights))
 
     def inference(self, config: Any, model: Any, pool: Any, feed: Any, skipped: Skipped) -> Any:
-        """See `build.make_inference`."""
+        """See `programs.make_inference`."""
         key = (pool, id(feed.store), model.num_outputs, _key(config, without=_NOT_IN_EVALUATION), config.eval.batch_size)
-        return self._once("inference", key, build.make_inference, config, model, pool, feed, skipped)
+        return self._once("inference", key, programs.make_inference, config, model, pool, feed, skipped)
 
     def _once(self, kind, key, make, *arguments):
         made = self._made[kind]

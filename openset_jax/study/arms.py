@@ -39,34 +39,26 @@ def claimed(folder: pathlib.Path, *, wait: bool = False) -> Iterator[bool]:
         yield True
 
 
-def save_outcome(
-    pool: Any,
-    inference: Any,
-    variables: Any,
-    fitted: Any,
-    *,
-    config: Any,
-    training_prior: Any,
-    step: int,
-    workdir: pathlib.Path,
-) -> None:
+def save_outcome(network: Any) -> None:
     """What an arm ends with instead of an evaluation: the outputs on validation and test images, whole or not at all.
 
-    Arguments are those of `evaluate.evaluate`.
+    Args:
+      network: an `evaluate.Network`.
     """
     from openset_jax import build, validation
     from openset_jax.data.pools import TEST
 
+    pool, config, workdir = network.pool, network.config, network.workdir
     members = build.training_members(config, pool)
     negatives = members[pool.num_classes :]
-    rows, logits = inference.logits(variables, pool.rows(TEST))
-    validation_logits, validation_label = validation.saved_outputs(workdir, step)
+    rows, logits = network.inference.logits(network.variables, pool.rows(TEST))
+    validation_logits, validation_label = validation.saved_outputs(workdir, network.step)
     about = {
         "objective": config.objective.name,
         "classes": list(pool.classes),
         "kinds": pool.kinds({"seen_negatives": "negatives", "unseen_unknowns": "unknown"}),
         "groups": list(pool.groups),
-        "training_prior": list(map(float, training_prior)),
+        "training_prior": list(map(float, network.training_prior)),
         "negatives": sum(map(len, negatives)),
         "class_sizes": [len(m) for m in members[: pool.num_classes]],
         "negative_groups": len({int(g) for m in negatives for g in np.unique(pool.group[m])}),

@@ -46,7 +46,7 @@ def check_arm(arm: Arm, config: Any, workshop: Any) -> tuple[Size, str]:
 
 
 def _checked(config, workshop):
-    from openset_jax import build, validation
+    from openset_jax import build, phases, validation
     from openset_jax import config as configs
     from openset_jax.training import devices
 
@@ -56,7 +56,7 @@ def _checked(config, workshop):
     if config.early_stopping.patience:
         raise UserError("early_stopping.patience: all arms see as many examples; set it to 0")
     pool = workshop.pool(config)
-    phases = build.two_phases(config, "") if config.sampling.policy == "two_phase" else (config,)
+    phases = phases.two_phases(config, "") if config.sampling.policy == "two_phase" else (config,)
     parts, sizes = [pool.fingerprint()], []
     for phase in phases:
         members = build.training_members(phase, pool)

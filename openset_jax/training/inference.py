@@ -17,7 +17,7 @@ class Inference:
     """Runs evaluation steps over rows of a pool, each once.
 
     Args:
-      steps: what to look at -> (variables, batch) -> dict of arrays of the global batch, from `build.make_eval_steps`.
+      steps: what to look at -> (variables, batch) -> dict of arrays of the global batch, from `programs.make_eval_steps`.
       feed: how the images of the pool get to the devices.
       batch_size: global; a multiple of the number of devices.
       skipped: images that cannot be read.

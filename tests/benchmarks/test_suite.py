@@ -10,6 +10,7 @@ from small_run import SMALL, run
 
 from benchmarks import common, figure, jobs, suite, synthetic
 from openset_jax.data import pools, sources
+from openset_jax.data.selections import Selection, build_pool
 from openset_jax.errors import UserError
 
 
@@ -72,7 +73,7 @@ def test_a_runs_rates_are_those_between_its_first_line_and_its_last(tmp_path):
 def test_synthetic_packed_images_are_a_pool(tmp_path):
     synthetic.write_packed(tmp_path, images=400, size=8)
     source = sources.open_source(f"packed:{tmp_path}")
-    pool = pools.build_pool({role: [pools.Selection(source)] for role in pools.ROLES})
+    pool = build_pool({role: [Selection(source)] for role in pools.ROLES})
     assert pool.num_classes == synthetic.CLASSES
     members = pool.training_members()
     assert sum(map(len, members)) == 400 * 8 // 10

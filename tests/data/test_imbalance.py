@@ -10,6 +10,7 @@ from openset_jax import build
 from openset_jax import config as configs
 from openset_jax.data import imbalance, pools
 from openset_jax.data.imbalance import Imbalance
+from openset_jax.data.selections import Selection, build_pool
 from openset_jax.errors import UserError
 
 NAMES = tuple("abcdefghij")
@@ -20,8 +21,8 @@ def pool(make_source):
     """Ten known classes of different sizes and a negative one, all three splits."""
     every = {name: 300 + 10 * i for i, name in enumerate(NAMES)} | {"n": 900}
     source = make_source(every, splits=lambda _, i: (pools.TRAIN, pools.TRAIN, pools.VALIDATION, pools.TEST)[i % 4])
-    selection = lambda *names: [pools.Selection(source, names)]
-    return pools.build_pool({"known": selection(*NAMES), "negatives": selection("n")})
+    selection = lambda *names: [Selection(source, names)]
+    return build_pool({"known": selection(*NAMES), "negatives": selection("n")})
 
 
 def members(pool, text, *, seed=0, **changes):

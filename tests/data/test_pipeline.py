@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter, ImageOps
 
-from openset_jax.data import batches, packed, pipeline, pools, sources
-from openset_jax.data.pools import TEST, VALIDATION, Selection
+from openset_jax.data import batches, packed, pipeline, sources
+from openset_jax.data.pools import TEST, VALIDATION
 from openset_jax.data.sampler import make_sampler
+from openset_jax.data.selections import Selection, build_pool
 from openset_jax.data.skipped import Skipped
 from openset_jax.errors import UserError
 
@@ -248,7 +249,7 @@ def write_images(root, classes=("known/a", "known/b", "negatives/n", "unknown/u"
 def pool_of(source, **roles):
     roles = roles or dict.fromkeys(("known", "negatives", "unknown"), ())
     chosen = {role: [Selection(source, classes)] for role, classes in roles.items()}
-    return pools.build_pool(chosen, validation_fraction=0.25, test_fraction=0.25)
+    return build_pool(chosen, validation_fraction=0.25, test_fraction=0.25)
 
 
 def folder_pool(root):
@@ -455,7 +456,7 @@ def content_of(source, record):
 
 def test_one_pool_may_mix_encoded_images_paths_and_pixels(folder, pool, images, tmp_path):
     chosen = mixed_selections(folder, pool, images, tmp_path)
-    mixed = pools.build_pool(chosen, validation_fraction=0.25, test_fraction=0.25)
+    mixed = build_pool(chosen, validation_fraction=0.25, test_fraction=0.25)
     assert {source.form for source in mixed.sources} == {"encoded", "path", f"pixels:{SIZE}"}
     check_mixed(mixed, content_of)
 
@@ -465,7 +466,7 @@ def test_one_pool_may_mix_both_kinds_of_tfds_sets_too(folder, pool, images, tmp_
     for role, name, cls in (("negatives", "mnist", "7"), ("unknown", "fashion_mnist", "Bag")):
         source = sources.open_source(f"tfds:{name}", data_dir=tfds_dir, train="test[:100]", test="test[100:200]")
         chosen[role] = [*chosen[role], Selection(source, (cls,))]
-    check_mixed(pools.build_pool(chosen, validation_fraction=0.25, test_fraction=0.25), content_of)
+    check_mixed(build_pool(chosen, validation_fraction=0.25, test_fraction=0.25), content_of)
 
 
 # --- files that are no images -----------------------------------------------------------------------------------------

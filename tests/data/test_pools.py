@@ -15,10 +15,9 @@ from openset_jax.data.pools import (
     UNASSIGNED,
     UNKNOWN,
     VALIDATION,
-    Selection,
-    build_pool,
     with_negative_groups,
-)  # fmt: skip
+)
+from openset_jax.data.selections import Selection, build_pool
 from openset_jax.errors import UserError
 
 CLASSES = {"cat": 60, "dog": 50, "car": 70, "tree": 40, "fish": 30, "bird": 20}

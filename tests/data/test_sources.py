@@ -11,6 +11,7 @@ from PIL import Image
 
 from openset_jax.data import packed, sources
 from openset_jax.data.pools import TEST, TRAIN, UNASSIGNED, VALIDATION
+from openset_jax.data.selections import Selection, build_pool
 from openset_jax.errors import UserError
 
 
@@ -447,14 +448,13 @@ def test_two_tfds_sets_share_no_id(opened):
 
 
 def test_real_sets_make_a_pool(opened, tfds_dir):
-    from openset_jax.data import pools
 
     mnist, fashion = opened.values()
-    pool = pools.build_pool(
+    pool = build_pool(
         {
-            "known": [pools.Selection(mnist, ("0", "1"), limit=500)],
-            "negatives": [pools.Selection(fashion, ("Bag",), limit=300)],
-            "unknown": [pools.Selection(fashion, ("Coat",))],
+            "known": [Selection(mnist, ("0", "1"), limit=500)],
+            "negatives": [Selection(fashion, ("Bag",), limit=300)],
+            "unknown": [Selection(fashion, ("Coat",))],
         }
     )
     assert pool.counts()["unknown"]["Coat"] == {"train": 0, "validation": 0, "test": 1000}

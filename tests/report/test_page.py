@@ -7,30 +7,15 @@ import re
 import made_up
 import numpy as np
 import pytest
+from pages import HOSTILE, data_of, without_scripts
 
 from openset_jax.openset.decision import Threshold
 from openset_jax.report import gallery, live, page
-
-HOSTILE = ("<script>alert(1)</script>", '" onload="alert(1)', "</script>\u2028&amp;", "caf\udce9\x00{{ 1 }}")
 
 
 def render(arguments, **changes):
     arguments = arguments | changes
     return page.render(arguments.pop("result"), arguments.pop("scored"), **arguments)
-
-
-def data_of(html):
-    """What the script reads; refuses NaN and infinities, as a browser does."""
-
-    def refuse(name):
-        raise AssertionError(name)
-
-    text = re.search(r'<script type="application/json" id="data">(.*?)</script>', html, re.DOTALL)[1]
-    return json.loads(text, parse_constant=refuse)
-
-
-def without_scripts(html):
-    return re.sub(r"<script.*?</script>", "", html, flags=re.DOTALL)
 
 
 @pytest.fixture(scope="module")

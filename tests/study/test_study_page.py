@@ -6,6 +6,7 @@ import re
 import made_up_arms as made_up
 import pytest
 from made_up_arms import treatment
+from pages import HOSTILE, data_of, without_scripts
 
 from openset_jax.study import page
 from openset_jax.study.analysis import Analysis, Measure
@@ -13,21 +14,6 @@ from openset_jax.study.analysis import Analysis, Measure
 ANSWER = (
     "# How many?\n\nAs many as **ten times** a class.\n\n| policy | AUROC |\n|---|---:|\n| natural | 0.9 |\n\n- `code`\n"
 )
-HOSTILE = ("<script>alert(1)</script>", '" onload="alert(1)', "</script>\u2028&amp;", "caf\udce9\x00{{ 1 }}")
-
-
-def data_of(html):
-    """What the script reads; refuses NaN and infinities, as a browser does."""
-
-    def refuse(name):
-        raise AssertionError(name)
-
-    text = re.search(r'<script type="application/json" id="data">(.*?)</script>', html, re.DOTALL)[1]
-    return json.loads(text, parse_constant=refuse)
-
-
-def without_scripts(html):
-    return re.sub(r"<script.*?</script>", "", html, flags=re.DOTALL)
 
 
 def table(html, name):

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from small_run import small_config
 
-from openset_jax import build
+from openset_jax import build, programs
 from openset_jax.training import devices, state
 from openset_jax.training.feed import IMAGES_IN_BATCH
 
@@ -28,7 +28,7 @@ def exchange(dtype):
         "position": np.arange(16, dtype=np.int32),
         "mask": np.ones(16, bool),
     }
-    step = build.make_train_step(config, model, optimizer, IMAGES_IN_BATCH, build.make_weights(config, 5))
+    step = programs.make_train_step(config, model, optimizer, IMAGES_IN_BATCH, build.make_weights(config, 5))
     batches = devices.shard_steps([batch])
     # before XLA's CPU compiler turns sums of bfloat16 into sums of float32
     text = step.func.run.lower(*step.args, begin, batches).as_text()

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from small_run import small_config
 
-from openset_jax import build
+from openset_jax import build, programs
 from openset_jax.data import batches
 from openset_jax.data.skipped import Skipped
 from openset_jax.training import devices, state
@@ -32,7 +32,7 @@ def losses_of(packed, **changes):
     _, optimizer = build.make_optimizer(config)
     current = devices.replicate(state.create_state(model, optimizer, seed=0, image_size=config.data.image_size))
     feed = build.make_feed(config, pool, skipped)
-    step = build.make_train_step(config, model, optimizer, feed, build.make_weights(config, pool.num_classes))
+    step = programs.make_train_step(config, model, optimizer, feed, build.make_weights(config, pool.num_classes))
     plan = batches.training(pool, members, build.make_sampler(config, members), start=0, stop=4, skipped=skipped)
     losses = []
     for batch in devices.prefetch_steps(feed.read(plan), config.steps_per_call):

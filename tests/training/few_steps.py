@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from openset_jax import build
+from openset_jax import build, programs
 from openset_jax.training import devices, state
 from openset_jax.training.feed import IMAGES_IN_BATCH
 
@@ -24,7 +24,7 @@ def batch_of(size=8, seed=0):
 
 
 def make_step(config, model, optimizer):
-    return build.make_train_step(config, model, optimizer, IMAGES_IN_BATCH, build.make_weights(config, 5))
+    return programs.make_train_step(config, model, optimizer, IMAGES_IN_BATCH, build.make_weights(config, 5))
 
 
 def one_call(config, model, optimizer, begin, *batches):

@@ -11,7 +11,7 @@ import sys
 
 import numpy as np
 
-from openset_jax import build
+from openset_jax import build, programs
 from openset_jax.training import devices, feed, progress, state
 from openset_jax.training.checkpoints import Checkpoints
 
@@ -29,7 +29,7 @@ def main(out, *distributed, workdir=None):
     model = build.make_model(config, 5)
     _, optimizer = build.make_optimizer(config)
     current = devices.replicate(state.create_state(model, optimizer, seed=0, image_size=16))
-    step = build.make_train_step(config, model, optimizer, feed.IMAGES_IN_BATCH, build.make_weights(config, 5))
+    step = programs.make_train_step(config, model, optimizer, feed.IMAGES_IN_BATCH, build.make_weights(config, 5))
     rng = np.random.default_rng(0)
     process, processes = devices.host_part()
     size = config.batch_size // processes

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from small_run import small_config
 
-from openset_jax import build
+from openset_jax import build, programs
 from openset_jax.data.pools import TEST, TRAIN
 from openset_jax.data.skipped import Skipped
 from openset_jax.openset.feature_scores import SCORES
@@ -28,7 +28,7 @@ def network():
     model = build.make_model(config, pool.num_classes)
     variables = state.initial_variables(model, seed=0, image_size=config.data.image_size)
     skipped = Skipped(pool, 0.5)
-    inference = build.make_inference(config, model, pool, build.make_feed(config, pool, skipped), skipped)
+    inference = programs.make_inference(config, model, pool, build.make_feed(config, pool, skipped), skipped)
     members = build.training_members(config, pool)[:-1]
     rows = np.concatenate(members)
     (features, _), label = look(inference, devices.replicate(variables), rows), pool.label[rows]

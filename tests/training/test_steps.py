@@ -10,7 +10,7 @@ from few_steps import batch_of, make, make_step, one_call
 from jax import export
 from small_run import small_config
 
-from openset_jax import build
+from openset_jax import build, programs
 from openset_jax.data import augment
 from openset_jax.training import devices, state, steps
 from openset_jax.training.feed import IMAGES_IN_BATCH
@@ -103,7 +103,7 @@ def test_the_full_step_lowers_for_accelerators(platform):
     config.update_from_flattened_dict({"model.dtype": "bfloat16", "batch_size": 8, "steps_per_call": 2})
     model = build.make_model(config, 10)
     _, optimizer = build.make_optimizer(config)
-    step = build.make_train_step(config, model, optimizer, IMAGES_IN_BATCH, build.make_weights(config, 10))
+    step = programs.make_train_step(config, model, optimizer, IMAGES_IN_BATCH, build.make_weights(config, 10))
 
     def begin():
         variables = state.initial_variables(model, seed=0, image_size=224)
