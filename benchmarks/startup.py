@@ -112,9 +112,9 @@ def instrumented(out: str, spawned: float) -> None:
 
         step = pmap_train(*args)
 
-        def first(state, batch):
+        def first(*arguments):
             over("data")  # the sampler, the first batches
-            result = step(state, batch)
+            result = step(*arguments)
             over("compilation")
             jax.block_until_ready(result)
             over("first step")

@@ -55,7 +55,7 @@ def outcome(treated, seed, *, kinds=KINDS, classes=CLASSES, gain=0.0, silent=Non
         kinds=kinds,
         negatives=negatives,
         class_sizes=(PER_CLASS,) * len(CLASSES),
-        negative_groups=len(kinds.get("seen_negatives", [])),
+        negative_groups=treated.get("data.negative_groups", 9),
         deployment=np.append(np.full(k, 0.5 / k), 0.5),
         costs=1.0 - np.eye(k + 1),
         key=np.random.default_rng(7).integers(0, 2**63, len(label), dtype=np.uint64),

@@ -140,11 +140,9 @@ def test_what_never_varies_negatives_is_side_by_side_on_its_own_axis():
     sweep, trainable, groups = curves.charts(made_up.CASES["apart"]())
     assert sweep.layout.gap is not None
     assert trainable.layout.axis == "layers that are trained"
-    assert [tick.text for tick in trainable.layout.ticks] == ["as configured", "head", "fc", "all"]
-    assert groups.layout.axis == "data.negative_groups" and [tick.text for tick in groups.layout.ticks] == [
-        "as configured",
-        "3",
-    ]
+    words = ["all, from scratch", "head, retrained", "fc, retrained", "all, retrained"]
+    assert [tick.text for tick in trainable.layout.ticks] == words
+    assert groups.layout.axis == "kinds of negatives" and [tick.text for tick in groups.layout.ticks] == ["9", "3"]
     drawn = trainable.panels[0].lines
     assert [found.row.label for found in drawn] == [""] and not drawn[0].row.joined
     assert {p.treatment for found in sweep.panels[0].lines for p in found.points}.isdisjoint(made_up.APART)
