@@ -6,8 +6,8 @@
 Why: an arm must not pay again for opening images and compiling. The first arms of the grid are run as
 `openset_jax.experiment` runs them, in an empty folder. Before and after each, bare calls of its own compiled step and of its
 forward pass are timed, with one batch that is on the devices already. The target is about all arms: at most 1.1 times their
-bare steps. What arms classify, validation images twice (to select, and to fit the decision) and test images once, is work,
-too, which short arms on large test sets cannot hide: the second ratio counts it to the bare part.
+bare steps. What arms classify, validation and test images once each, is work, too, which short arms on large test sets
+cannot hide: the second ratio counts it to the bare part.
 """
 
 import pathlib
@@ -90,7 +90,7 @@ def measure(config: Any, folder: pathlib.Path, workshop: Any) -> dict[str, float
         devices.compile_lowered = compiled
     rounds += [bare() for _ in range(ROUNDS)]
     per_step, per_batch = (sorted(r[i] for r in rounds)[len(rounds) // 2] for i in range(2))
-    images = 2 * len(pool.rows(pools.VALIDATION)) + len(pool.rows(pools.TEST))
+    images = len(pool.rows(pools.VALIDATION)) + len(pool.rows(pools.TEST))
     return {
         "seconds": seconds,
         "compiling": sum(compiling),

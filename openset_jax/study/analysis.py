@@ -194,10 +194,22 @@ class Analysis:
         found = [self._measured(treatment, seed).get(measure) for seed in self._by[treatment]]
         return None if any(values is None for values in found) else over_seeds(found)
 
+    def tested_alike(self, treatments: Sequence[Treatment], of: str) -> bool:
+        """Whether arms of one seed have the same groups of this kind in their test images, and so can be compared by it.
+
+        Arms that were shown other kinds of negatives have other seen ones.
+        """
+        groups = {}
+        for outcome in (outcome for treatment in treatments for outcome in self._by[treatment].values()):
+            groups.setdefault(outcome.seed, set()).add(frozenset(outcome.kinds.get(of, ())))
+        return all(len(found) == 1 for found in groups.values())
+
     def difference(
         self, treatment: Treatment, reference: Treatment, measure: Measure, reference_measure: Measure | None = None
     ) -> Interval | None:
-        """The treatment's number less the reference's, paired by seed and test images; None without a seed of both.
+        """The treatment's number less the reference's, paired by seed and test images.
+
+        None without a seed of both, or where they are not `tested_alike`.
 
         Args:
           reference_measure: the reference's, where it is not the same, as that of another decision.
@@ -208,5 +220,7 @@ class Analysis:
             for s in seeds
         ]
         if not pairs or any(one is None or other is None for one, other in pairs):
+            return None
+        if not self.tested_alike((treatment, reference), measure.of):
             return None
         return over_seeds([one - other for one, other in pairs])

@@ -113,11 +113,13 @@ def kinds_measured(analysis: Analysis) -> list[str]:
 def _rows(analysis, layout):
     panel = lambda metric, name, of: _panel(analysis, layout, metric, f"{name}{'' if of == KNOWN else ', ' + title(of)}", of)
     of = lambda metrics, kind: tuple(panel(metric, name, kind) for metric, name in metrics.items())
-    kinds = kinds_measured(analysis)
-    if not kinds:
+    if not kinds_measured(analysis):
         return (of(_CLOSED, KNOWN),)
+    alike = lambda kind: all(analysis.tested_alike([t for t, _ in row.treatments], kind) for row in layout.rows)
+    recall, kinds = of(_RECALL, KNOWN), [kind for kind in kinds_measured(analysis) if alike(kind)]
+    if not kinds:
+        return (recall,)
     first, *others = (of(_OF_KIND, kind) for kind in kinds)
-    recall = of(_RECALL, KNOWN)
     return ((*first, *recall), *others) if others else (first[:2], first[2:] + recall)  # two of two, rather than one of four
 
 

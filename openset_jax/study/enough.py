@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from openset_jax.openset.intervals import Interval
+from openset_jax.report.sentences import title
 from openset_jax.study import axes, words
 from openset_jax.study.comparing import Comparing
 from openset_jax.study.outcomes import Outcome, Treatment
@@ -47,7 +48,14 @@ def _section(comparing: Comparing, field: str, name: Callable[[Outcome], str], h
         if field == axes.GROUPS and max(counts) > 1.01 * min(counts):
             numbers = words.listed([f"{n:,}" for n in counts])
             yield f"The number of negatives differs, too ({numbers}): what follows is the effect of both."
+        if other := [kind for kind in comparing.kinds if not comparing.analysis.tested_alike(curve, kind)]:
+            yield (
+                f"Arms are tested on {words.listed([title(kind) for kind in other])} of the kinds that they were shown. "
+                "These differ, and nothing is compared by them."
+            )
         found = {y: curve_of for y in comparing.yardsticks if (curve_of := point_by_point(comparing, y, curve)) is not None}
+        if not found:
+            continue
         yield in_short({y: least_enough(c.best, c.compared) for y, c in found.items()}, names)
         yield "\n".join(f"- {enough(yardstick, names, *curve_of)}" for yardstick, curve_of in found.items())
 
@@ -69,7 +77,9 @@ class Curve(NamedTuple):
 
 
 def point_by_point(comparing: Comparing, yardstick: Yardstick, curve: Sequence[Treatment]) -> Curve | None:
-    """A curve by one yardstick; None where fewer than two points were measured."""
+    """A curve by one yardstick; None where fewer than two points were measured, or not on images of the same kinds."""
+    if not comparing.analysis.tested_alike(curve, yardstick.of):
+        return None
     means = {i: mean for i, treatment in enumerate(curve) if (mean := comparing.best(treatment, yardstick)) is not None}
     if len(means) < 2:
         return None

@@ -4,6 +4,7 @@ All arms see the same test images, and arms of one seed the same noise: two trea
 numbers to the last bit, unless `jitter` makes each arm another network.
 """
 
+import dataclasses
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -107,6 +108,19 @@ def outcome(
         scored=Scored(label, group, score, known_class, answers["argmax"] if by_itself is rejecting else None),
         probabilities=probabilities.astype(np.float32),
         decisions={name: answers[name] for name in decisions},
+    )
+
+
+def shown(arm: Outcome, *groups: str) -> Outcome:
+    """The arm as if no other groups of seen negatives had been there, to be trained or tested on."""
+    kept = ~np.isin(arm.scored.group, [g for g in arm.kinds["seen_negatives"] if g not in groups])
+    return dataclasses.replace(
+        arm,
+        kinds={**arm.kinds, "seen_negatives": list(groups)},
+        key=arm.key[kept],
+        scored=arm.scored[kept],
+        probabilities=arm.probabilities[kept],
+        decisions={name: answer[kept] for name, answer in arm.decisions.items()},
     )
 
 

@@ -57,6 +57,18 @@ def test_answers_are_those_of_scikit_learn_and_of_a_run(arm, measured, kind):
         assert measured[Measure("correct", KNOWN, decision)] == exactly(np.trace(knowns) / knowns.sum())
 
 
+def test_arms_tested_on_other_groups_of_a_kind_have_no_difference_in_it():
+    arms = [made_up.outcome({"data.negative_groups": g}, s) for g in (1, 2) for s in (0, 1)]
+    few, many = (made_up.treatment({"data.negative_groups": g}) for g in (1, 2))
+    analysis = Analysis([made_up.shown(a, "n1") if a.treatment == few else a for a in arms])
+    assert not analysis.tested_alike((few, many), "seen_negatives") and analysis.tested_alike((few, many), KNOWN)
+    assert analysis.difference(many, few, Measure("auroc", "seen_negatives")) is None
+    assert analysis.difference(many, few, Measure("balanced_accuracy", "seen_negatives", "argmax")) is None
+    for of in (Measure("auroc", "unseen_unknowns"), Measure("auroc", "n1"), Measure("accuracy", KNOWN)):
+        assert analysis.difference(many, few, of) is not None
+    assert Analysis(arms).difference(many, few, Measure("auroc", "seen_negatives")) is not None
+
+
 def test_the_networks_own_answers_are_what_a_run_says_of_them(arm, measured):
     result = evaluation.evaluate_split(arm.scored, classes=arm.classes, kinds=arm.kinds, with_intervals=False)
     for kind in arm.kinds:

@@ -148,6 +148,17 @@ def test_what_never_varies_negatives_is_side_by_side_on_its_own_axis():
     assert {p.treatment for found in sweep.panels[0].lines for p in found.points}.isdisjoint(made_up.APART)
 
 
+def test_a_kind_whose_groups_differ_along_an_axis_is_not_drawn_over_it():
+    few = {"seen_negatives": ["n1"], "unseen_unknowns": ["u"]}
+    three, all_of_them = made_up.treatment(data__negative_groups=3), made_up.treatment()
+    arms = [made_up.outcome(t, s, kinds=k) for t, k in ((three, few), (all_of_them, made_up.KINDS)) for s in (0, 1)]
+    (chart,) = curves.charts(Analysis(arms))
+    assert [panel.title.rpartition(", ")[2] for panel in chart.panels] == ["unseen unknowns"] * 3 + ["known recall"]
+    seen = [made_up.outcome(a.treatment, a.seed, kinds=a.kinds | {"unseen_unknowns": []}) for a in arms]
+    (chart,) = curves.charts(Analysis(seen))
+    assert [panel.title for panel in chart.panels] == ["known recall"]
+
+
 def test_two_axes_side_by_side_are_an_axis_and_lines():
     arms = [treatment(trainable=t, sampling__policy=p) for t in ("fc", "all") for p in ("natural", "balanced")]
     (chart,) = curves.charts(made_up.analysis(arms))

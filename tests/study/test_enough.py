@@ -1,5 +1,6 @@
 """How many are enough: opposite curves, opposite answers."""
 
+import dataclasses
 import re
 
 from study import made_up
@@ -70,6 +71,21 @@ def test_from_how_many_groups():
     assert re.search(r"\*\*2 groups\*\* by AUROC against seen|\*\*5 groups\*\* by AUROC against seen", found)
     found = section(curve(2.0, 2.0, 2.0, **field, negatives=700), "groups")
     assert "**1 group** by AUROC against seen" in found and "differs, too" not in found
+
+
+def test_arms_that_were_shown_other_groups_are_not_compared_by_these():
+    arms = [
+        made_up.shown(made_up.outcome({"data.negative_groups": len(groups)}, seed, seen=6.0 - len(groups)), *groups)
+        for groups in (["n1"], ["n1", "n2"])
+        for seed in (0, 1, 2)
+    ]
+    text = answer(Analysis(arms))
+    found = section(text, "groups")
+    assert "Arms are tested on seen negatives of the kinds that they were shown" in found
+    assert "**1 group** by AUROC against unseen unknowns" in found and "by AUROC against seen" not in found
+    assert "From how many kinds?** By AUROC against unseen unknowns" in text
+    seen_alone = [dataclasses.replace(a, kinds={"seen_negatives": a.kinds["seen_negatives"]}) for a in arms]
+    assert "The least that cannot" not in section(answer(Analysis(seen_alone)), "groups")
 
 
 def test_numbers_of_negatives_that_differ_with_the_groups_are_said():
