@@ -1,5 +1,8 @@
 """What several test files need."""
 
+import contextlib
+import fcntl
+import io
 import os
 import pathlib
 
@@ -18,6 +21,21 @@ hypothesis.settings.register_profile("openset_jax", deadline=None, max_examples=
 hypothesis.settings.load_profile("openset_jax")
 
 _SHARED_DATA = pathlib.Path(__file__).parents[1] / "../shared/data"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def packed_digits() -> None:
+    """Packs the images of the small run, by whichever worker comes first."""
+    from small_run import PACKED, small_config
+
+    PACKED.parent.mkdir(exist_ok=True)
+    with PACKED.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (PACKED / "index.json").exists():
+            from openset_jax.prepare import prepare
+
+            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+                prepare(small_config(input="stream"), PACKED)
 
 
 @pytest.fixture(scope="session")

@@ -5,10 +5,15 @@ import os
 import pathlib
 import subprocess
 import sys
+import zlib
 
 import numpy as np
 
 ROOT = pathlib.Path(__file__).parents[1]
+# the images of the small run, packed once for all tests (conftest.py), and again when what packs them has changed
+_PACKING = b"".join((ROOT / "openset_jax/data" / f"{name}.py").read_bytes() for name in ("pipeline", "sources", "packed"))
+PACKED = ROOT / ".pytest_cache" / f"digits-{zlib.crc32(_PACKING):x}.packed"
+RESIDENT = {"data.packed": str(PACKED), "input": "resident"}
 
 # --config=configs/digits.py with these is trained in seconds
 SMALL = {
@@ -17,19 +22,26 @@ SMALL = {
 }  # fmt: skip
 
 
+def fields(changes) -> dict:
+    """Those of the small run. Its images are packed and resident, which needs no TensorFlow; if `changes` say anything of
+    data or input, they are digits.py's own."""
+    own = any(name.startswith("data.") or name in ("input", "shard_resident") for name in changes)
+    return SMALL | ({} if own else RESIDENT) | changes
+
+
 def small_config(**changes):
     """`configs/digits.py`, made small; field names with dots."""
     from configs import digits
 
     config = digits.get_config()
-    config.update_from_flattened_dict(SMALL | changes)
+    config.update_from_flattened_dict(fields(changes))
     return config
 
 
 def command(module: str, *arguments: str, **changes) -> list[str]:
     """`python -m openset_jax.MODULE` with configs/digits.py made small."""
-    fields = [f"--config.{name}={value}" for name, value in (SMALL | changes).items()]
-    return [sys.executable, "-m", f"openset_jax.{module}", "--config=configs/digits.py", *fields, *arguments]
+    flags = [f"--config.{name}={value}" for name, value in fields(changes).items()]
+    return [sys.executable, "-m", f"openset_jax.{module}", "--config=configs/digits.py", *flags, *arguments]
 
 
 def environment(devices: int = 1) -> dict[str, str]:

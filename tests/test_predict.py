@@ -48,7 +48,7 @@ def scored(workdir):
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory, workdir):
     """The test images as files, named by their ids."""
-    folder, pool = tmp_path_factory.mktemp("photos"), build.open_pool(small_config(**SIZE))
+    folder, pool = tmp_path_factory.mktemp("photos"), build.open_pool(small_config(input="stream", **SIZE))
     rows = pool.rows(TEST)
     for id_, content in zip(pool.ids(rows), pool.sources[0].fetch(pool.record[rows]), strict=True):
         path = folder / f"{id_}.png"
@@ -128,7 +128,7 @@ def test_overrides(workdir, photos, scored):
 
 def of_kinds(photos, counts):
     """Files of so many test images of each digit."""
-    pool = build.open_pool(small_config(**SIZE))
+    pool = build.open_pool(small_config(input="stream", **SIZE))
     rows = pool.rows(TEST)
     ids, kinds = np.array(pool.ids(rows)), np.array(pool.group_names(rows))
     chosen = [ids[kinds == kind][:count] for kind, count in counts.items()]

@@ -16,7 +16,7 @@ from openset_jax.train import train
 
 
 def test_arrays_without_negatives_are_enough_for_an_objective_that_uses_none(tmp_path):
-    closed = small_config(**{"objective.name": "softmax"})
+    closed = small_config(**{"objective.name": "softmax", "input": "stream"})
     closed.data.negatives = closed.data.held_out_negatives = closed.data.unknown = None
     prepare(closed, tmp_path)
     of = lambda objective: small_config(**{"objective.name": objective, "data.packed": str(tmp_path)})
@@ -30,18 +30,19 @@ def test_of_an_experiment_the_images_of_its_run_are_packed(tmp_path):
     done = run([sys.executable, "-m", "openset_jax.prepare", *asked, f"--out={tmp_path}"])
     assert done.returncode == 0, done.stderr
     assert f"Use them with --config.run.data.packed={tmp_path}" in done.stdout
-    assert len(build.open_pool(small_config(**{"data.packed": str(tmp_path)}))) == len(build.open_pool(small_config()))
+    of_run, streamed = small_config(**{"data.packed": str(tmp_path)}), small_config(input="stream")
+    assert len(build.open_pool(of_run)) == len(build.open_pool(streamed))
 
 
 def test_training_from_packed_arrays_is_training_from_the_source(tmp_path):
     packed, streamed, from_packed = (tmp_path / name for name in ("packed", "streamed", "from_packed"))
     for folder in (packed, streamed, from_packed):
         folder.mkdir()
-    result = prepare(small_config(), packed)
-    pool = build.open_pool(small_config())
+    result = prepare(small_config(input="stream"), packed)
+    pool = build.open_pool(small_config(input="stream"))
     assert result == {"images": len(pool), "unreadable": 0, "leaks": 0}
     assert build.open_pool(small_config(**{"data.packed": str(packed)})).fingerprint() == pool.fingerprint()
-    train(small_config(steps=5), streamed)
+    train(small_config(steps=5, input="stream"), streamed)
     train(small_config(**{"steps": 5, "data.packed": str(packed)}), from_packed)
     one, other = saved_arrays(streamed), saved_arrays(from_packed)
     for name in one:

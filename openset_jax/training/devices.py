@@ -116,8 +116,8 @@ def hold(read: Callable[[int, int], np.ndarray], count: int, shape: tuple[int, .
     Raises:
       UserError: it does not fit; says by how much, and what to do.
     """
-    here, first, everywhere = jax.local_device_count(), jax.process_index() * jax.local_device_count(), jax.device_count()
-    each = -(-count // everywhere) if sharded else count
+    here, everywhere = jax.local_device_count(), jax.device_count()
+    first, each = (jax.process_index() * here, -(-count // everywhere)) if sharded else (0, count)
     size = int(np.prod(shape))
     _check_fits(each * size, count * size, sharded)
     sharding = NamedSharding(_mesh(), P(AXIS) if sharded else P())

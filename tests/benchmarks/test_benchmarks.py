@@ -6,10 +6,9 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
-from small_run import SMALL, run, small_config
+from small_run import RESIDENT, SMALL, run
 
 from benchmarks import common
-from openset_jax.prepare import prepare
 
 
 def test_rounds_alternate_and_the_first_is_not_counted():
@@ -46,18 +45,11 @@ def test_the_step_benchmark_writes_what_it_promises(tmp_path):
     assert result["all_reduce_bytes"] == 4 * 81_610 + 4 * (1 + 1 + 6)
 
 
-@pytest.fixture(scope="module")
-def packed(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("packed")
-    prepare(small_config(), folder)
-    return {"data.packed": folder, "input": "resident"}
-
-
 TWO_A_CALL = {"steps_per_call": 2, "checkpoint.every": 4}
 
 
-def test_the_loop_is_held_against_the_slower_of_its_halves(tmp_path, packed):
-    said, result = benchmark("end_to_end", tmp_path, "--rounds=2", "--seconds=0.2", "--warmup=0.1", **packed, **TWO_A_CALL)
+def test_the_loop_is_held_against_the_slower_of_its_halves(tmp_path):
+    said, result = benchmark("end_to_end", tmp_path, "--rounds=2", "--seconds=0.2", "--warmup=0.1", **RESIDENT, **TWO_A_CALL)
     slower = [min(pair) for pair in zip(result["step_alone"]["rounds"], result["input_alone"]["rounds"], strict=True)]
     ratios = [t / s for t, s in zip(result["together"]["rounds"], slower, strict=True)]
     assert result["ratio"]["rounds"] == pytest.approx(ratios)
@@ -77,8 +69,8 @@ def test_classifying_photographs_is_held_against_the_slower_of_its_halves(tmp_pa
     assert result["images"] == 100 and "predict / both in turn" in said
 
 
-def test_the_memory_benchmark_plans_for_batches_and_samples_a_run(tmp_path, packed):
-    _, result = benchmark("memory", tmp_path, "--batch_sizes=8,64", "--steps=20", **packed)
+def test_the_memory_benchmark_plans_for_batches_and_samples_a_run(tmp_path):
+    _, result = benchmark("memory", tmp_path, "--batch_sizes=8,64", "--steps=20", **RESIDENT)
     small, large = (result["planned"][size] for size in ("8", "64"))
     assert small["temporaries"] < large["temporaries"]
     assert large["peak"] >= large["temporaries"] + large["state and batch"] > 3 * 4 * 81_610  # parameters and two moments
@@ -86,8 +78,8 @@ def test_the_memory_benchmark_plans_for_batches_and_samples_a_run(tmp_path, pack
     assert all(sample["host"] > 1e7 for sample in result["run"])
 
 
-def test_the_startup_benchmark_splits_all_of_the_time_and_sees_tensorflow(tmp_path, packed):
-    _, result = benchmark("startup", tmp_path, "--rounds=1", **packed)
+def test_the_startup_benchmark_splits_all_of_the_time_and_sees_tensorflow(tmp_path):
+    _, result = benchmark("startup", tmp_path, "--rounds=1", **RESIDENT)
     stages = {stage: seconds["median"] for stage, seconds in result["seconds"].items()}
     assert stages.pop("all") == pytest.approx(sum(stages.values()))
     assert stages["imports"] > 0.1

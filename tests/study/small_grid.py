@@ -7,7 +7,7 @@ from small_run import small_config
 
 def get_config():
     config = ml_collections.ConfigDict()
-    config.run, config.seeds = small_config(input="resident"), (0, 1)
+    config.run, config.seeds = small_config(), (0, 1)
     with config.run.unlocked():
         config.run.eval.every = config.run.get_ref("steps")
     axes = lambda **fields: config_dict.create(**fields)

@@ -9,30 +9,21 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
-from small_run import ROOT, assert_same_run, command, environment, lines, run, small_config
+from small_run import PACKED, ROOT, assert_same_run, command, environment, lines, run, small_config
 
 from openset_jax import build
 from openset_jax.data import batches, pools, resident
 from openset_jax.data.skipped import Skipped
 from openset_jax.errors import Stopped, UserError
-from openset_jax.prepare import prepare
 from openset_jax.train import train
 from openset_jax.training import devices, feed
 
 SCRIPT = pathlib.Path(__file__).with_name("fed_steps.py")
 
 
-@pytest.fixture(scope="module")
-def packed(tmp_path_factory):
-    """The images of the small run, packed."""
-    folder = tmp_path_factory.mktemp("packed")
-    prepare(small_config(), folder)
-    return folder
-
-
 @pytest.fixture
-def pool(packed):
-    return build.open_pool(small_config(**{"data.packed": str(packed)}))
+def pool():
+    return build.open_pool(small_config())
 
 
 def feeds(pool):
@@ -73,14 +64,14 @@ def test_a_pool_is_copied_in_chunks_that_need_not_divide_it(monkeypatch, pool):
         np.testing.assert_array_equal(devices.hold(read, len(pool), (16, 16, 3), sharded=False), whole)
 
 
-def test_any_number_of_devices_may_share_a_pool(tmp_path, packed):
+def test_any_number_of_devices_may_share_a_pool(tmp_path):
     """Replicated or sharded, on 1 and 4 devices, one step or two a call: the same losses as streamed."""
     expected = None
     for count in (1, 4):
         env = environment(count) | {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests")))}
         out = tmp_path / f"{count}.npz"
         done = subprocess.run(
-            [sys.executable, SCRIPT, out, packed],
+            [sys.executable, SCRIPT, out, PACKED],
             cwd=ROOT,
             env=env,
             capture_output=True,
@@ -97,17 +88,17 @@ def test_any_number_of_devices_may_share_a_pool(tmp_path, packed):
             np.testing.assert_allclose(values, expected, rtol=1e-4, err_msg=f"{name}, {count} devices")
 
 
-def test_a_resident_run_is_the_streamed_run_and_either_may_go_on_as_the_other(tmp_path, packed, uninterrupted):
-    held = small_config(**{"data.packed": str(packed), "input": "resident"})
+def test_a_resident_run_is_the_streamed_run_and_either_may_go_on_as_the_other(tmp_path, uninterrupted):
     whole, mixed = tmp_path / "whole", tmp_path / "mixed"
     for folder in (whole, mixed):
         folder.mkdir()
-    train(held, whole)
+    train(small_config(input="stream"), whole)
     assert_same_run(whole, uninterrupted)
+    assert any(whole.glob("events.out.tfevents.*"))
     asked = iter(range(10**6))
     with pytest.raises(Stopped):
-        train(small_config(), mixed, lambda: "the test" if next(asked) >= 3 else "")
-    train(held, mixed)
+        train(small_config(input="stream"), mixed, lambda: "the test" if next(asked) >= 3 else "")
+    train(small_config(), mixed)
     assert_same_run(mixed, uninterrupted)
 
 
@@ -195,8 +186,8 @@ def without_tensorflow(arguments):
     return run([python, "-c", WITHOUT_TENSORFLOW, *rest])
 
 
-def test_a_resident_run_trains_evaluates_and_resumes_where_tensorflow_is_not_installed(tmp_path, packed, uninterrupted):
-    several = {"data.packed": packed, "input": "resident", "steps_per_call": 2, "checkpoint.every": 4}
+def test_a_resident_run_trains_evaluates_and_resumes_where_tensorflow_is_not_installed(tmp_path, uninterrupted):
+    several = {"steps_per_call": 2, "checkpoint.every": 4}
     arguments = command("train", f"--workdir={tmp_path}", **several)
     done = without_tensorflow(arguments)
     assert done.returncode == 0, done.stderr
@@ -212,30 +203,31 @@ def test_a_resident_run_trains_evaluates_and_resumes_where_tensorflow_is_not_ins
     done = without_tensorflow(command("train", f"--workdir={tmp_path}", **several | {"steps": 14}))
     assert done.returncode == 0, done.stderr
     assert "Resuming at step 12." in done.stdout
-    done = without_tensorflow(command("train", f"--workdir={tmp_path / 'other'}", **{"data.packed": packed}))
+    done = without_tensorflow(command("train", f"--workdir={tmp_path / 'other'}", **{"data.packed": PACKED}))
     assert done.returncode == 2
     assert "input: stream needs tensorflow, which is not installed" in done.stderr
 
 
-def test_a_resident_run_does_not_load_tensorflow_where_it_is(tmp_path, packed):
+def test_a_resident_run_does_not_load_tensorflow_where_it_is(tmp_path):
     script = (
         "import pathlib, sys\n"
         "from small_run import small_config\n"
         "from openset_jax.train import train\n"
-        "train(small_config(**{'data.packed': sys.argv[1], 'input': 'resident'}), pathlib.Path(sys.argv[2]))\n"
+        "train(small_config(), pathlib.Path(sys.argv[1]))\n"
         "assert 'tensorflow' not in sys.modules\n"
     )
     env = environment() | {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests")))}
-    subprocess.run([sys.executable, "-c", script, packed, tmp_path], cwd=ROOT, env=env, check=True, timeout=240)
+    subprocess.run([sys.executable, "-c", script, tmp_path], cwd=ROOT, env=env, check=True, timeout=240)
 
 
-def test_what_cannot_be_resident_is_refused(tmp_path, monkeypatch, packed, pool):
+def test_what_cannot_be_resident_is_refused(tmp_path, monkeypatch, pool):
     with monkeypatch.context() as several:
         several.setattr(devices, "host_part", lambda: (1, 2))
+        digits = build.open_pool(small_config(input="resident"))
         with pytest.raises(UserError, match="digits is none; run python -m openset_jax.prepare"):
-            feed.make_feed("resident", digits := build.open_pool(small_config()), stored_size=16, skipped=Skipped(digits))
+            feed.make_feed("resident", digits, stored_size=16, skipped=Skipped(digits))
     with pytest.raises(UserError, match="packed at 16x16, but data.stored_size is 20"):
-        train(small_config(**{"input": "resident", "data.packed": str(packed), "data.stored_size": 20}), tmp_path)
+        train(small_config(**{"input": "resident", "data.packed": str(PACKED), "data.stored_size": 20}), tmp_path)
     free = 1 << 20
 
     class Small:

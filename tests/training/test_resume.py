@@ -80,7 +80,7 @@ def test_sigterm_saves_and_exits_with_3_and_the_next_start_goes_on(tmp_path):
 
 def test_sigkill_at_a_random_moment_after_a_save_loses_only_what_came_after_it(tmp_path):
     moments = random.Random(time.time_ns())  # the moment is not reproducible anyway
-    changes = {"steps": 200, "eval.every": 40, "checkpoint.every": 30}
+    changes = {"steps": 200, "eval.every": 40, "checkpoint.every": 30, "input": "stream"}
     killed, resumed = tmp_path / "killed", []
     for after in (0, 60):
         process = start(killed, **changes)
