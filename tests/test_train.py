@@ -152,8 +152,8 @@ def test_a_run_with_fewer_kinds_of_negatives_has_the_same_ones_packed_and_when_i
     config = small_config(trainable="head", seed=1, **changes)
     result = train(config, files)
     assert restore_and_evaluate(files) == result
-    assert set(result["counts"]["seen_negatives"]) == {"5"}
-    assert set(result["open_set"]["by_group"]) == {"5", "8"}
+    assert set(result["counts"]["seen_negatives"]) == {"6"}
+    assert set(result["open_set"]["by_group"]) == {"6", "8"}
     config.data.packed = str(folder)
     train(config, packed)
     assert_same_run(packed, files)

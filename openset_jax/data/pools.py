@@ -155,13 +155,16 @@ class Pool:
 def with_negative_groups(pool: Pool, count: int, *, seed: int) -> Pool:
     """The pool as if only so many of its groups of negatives had been collected; smaller counts choose among larger ones'.
 
+    The first goes round with the seed, so that a few seeds do not all choose the same; the others are drawn.
+
     Raises:
       UserError: there are fewer.
     """
     there = [i for i, role in enumerate(pool.roles) if role == "negatives"]
     if not 1 <= count <= len(there):
         raise UserError(f"data.negative_groups: {count} asked for, and data.negatives has {len(there)}")
-    order = sorted(there, key=lambda i: stable_hash(f"{seed}/{pool.groups[i]}"))
+    drawn = sorted(there, key=lambda i: stable_hash(f"{seed}/{pool.groups[i]}"))
+    order = sorted(drawn, key=lambda i: i != there[seed % len(there)])
     kept = [i for i in range(len(pool.groups)) if i not in order[count:]]
     rows = np.flatnonzero(np.isin(pool.group, kept))
     columns = {name: getattr(pool, name)[rows] for name in ("source", "record", "split", "key")}

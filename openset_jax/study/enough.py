@@ -1,5 +1,6 @@
 """How many are enough: curves of treatments that differ in one number, each point against the best. Words from numbers."""
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -53,11 +54,28 @@ def _section(comparing: Comparing, field: str, name: Callable[[Outcome], str], h
                 f"Arms are tested on {words.listed([title(kind) for kind in other])} of the kinds that they were shown. "
                 "These differ, and nothing is compared by them."
             )
+        if field == axes.GROUPS and (same := the_same_groups(comparing, curve)):
+            yield f"{words.capital(same)}: what follows is about which they are as much as about how many."
         found = {y: curve_of for y in comparing.yardsticks if (curve_of := point_by_point(comparing, y, curve)) is not None}
         if not found:
             continue
         yield in_short({y: least_enough(c.best, c.compared) for y, c in found.items()}, names)
         yield "\n".join(f"- {enough(yardstick, names, *curve_of)}" for yardstick, curve_of in found.items())
+
+
+def the_same_groups(comparing: Comparing, curve: Sequence[Treatment]) -> str:
+    """Which treatments were shown the same of several groups by every seed, as "1 group is n1 in all seeds"; or ""."""
+    shown = {
+        t: [frozenset(o.kinds.get("seen_negatives", ())) for o in comparing.analysis.outcomes(t).values()] for t in curve
+    }
+    every = frozenset().union(*itertools.chain(*shown.values()))
+    told = [
+        f"{kinds_of_negatives(axes.first(comparing.analysis, t))} {'is' if len(found[0]) == 1 else 'are'} "
+        f"{words.listed(sorted(found[0]))} in all seeds"
+        for t, found in shown.items()
+        if len(found) > 1 and len(set(found)) == 1 and found[0] != every
+    ]
+    return words.listed(told)
 
 
 class Curve(NamedTuple):

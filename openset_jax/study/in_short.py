@@ -54,7 +54,8 @@ def _enough(comparing, field, name, question) -> Iterator[str]:
             text += f"told to be better, though a difference of up to {hidden} could be hidden"
         told.append(text + (f"; with {names[worse[-1]]} it is {found.compared[worse[-1]]}" if worse else ""))
     if told:
-        yield f"**{question}** {words.capital('; '.join(told))}."
+        same = enough.the_same_groups(comparing, curve) if field == axes.GROUPS else ""
+        yield f"**{question}** {words.capital('; '.join(told))}{f' ({same})' if same else ''}."
 
 
 def _remedies(comparing: Comparing) -> Iterator[str]:

@@ -343,6 +343,7 @@ def test_of_the_groups_of_negatives_a_smaller_number_is_among_a_larger_and_other
         assert [len(s) for s in sets] == [1, 2, 3, 4]
         assert sets[0] < sets[1] < sets[2] < sets[3]
     assert len({frozenset(sets[1]) for sets in chosen.values()}) > 2
+    assert set.union(*(chosen[seed][0] for seed in range(3, 7))) == {"n1", "n2", "n3", "n4"}, "the first goes round"
 
 
 @pytest.mark.parametrize("seed", range(4))

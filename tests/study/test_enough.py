@@ -88,6 +88,17 @@ def test_arms_that_were_shown_other_groups_are_not_compared_by_these():
     assert "The least that cannot" not in section(answer(Analysis(seen_alone)), "groups")
 
 
+def test_seeds_that_all_show_the_same_group_are_said():
+    def text(*one):
+        few = [made_up.shown(made_up.outcome({"data.negative_groups": 1}, s), g) for s, g in enumerate(one)]
+        return answer(Analysis([*few, *(made_up.outcome({"data.negative_groups": 2}, s) for s in (0, 1))]))
+
+    alike, unlike = text("n2", "n2"), text("n1", "n2")
+    assert "1 group is n2 in all seeds: what follows is about which they are" in section(alike, "groups")
+    assert "(1 group is n2 in all seeds)" in line(alike, "**From how many kinds?**")
+    assert "in all seeds" not in unlike
+
+
 def test_numbers_of_negatives_that_differ_with_the_groups_are_said():
     arms = [made_up.outcome({"data.negative_groups": g}, s, negatives=100 * g) for g in (1, 7) for s in (0, 1)]
     assert "The number of negatives differs, too (100 and 700)" in section(answer(Analysis(arms)), "groups")
