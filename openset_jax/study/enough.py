@@ -75,7 +75,7 @@ def the_same_groups(comparing: Comparing, curve: Sequence[Treatment]) -> str:
         for t, found in shown.items()
         if len(found) > 1 and len(set(found)) == 1 and found[0] != every
     ]
-    return words.listed(told)
+    return words.listed(told) if told else ""
 
 
 class Curve(NamedTuple):
