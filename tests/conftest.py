@@ -28,7 +28,7 @@ def packed_digits() -> None:
     """Packs the images of the small run, by whichever worker comes first."""
     from small_run import PACKED, small_config
 
-    PACKED.parent.mkdir(exist_ok=True)
+    PACKED.mkdir(parents=True, exist_ok=True)
     with PACKED.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (PACKED / "index.json").exists():
