@@ -46,16 +46,25 @@ def _enough(comparing, field, name, question) -> Iterator[str]:
             told.append(f"by {yardstick.title} no number can be called enough, for {words.ONE_SEED}")
             continue
         mean, worse = comparing.mean(curve[least], yardstick), [i for i in range(least) if i in found.compared]
-        if least == found.best:
-            text = f"by {yardstick.title} it takes {names[least]}, {words.number(mean)}"
+        alike = [other.hidden for other in found.compared.values() if other.verdict == "same"]
+        text = f"by {yardstick.title} "
+        if least < found.best:
+            hidden = found.compared[least].hidden
+            text += f"{names[least]} may be enough, {words.number(mean)}: {names[found.best]} {_not_told(hidden)}"
+        elif worse:
+            text += f"it takes {names[least]}, {words.number(mean)}"
+        elif alike:
+            text += f"{names[least]} may be enough, {words.number(mean)}: more {_not_told(max(alike))}"
         else:
-            hidden = words.decimals(found.compared[least].hidden)
-            text = f"by {yardstick.title} {names[least]} may be enough, {words.number(mean)}: {names[found.best]} cannot be "
-            text += f"told to be better, though a difference of up to {hidden} could be hidden"
+            text += f"{names[least]} is best, {words.number(mean)}: more is worse"
         told.append(text + (f"; with {names[worse[-1]]} it is {found.compared[worse[-1]]}" if worse else ""))
     if told:
         same = enough.the_same_groups(comparing, curve) if field == axes.GROUPS else ""
         yield f"**{question}** {words.capital('; '.join(told))}{f' ({same})' if same else ''}."
+
+
+def _not_told(hidden: float) -> str:
+    return f"cannot be told to be better, though a difference of up to {words.decimals(hidden)} could be hidden"
 
 
 def _remedies(comparing: Comparing) -> Iterator[str]:

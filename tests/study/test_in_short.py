@@ -23,10 +23,11 @@ def test_it_says_how_many_are_enough():
     more_helps = short(({N: "1x"}, {"seen": 0.5}), ({N: "10x"}, {"seen": 4.0}))["How many negatives?"]
     assert "By AUROC against seen negatives it takes 700 negatives (10x), " in more_helps
     assert "with 70 negatives (1x) it is worse by" in more_helps
-    assert (
-        "By AUROC against seen negatives it takes 70 negatives (1x)"
-        in short(({N: "1x"}, {}), ({N: "10x"}, {}))["How many negatives?"]
-    )
+    alike = short(({N: "1x"}, {}), ({N: "10x"}, {}))["How many negatives?"]
+    assert "By AUROC against seen negatives 70 negatives (1x) may be enough, " in alike
+    assert ": more cannot be told to be better" in alike
+    more_hurts = short(({N: "1x"}, {"seen": 4.0}), ({N: "10x"}, {"seen": 0.5}))["How many negatives?"]
+    assert "By AUROC against seen negatives 70 negatives (1x) is best, " in more_hurts and ": more is worse" in more_hurts
     assert "no number can be called enough" in short(({N: "1x"}, {}), ({N: "10x"}, {}), seeds=1)["How many negatives?"]
 
 
