@@ -82,7 +82,7 @@ def test_a_mistake_inside_a_config_file_says_what_it_is(tmp_path):
 
 
 def test_bad_data_is_exit_code_2_before_anything_is_trained(tmp_path):
-    done = run(command("train", f"--workdir={tmp_path}", "--config.data.known.classes=('0', '11')"))
+    done = run(command("train", f"--workdir={tmp_path}", **{"data.known.classes": "('0', '11')"}))
     assert done.returncode == 2
     assert done.stderr == "error: data.known: no class '11' in digits; it has 0, 1, 2, 3, 4, 5, 6, 7, 8, 9\n"
     assert not (tmp_path / "checkpoints").exists()

@@ -103,7 +103,7 @@ def test_other_classes_and_other_images_are_refused():
 def test_a_role_may_have_several_sources():
     from configs import default
 
-    config = small_config()
+    config = small_config(input="stream")
     config.data.negatives = (default.images("digits", ("5",)), default.images("digits", ("6",), group="six"))
     config = configs.from_json(configs.to_json(config))
     pool = build.open_pool(config)
