@@ -113,10 +113,11 @@ def kinds_measured(analysis: Analysis) -> list[str]:
 def _rows(analysis, layout):
     panel = lambda metric, name, of: _panel(analysis, layout, metric, f"{name}{'' if of == KNOWN else ', ' + title(of)}", of)
     of = lambda metrics, kind: tuple(panel(metric, name, kind) for metric, name in metrics.items())
-    if not kinds_measured(analysis):
+    measured, recall = kinds_measured(analysis), of(_RECALL, KNOWN)
+    if not measured:
         return (of(_CLOSED, KNOWN),)
     alike = lambda kind: all(analysis.tested_alike([t for t, _ in row.treatments], kind) for row in layout.rows)
-    recall, kinds = of(_RECALL, KNOWN), [kind for kind in kinds_measured(analysis) if alike(kind)]
+    kinds = [kind for kind in measured if alike(kind)]
     if not kinds:
         return (recall,)
     first, *others = (of(_OF_KIND, kind) for kind in kinds)

@@ -56,8 +56,9 @@ def _enough(comparing, field, name, question) -> Iterator[str]:
         elif alike:
             text += f"{names[least]} may be enough, {words.number(mean)}: more {_not_told(max(alike))}"
         else:
-            text += f"{names[least]} is best, {words.number(mean)}: more is worse"
-        told.append(text + (f"; with {names[worse[-1]]} it is {found.compared[worse[-1]]}" if worse else ""))
+            text += f"it is best with {names[least]}, {words.number(mean)}"
+        nearest = worse[-1:] or ([] if alike else sorted(found.compared)[:1])
+        told.append(text + "".join(f"; with {names[i]} it is {found.compared[i]}" for i in nearest))
     if told:
         same = enough.the_same_groups(comparing, curve) if field == axes.GROUPS else ""
         yield f"**{question}** {words.capital('; '.join(told))}{f' ({same})' if same else ''}."

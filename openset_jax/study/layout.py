@@ -122,8 +122,8 @@ def _sweep(analysis, on_axis):
         shift = _DODGE * span * (alone.index(ts) - (len(alone) - 1) / 2) if ts in alone else 0.0
         rest, own = ts[0].without(NEGATIVES), "rule" if _silent(analysis, ts[0]) else "argmax"
         decisions = tuple(dict.fromkeys([own, "prior", "rule"])) if ts is natural else (own,)
-        joined = len(ts) > 1 or ts is natural  # else a line across the chart to a single point of another objective
-        start = next((t for t in none if joined and _alike(t) == _alike(rest)), None)
+        starts = len(ts) > 1 or ts is natural  # else a line across the chart to a single point of another objective
+        start = next((t for t in none if starts and _alike(t) == _alike(rest)), None)
         where = tuple((t, place(numbers[t]) + shift) for t in sorted(ts, key=numbers.get))
         rows.append(Row(short(rest.fields), colour, where, True, decisions, start))
     for treatment in none:

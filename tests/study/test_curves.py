@@ -82,6 +82,13 @@ def test_no_negatives_may_say_that_its_objective_is_another():
     assert chart.panels[0].lines[0].start is not None
 
 
+def test_a_single_point_of_another_objective_starts_nowhere():
+    arms = [treatment(sampling__negatives=n) for n in (0, "1x")] + [treatment(), treatment(objective__name="one_vs_rest")]
+    (chart,) = curves.charts(made_up.analysis(arms))
+    starts = {found.row.label: found.start for found in chart.panels[0].lines}
+    assert starts["as configured"] is not None and starts["name=one_vs_rest"] is None
+
+
 def test_every_line_without_negatives_has_its_own_name():
     policies = ({}, {"objective__class_weights": "balanced"})
     arms = [treatment(sampling__negatives=n, **p) for p in policies for n in (0, "1x", "3x")]

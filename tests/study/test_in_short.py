@@ -27,7 +27,8 @@ def test_it_says_how_many_are_enough():
     assert "By AUROC against seen negatives 70 negatives (1x) may be enough, " in alike
     assert ": more cannot be told to be better" in alike
     more_hurts = short(({N: "1x"}, {"seen": 4.0}), ({N: "10x"}, {"seen": 0.5}))["How many negatives?"]
-    assert "By AUROC against seen negatives 70 negatives (1x) is best, " in more_hurts and ": more is worse" in more_hurts
+    assert "By AUROC against seen negatives it is best with 70 negatives (1x), " in more_hurts
+    assert "; with 700 negatives (10x) it is worse by" in more_hurts
     assert "no number can be called enough" in short(({N: "1x"}, {}), ({N: "10x"}, {}), seeds=1)["How many negatives?"]
 
 

@@ -172,16 +172,19 @@ def test_two_processes_stop_together_resume_and_do_what_one_process_does(tmp_pat
     assert codes == [3, 3], outputs
     assert any((tmp_path / "stopped/checkpoints").iterdir())
 
-    codes, outputs = finish(start_processes(tmp_path / "two"))
-    assert codes == [0, 0], outputs
-    assert "seen negatives" in outputs[0]
-    assert "seen negatives" not in outputs[1]
-    one, two = lines(uninterrupted), lines(tmp_path / "two")
-    assert [row["step"] for row in one] == [row["step"] for row in two]
-    np.testing.assert_allclose([row["loss"] for row in two], [row["loss"] for row in one], rtol=1e-3)
-    counts = [json.loads((folder / "metrics.json").read_text())["counts"] for folder in (uninterrupted, tmp_path / "two")]
-    assert counts[0] == counts[1]
+    for input, fields in (("stream", {"input": "stream"}), ("resident", {})):
+        codes, outputs = finish(start_processes(tmp_path / input, **fields))
+        assert codes == [0, 0], outputs
+        assert "seen negatives" in outputs[0]
+        assert "seen negatives" not in outputs[1]
+        one, two = lines(uninterrupted), lines(tmp_path / input)
+        assert [row["step"] for row in one] == [row["step"] for row in two]
+        np.testing.assert_allclose([row["loss"] for row in two], [row["loss"] for row in one], rtol=1e-3, err_msg=input)
+        counts = [
+            json.loads((folder / "metrics.json").read_text())["counts"] for folder in (uninterrupted, tmp_path / input)
+        ]
+        assert counts[0] == counts[1]
     # and it goes on, on another number of processes
-    done = run(command("train", f"--workdir={tmp_path / 'two'}", steps=14))
+    done = run(command("train", f"--workdir={tmp_path / 'resident'}", steps=14))
     assert done.returncode == 0, done.stderr
     assert "Resuming at step 12." in done.stdout
