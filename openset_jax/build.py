@@ -6,6 +6,7 @@ from typing import Any
 
 import ml_collections
 
+from openset_jax import config as configs
 from openset_jax.config import BEFORE
 from openset_jax.errors import UserError
 
@@ -19,7 +20,7 @@ def open_pool(config: ml_collections.ConfigDict) -> Any:
     """The `Pool` of `config.data`.
 
     Raises:
-      UserError: names the role and what is wrong with it.
+      UserError: names the role and what is wrong with it; or what `data.packed` was not prepared with.
     """
     from openset_jax.data import pools, sources
     from openset_jax.data.selections import Selection, build_pool
@@ -58,6 +59,8 @@ def open_pool(config: ml_collections.ConfigDict) -> Any:
     needed = ("known", "negatives") if objectives.get(config.objective.name).uses_negatives else ("known",)
     if config.data.packed:
         packed = sources.open_source(f"packed:{config.data.packed}")
+        if packed.prepared_as:  # those of before this was noted do not say
+            configs.check_prepared(config, packed.prepared_as)
         there = [role for role in pools.ROLES if role in packed.roles or role in needed]
         return build({role: [Selection(packed)] for role in there})
     selections = {}

@@ -3,7 +3,7 @@
 import json
 import math
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -142,6 +142,52 @@ def as_last_started(saved: dict[str, Any], workdir: pathlib.Path) -> ml_collecti
     except (OSError, ValueError, TypeError):
         changed = {}
     return from_json(saved | changed)
+
+
+def chosen_images(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """Which images of its sources a config takes, and how it splits them, as plain values.
+
+    Where the sources are is left out: images may be packed in one place, and the config used in another.
+
+    Returns:
+      {role: its `images(...)` without `source`, "validation_fraction", "test_fraction"}.
+    """
+    from openset_jax.data import pools
+
+    data, chosen = to_json(config)["data"], {}
+    for role in pools.ROLES:
+        specs = data[role] if isinstance(data[role], list) else [data[role]] if data[role] else []
+        chosen[role] = [
+            {k: v for k, v in spec.items() if k != "source"} if isinstance(spec, dict) else spec for spec in specs
+        ]
+    return chosen | {name: data[name] for name in ("validation_fraction", "test_fraction")}
+
+
+def check_prepared(config: ml_collections.ConfigDict, prepared_as: Mapping[str, Any]) -> None:
+    """Raises UserError, naming the field, where a config asks for other images than `data.packed` has.
+
+    A role that it leaves empty asks for nothing, and gets what was packed.
+
+    Args:
+      prepared_as: `chosen_images` of the config that they were packed by.
+    """
+    for name, now in chosen_images(config).items():
+        before = prepared_as.get(name)
+        if now == before or now == []:
+            continue
+        field = f"data.{name}"
+        if isinstance(now, list) and len(now) == len(before or ()) == 1 and isinstance(now[0], dict):
+            part = next((part for part, value in now[0].items() if value != before[0].get(part)), None)
+            field, before, now = (f"{field}.{part}", before[0].get(part), now[0][part]) if part else (field, before, now)
+        raise UserError(
+            f"{field}: this config has {_short(now)}, and {config.data.packed}, which data.packed names, was prepared with "
+            f"{_short(before)}: it has other images. Set it back, or prepare again with this config"
+        )
+
+
+def _short(value, most=80):
+    text = "nothing" if value in ([], None) else repr(value)
+    return text if len(text) <= most else text[:most] + "..."
 
 
 def fields(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

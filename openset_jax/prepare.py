@@ -93,6 +93,7 @@ def prepare(config: Any, out: pathlib.Path, *, section: str = "config.data") -> 
         ids=pool.ids(kept),
         group=pool.group[kept],
         split=pool.split[kept],
+        prepared_as=configs.chosen_images(config),
     )
     writer.forget()
     print(f"{len(kept):,} images of {size}x{size} in {out}, {len(skipped.rows)} unreadable, {len(leaks)} leaks.")

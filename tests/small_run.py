@@ -11,7 +11,10 @@ import numpy as np
 
 ROOT = pathlib.Path(__file__).parents[1]
 # the images of the small run, packed once for all tests (conftest.py), and again when what packs them has changed
-_PACKING = b"".join((ROOT / "openset_jax/data" / f"{name}.py").read_bytes() for name in ("pipeline", "sources", "packed"))
+_PACKING = b"".join(
+    (ROOT / "openset_jax" / f"{name}.py").read_bytes()
+    for name in ("data/pipeline", "data/sources", "data/packed", "prepare")
+)
 PACKED = ROOT / ".pytest_cache" / f"digits-{zlib.crc32(_PACKING):x}.packed"
 RESIDENT = {"data.packed": str(PACKED), "input": "resident"}
 

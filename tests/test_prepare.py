@@ -6,10 +6,10 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
-from small_run import lines, run, saved_arrays, small_config
+from small_run import RESIDENT, lines, run, saved_arrays, small_config
 
 from openset_jax import build
-from openset_jax.data import pipeline
+from openset_jax.data import pipeline, pools
 from openset_jax.errors import UserError
 from openset_jax.prepare import prepare
 from openset_jax.train import train
@@ -19,10 +19,42 @@ def test_arrays_without_negatives_are_enough_for_an_objective_that_uses_none(tmp
     closed = small_config(**{"objective.name": "softmax", "input": "stream"})
     closed.data.negatives = closed.data.held_out_negatives = closed.data.unknown = None
     prepare(closed, tmp_path)
-    of = lambda objective: small_config(**{"objective.name": objective, "data.packed": str(tmp_path)})
-    assert build.open_pool(of("softmax")).fingerprint() == build.open_pool(closed).fingerprint()
+
+    def packed(objective):
+        config = closed.copy_and_resolve_references()
+        config.update_from_flattened_dict({"objective.name": objective, "data.packed": str(tmp_path)})
+        return config
+
+    assert build.open_pool(packed("softmax")).fingerprint() == build.open_pool(closed).fingerprint()
     with pytest.raises(UserError, match=r"data\.negatives: packed:.* has no negatives/ classes"):
-        build.open_pool(of("background"))
+        build.open_pool(packed("background"))
+    with pytest.raises(UserError, match=r"data\.negatives: this config has .*, and .* was prepared with nothing"):
+        build.open_pool(small_config(**{"data.packed": str(tmp_path)}))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("known.classes", ("0", "1", "2")),
+        ("known.limit", 20),
+        ("negatives.group", "fives and sixes"),
+        ("unknown.classes", ("9",)),
+        ("validation_fraction", 0.2),
+        ("test_fraction", 0.1),
+    ],
+)
+def test_a_config_that_asks_for_other_images_than_were_packed_is_refused(field, value):
+    with pytest.raises(
+        UserError, match=rf"data\.{field}: this config has .*, and .* was prepared with .* it has other images"
+    ):
+        build.open_pool(small_config(**RESIDENT | {f"data.{field}": value}))
+
+
+def test_a_config_may_leave_to_the_packed_images_which_they_are():
+    silent = small_config(**RESIDENT)
+    for role in pools.ROLES:
+        silent.data[role] = None
+    assert build.open_pool(silent).fingerprint() == build.open_pool(small_config(**RESIDENT)).fingerprint()
 
 
 def test_of_an_experiment_the_images_of_its_run_are_packed(tmp_path):

@@ -7,7 +7,8 @@ import math
 import os
 import pathlib
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -26,12 +27,14 @@ def write_index(
     ids: list[str],
     group: np.ndarray,
     split: np.ndarray,
+    prepared_as: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes what `packed:ROOT` needs beside ROOT/images.npy, uint8 [n, stored_size, stored_size, 3].
 
     Args:
       groups: (role, name) of each group, known classes in label order.
       ids, group, split: of each image: its stable name, an index into `groups`, an index into `pools.SPLITS`.
+      prepared_as: which images these are, as plain values; see `Source.prepared_as`.
     """
     index = {
         "version": 1,
@@ -40,6 +43,7 @@ def write_index(
         "id": ids,
         "group": np.asarray(group).tolist(),
         "split": np.asarray(split).tolist(),
+        "prepared_as": prepared_as,
     }
     with write_whole(root / "index.json") as file:
         file.write(json.dumps(index))
@@ -172,6 +176,7 @@ def open_packed(name: str, root: pathlib.Path) -> Source:
         form=f"pixels:{shape[1]}",
         ids=lambda records: [os.fsdecode(id_.encode("latin-1")) for id_ in ids[records].tolist()],
         fetch=functools.partial(_fetch, file, offset, shape[1:]),
+        prepared_as=index.get("prepared_as"),
     )
 
 

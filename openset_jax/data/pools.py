@@ -8,7 +8,8 @@ neither the order of files nor their place on disk matters.
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -36,6 +37,7 @@ class Source:
         encoded image) or "pixels:S" (uint8 [S, S, 3], final).
       ids: records (int [n]) -> their names, which survive reordering, and moving the data.
       fetch: records (int [n]) -> their content in the form that `form` names: bytes each, or uint8 [n, S, S, 3].
+      prepared_as: for packed arrays, what the config that they were prepared from chose (`config.chosen_images`), else None.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Source:
     form: str
     ids: Callable[[np.ndarray], list[str]]
     fetch: Callable[[np.ndarray], Sequence[bytes] | np.ndarray]
+    prepared_as: Mapping[str, Any] | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
