@@ -100,7 +100,10 @@ def experiment(
             raise Stopped(f"Stopped by {why} between two arms; the same command goes on.")
         say(f"[{mine.index(arm) + 1}/{len(mine)}] {arm.label}")
         if (base := arm.begins_with(arms)) and not finished(base):
-            failed[arm] = UserError(f"the arm that it begins with, {base.label!r}, is not finished")
+            if base in failed:
+                failed[arm] = UserError(f"the arm that it begins with, {base.label!r}, failed")
+            else:
+                say("    another process is at the arm that it begins with: left to that one")
             continue
         try:
             done = run_arm(configs[arm], folder[arm], stop, workshop)

@@ -140,6 +140,19 @@ def test_an_arm_that_another_process_has_is_left_to_it(tmp_path, monkeypatch):
         assert again
 
 
+def test_arms_that_begin_with_an_arm_of_another_process_are_left_to_it_and_are_no_failure(tmp_path, capsys):
+    config = small_grid.get_config()
+    config.seeds = (0,)
+    arms = grid.arms_of(config)
+    base = next(arm.begins_with(arms) for arm in arms if arm.begins_with(arms))
+    with folders.claimed(tmp_path / "arms" / base.name):
+        experiment.experiment(config, tmp_path)
+    assert base.name not in outcomes(tmp_path)
+    assert 0 < len(outcomes(tmp_path)) == sum(base not in (arm, arm.begins_with(arms)) for arm in arms)
+    assert "another process is at the arm that it begins with" in capsys.readouterr().out
+    assert "not finished" in (tmp_path / "ANSWER.md").read_text()
+
+
 def test_results_have_no_paths_and_no_times(whole):
     for name in ("results.csv", "comparisons.csv", "ANSWER.md"):
         text = (whole / name).read_text()
