@@ -9,12 +9,14 @@ import pathlib
 import hypothesis
 import numpy as np
 import pytest
+import small_run
 
 # Before anything imports jax. Many tests, and the processes they start, run the same small network: compile it once.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).parents[1] / ".pytest_cache/xla"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {small_run.COMPILED_FAST}".strip()
 
 # Examples vary in cost by what they compile, and a shared machine makes any time limit a coin toss.
 hypothesis.settings.register_profile("openset_jax", deadline=None, max_examples=30, derandomize=True)
