@@ -18,8 +18,8 @@ _PACKING = b"".join(
 PACKED = ROOT / ".pytest_cache" / f"digits-{zlib.crc32(_PACKING):x}.packed"
 RESIDENT = {"data.packed": str(PACKED), "input": "resident"}
 
-# Compiling is most of what a small run takes, and LLVM's optimizer most of that. Programs are the same, and only their machine
-# code is worse; the README's commands, which .ci/run runs, are compiled as everybody's are.
+# Compiling is most of what a small run takes, and LLVM's optimizer most of that. XLA's programs stay the same, only their
+# machine code is slower; the demo, which .ci/run runs by the README's command, is compiled as everybody's runs are.
 COMPILED_FAST = "--xla_backend_optimization_level=1"
 
 # --config=configs/digits.py with these is trained in seconds
