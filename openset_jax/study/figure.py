@@ -19,6 +19,8 @@ _DASHES = {"": "-", "argmax": "-", "prior": "--", "rule": ":"}
 _MARKERS = {"": "o", "argmax": "o", "prior": "^", "rule": "s"}
 _WIDTH, _ROW, _LOW_ROW, _DPI = 15.0, 3.85, 2.7, 100  # inches; rows are lower where there are several charts
 _COLOURS = 80
+_NAMED = 6  # of what is not drawn
+_LONGEST = 38  # characters of a slanted name
 _LOOK = {
     "text.parse_math": False,  # names may have dollars
     "font.family": "DejaVu Sans",
@@ -91,11 +93,14 @@ def _figure(analysis, charts):
 
 def _room(chart):
     """Inches for what stands below the panels."""
-    return (0.9 if _slanted(chart) else 0.0) * len(chart.rows) + 0.2 * len(_left_out(chart).splitlines())
+    long = max(len(tick.text) for tick in chart.layout.ticks) > 28
+    return ((1.4 if long else 0.9) if _slanted(chart) else 0.0) * len(chart.rows) + 0.2 * len(_left_out(chart).splitlines())
 
 
 def _left_out(chart):
-    return textwrap.fill(_text("Not drawn: " + "; ".join(chart.layout.left_out), 600), 190) if chart.layout.left_out else ""
+    names = [_text(name, 60) for name in chart.layout.left_out]
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return textwrap.fill("Not drawn: " + "; ".join(names[:_NAMED]) + more, 150) if names else ""
 
 
 def _text(name, most=120):
@@ -105,10 +110,16 @@ def _text(name, most=120):
     return name if len(name) <= most else name[: most - 1] + "…"
 
 
+def _ends(name):
+    """A name without most of its beginning if it is too long: what tells long names apart is at their end."""
+    name = _text(name)
+    return name if len(name) <= _LONGEST else f"{name[:4]}…{name[5 - _LONGEST :]}"
+
+
 def _draw(part, chart):
     columns = max(map(len, chart.rows))
     beside = len(chart.rows[-1]) == columns  # no cell is free: the legend has a column
-    widths = [1.0] * columns + [0.28 * columns] * beside
+    widths = [1.0] * columns + [(0.36 if _slanted(chart) else 0.28) * columns] * beside
     axes = part.subplots(len(chart.rows), len(widths), squeeze=False, width_ratios=widths)
     for row, panels in zip(axes, chart.rows, strict=True):
         for ax, panel in zip(row, panels, strict=False):
@@ -147,7 +158,7 @@ def _panel(ax, panel, chart):
 
 
 def _tick(tick, among):
-    lines = textwrap.wrap(_text(tick.text), 24, max_lines=2, placeholder="…") if among <= 8 else [_text(tick.text, 28)]
+    lines = textwrap.wrap(_text(tick.text), 24, max_lines=2, placeholder="…") if among <= 8 else [_ends(tick.text)]
     return "\n".join(filter(None, [*lines, tick.below]))
 
 

@@ -52,3 +52,14 @@ def test_names_are_only_text(tmp_path):
 def test_without_arms_it_says_so(tmp_path):
     figure.write_figure(Analysis([]), tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 0
+
+
+def test_long_names_that_begin_alike_are_told_apart():
+    names = [
+        f"imbalance=step:mu={mu},rho={rho}, policy={policy}sample"
+        for mu in (0.2, 0.5) for rho in (10, 1000) for policy in ("over", "under")
+    ]  # fmt: skip
+    shown = [figure._ends(name) for name in names]
+    assert len(set(shown)) == len(names)
+    assert max(map(len, shown)) == figure._LONGEST
+    assert figure._ends("short") == "short"
