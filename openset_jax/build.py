@@ -65,9 +65,7 @@ def open_pool(config: ml_collections.ConfigDict) -> Any:
         return build({role: [Selection(packed)] for role in there})
     selections = {}
     for role in pools.ROLES:
-        specs = config.data[role]
-        specs = specs if isinstance(specs, tuple | list) else () if specs is None else (specs,)
-        selections[role] = [select(role, spec) for spec in specs]
+        selections[role] = [select(role, spec) for spec in configs.as_list(config.data[role])]
     for role in needed:
         if not selections[role]:
             raise UserError(f"data.{role}: empty; set it to an images(...) of configs/default.py")

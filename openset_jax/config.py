@@ -144,6 +144,11 @@ def as_last_started(saved: dict[str, Any], workdir: pathlib.Path) -> ml_collecti
     return from_json(saved | changed)
 
 
+def as_list(images: Any) -> list[Any]:
+    """What a role of `data` is set to, None, one `images(...)` or several, as a list of them."""
+    return list(images) if isinstance(images, tuple | list) else [] if images is None else [images]
+
+
 def chosen_images(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """Which images of its sources a config takes, and how it splits them, as plain values.
 
@@ -156,9 +161,9 @@ def chosen_images(config: ml_collections.ConfigDict) -> dict[str, Any]:
 
     data, chosen = to_json(config)["data"], {}
     for role in pools.ROLES:
-        specs = data[role] if isinstance(data[role], list) else [data[role]] if data[role] else []
         chosen[role] = [
-            {k: v for k, v in spec.items() if k != "source"} if isinstance(spec, dict) else spec for spec in specs
+            {k: v for k, v in spec.items() if k != "source"} if isinstance(spec, dict) else spec
+            for spec in as_list(data[role])
         ]
     return chosen | {name: data[name] for name in ("validation_fraction", "test_fraction")}
 

@@ -13,12 +13,12 @@ ROOT = pathlib.Path(__file__).parents[1]
 # the images of the small run, packed once for all tests (conftest.py), and again when what packs them has changed
 _PACKING = b"".join(
     (ROOT / "openset_jax" / f"{name}.py").read_bytes()
-    for name in ("data/pipeline", "data/sources", "data/packed", "prepare")
+    for name in ("data/pipeline", "data/sources", "data/packed", "prepare", "config")
 )
 PACKED = ROOT / ".pytest_cache" / f"digits-{zlib.crc32(_PACKING):x}.packed"
 RESIDENT = {"data.packed": str(PACKED), "input": "resident"}
 
-# Compiling is most of what a small run takes, and LLVM's optimizer most of that. XLA's programs stay the same, only their
+# Compiling is most of what a small run takes, and LLVM's optimizer half of that. XLA's programs stay the same, only their
 # machine code is slower; the demo, which .ci/run runs by the README's command, is compiled as everybody's runs are.
 COMPILED_FAST = "--xla_backend_optimization_level=1"
 
