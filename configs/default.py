@@ -26,7 +26,9 @@ def get_config():
     config.steps = 50_000  # optimizer steps
     config.batch_size = 256  # of all devices together
     config.log_every = 100  # steps
-    config.input = "stream"  # or "resident": all images are copied to the devices' memory at the start
+    # "stream": the host reads every batch; "resident": all images are copied to the devices' memory at the start;
+    # "auto": resident where they are packed and take no more than 75 % of the free memory, else stream
+    config.input = "auto"
     config.shard_resident = False  # spread them over the devices, where one device cannot hold them all
     config.init_from = ""  # the folder of a run whose network this one begins with; its outputs are kept by class name
     config.trainable = "all"  # which layers training changes: "all", "fc" (the fully connected) or "head" (the last)
@@ -75,7 +77,7 @@ def get_config():
     model.stem = "imagenet"  # 11x11 stride 4; "small" for images of 16 to 64 pixels
     model.norm = ""  # the network's own; or "none", "batch", "local_response"
     model.dropout = 0.5  # before fc6 and fc7
-    model.dtype = "float32"  # of the computation; "bfloat16" on GPU and TPU. Parameters are float32.
+    model.dtype = "auto"  # of the computation: "bfloat16" on GPU and TPU, "float32" on CPU. Parameters are float32.
 
     config.objective = objective = ml_collections.ConfigDict()
     # background: softmax over K classes and "none"; one_vs_rest: K sigmoids, negatives have the all-zeros label; softmax:

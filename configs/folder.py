@@ -7,7 +7,7 @@
 
     python -m openset_jax.train --config=configs/folder.py --config.data.root=ROOT --workdir=runs/mine
 
-For an accelerator; use --config.model.dtype=bfloat16 there.
+For an accelerator.
 """
 
 from ml_collections import config_dict

@@ -245,12 +245,13 @@ def make_optimizer(config: ml_collections.ConfigDict) -> tuple[Any, Any]:
 
 def make_feed(config: ml_collections.ConfigDict, pool: Any, skipped: Any) -> Any:
     """The `Feed` that brings this pool's images to the devices; for a resident pool, copies it there."""
+    from openset_jax import auto
     from openset_jax.training import feed
 
     return feed.make_feed(
-        config.get("input", "stream"),  # which runs of before this field existed do
+        auto.choose_input(config, pool).name,
         pool,
         stored_size=config.data.stored_size,
         skipped=skipped,
-        sharded=config.get("shard_resident", False),
+        sharded=config.shard_resident,
     )

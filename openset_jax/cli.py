@@ -19,9 +19,14 @@ from ml_collections import config_flags
 from openset_jax.errors import Stopped, UserError
 
 
-def define_config(*, required: bool = True, help: str = "Config file; --config.a.b=value overrides a field of it.") -> None:
+def define_config(
+    *,
+    required: bool = True,
+    default: str | None = None,
+    help: str = "Config file; --config.a.b=value overrides a field of it.",
+) -> None:
     """The flag --config=FILE, whose fields --config.a.b=value overrides."""
-    config_flags.DEFINE_config_file("config", None, help)
+    config_flags.DEFINE_config_file("config", default, help)
     if required:
         flags.mark_flag_as_required("config")
 

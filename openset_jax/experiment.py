@@ -69,6 +69,7 @@ def experiment(
       UserError: the grid must be changed, or an arm failed.
       Stopped: by a signal; the arm that was being trained is saved.
     """
+    from openset_jax import auto
     from openset_jax.report import table
     from openset_jax.study import arms as folders
     from openset_jax.study import check, grid, pace
@@ -77,6 +78,8 @@ def experiment(
 
     if missing := [field for field in ("run", "seeds", "grid") if field not in config]:
         raise UserError(f"--config: an experiment needs the field {missing[0]!r}; see configs/imbalance.py")
+    config, asked_dtype = config.copy_and_resolve_references(), config.run.model.dtype
+    config.run = auto.with_dtype(config.run, _dtype_of_started(workdir))  # all arms compute in one dtype
     arms, workshop = grid.arms_of(config), Workshop()
     folder = {arm: workdir / "arms" / arm.name for arm in arms}
     configs = {arm: grid.config_of(arm, config.run, _by_label(folder, arm.seed)) for arm in arms}
@@ -88,6 +91,7 @@ def experiment(
     finished = lambda arm: (folder[arm] / folders.OUTCOME).exists()
     mine = grid.share(arms, work, part)
     left = [arm for arm in mine if not finished(arm)]
+    say(auto.line(config.run, workshop.input(config.run, pool), asked_dtype=asked_dtype))
     say(table.pool_table(pool))
     say(table.arm_table(arms, sizes, [arm for arm in arms if finished(arm)]))
     if dry_run:
@@ -127,6 +131,16 @@ def experiment(
 
 def _by_label(folder, seed):
     return {arm.treatment.label: str(there) for arm, there in folder.items() if arm.seed == seed}
+
+
+def _dtype_of_started(workdir):
+    """The dtype of the experiment in this folder, None without one; `_check_same` refuses a damaged file."""
+    from openset_jax.study import arms as folders
+
+    try:
+        return json.loads((workdir / folders.EXPERIMENT).read_text())["run"]["model"]["dtype"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _check_same(config, fingerprint, workdir, write):

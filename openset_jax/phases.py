@@ -10,6 +10,8 @@ import ml_collections
 from openset_jax import build
 from openset_jax.errors import UserError
 
+FIRST = "first_phase"  # the folder of the first phase, in that of the run
+
 
 def after_first(config: ml_collections.ConfigDict, workdir: pathlib.Path, train: Callable[..., Any]) -> Any:
     """The config of the second phase; the first is trained, in workdir/first_phase, unless that is done.
@@ -20,7 +22,7 @@ def after_first(config: ml_collections.ConfigDict, workdir: pathlib.Path, train:
     from openset_jax.training.checkpoints import Checkpoints
     from openset_jax.training.run_log import say
 
-    folder = workdir / "first_phase"
+    folder = workdir / FIRST
     first, second = two_phases(config, folder)
 
     def latest(place):

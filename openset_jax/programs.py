@@ -33,12 +33,21 @@ def make_train_program(
 
     It depends neither on the seed nor on what is in `Given`.
     """
+    from openset_jax.training import devices
+
+    return devices.pmap_train(make_step_of_device(config, model, optimizer, weights, margins), feed)
+
+
+def make_step_of_device(
+    config: ml_collections.ConfigDict, model: Any, optimizer: Any, weights: Any, margins: Any = None
+) -> functools.partial:
+    """`steps.train_step` with all that a config decides: (given, state, one device's batch) -> (state, metrics)."""
     from openset_jax.data import augment
     from openset_jax.openset import objectives
-    from openset_jax.training import devices, steps
+    from openset_jax.training import steps
 
     objective = objectives.get(config.objective.name)
-    step = functools.partial(
+    return functools.partial(
         steps.train_step,
         model=model,
         optimizer=optimizer,
@@ -52,7 +61,6 @@ def make_train_program(
         normalise=_normalise(config),
         all_reduce_dtype=config.optimizer.get("all_reduce_dtype", "float32"),
     )
-    return devices.pmap_train(step, feed)
 
 
 def make_eval_steps(config: ml_collections.ConfigDict, model: Any, feed: Any) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def train(
     # Imported here, so that --help and mistakes in flags answer at once.
     import jax
 
-    from openset_jax import build, evaluate, phases, validation, warm_start
+    from openset_jax import auto, build, evaluate, phases, validation, warm_start
     from openset_jax import config as configs
     from openset_jax.data import batches
     from openset_jax.report import table
@@ -71,11 +71,13 @@ def train(
 
     # What is asked for: is it possible?
     configs.check(config)
+    asked_dtype, config = config.model.dtype, auto.with_dtype_of_run(config, workdir)
     if config.sampling.policy == "two_phase":
         config = phases.after_first(config, workdir, functools.partial(train, stop=stop, workshop=workshop))
     devices.check_batch_size("batch_size", config.batch_size)
     devices.check_batch_size("eval.batch_size", config.eval.batch_size)
     pool = workshop.pool(config)
+    say(auto.line(config, workshop.input(config, pool), asked_dtype=asked_dtype))
     members = build.training_members(config, pool)
     sampler = build.make_sampler(config, members)
     weights = build.make_weights(config, pool.num_classes, sampler)

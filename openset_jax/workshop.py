@@ -9,7 +9,7 @@ import functools
 import json
 from typing import Any
 
-from openset_jax import build, programs
+from openset_jax import auto, build, programs
 from openset_jax import config as configs
 from openset_jax.data.skipped import Skipped
 
@@ -47,16 +47,31 @@ class Workshop:
         chosen_by = config.seed if config.data.get("negative_groups") else None
         return self._once("pool", (chosen_by, _key(config, only=("data.",))), build.open_pool, config)
 
+    def input(self, config: Any, pool: Any) -> auto.Input:
+        """See `auto.choose_input`. Chosen once for a pool: once its images are on the devices, less memory is free."""
+
+        def choose():
+            if config.input == auto.AUTO:
+                self._let_go_of_images()
+            return auto.choose_input(config, pool)
+
+        return self._once("input", (pool, _key(config, only=("input", "shard_resident"))), choose)
+
     def feed(self, config: Any, pool: Any) -> tuple[Any, Skipped]:
         """(see `build.make_feed`, the images of the pool that cannot be read)."""
+        chosen = config.copy_and_resolve_references()
+        chosen.input = self.input(config, pool).name
 
         def make():
-            for kind in ("feed", "step", "inference"):  # they hold the images of another pool
-                self._made[kind].clear()
+            self._let_go_of_images()
             skipped = Skipped(pool, config.data.max_bad_fraction)
-            return build.make_feed(config, pool, skipped), skipped
+            return build.make_feed(chosen, pool, skipped), skipped
 
-        return self._once("feed", (pool, _key(config, only=("input", "shard_resident", "data.max_bad_fraction"))), make)
+        return self._once("feed", (pool, _key(chosen, only=("input", "shard_resident", "data.max_bad_fraction"))), make)
+
+    def _let_go_of_images(self):
+        for kind in ("feed", "step", "inference"):  # they hold the images of another pool
+            self._made[kind].clear()
 
     def network(self, config: Any, num_classes: int) -> tuple[Any, Any, Any]:
         """(see `build.make_model`, and the two of `build.make_optimizer`)."""

@@ -1,5 +1,6 @@
 """A small run, and ways to start one in a process of its own."""
 
+import importlib.util
 import json
 import os
 import pathlib
@@ -15,7 +16,8 @@ _PACKING = b"".join(
     (ROOT / "openset_jax" / f"{name}.py").read_bytes()
     for name in ("data/pipeline", "data/sources", "data/packed", "prepare", "config")
 )
-PACKED = ROOT / ".pytest_cache" / f"digits-{zlib.crc32(_PACKING):x}.packed"
+TENSORFLOW = importlib.util.find_spec("tensorflow") is not None  # which enlarges images differently than Pillow does
+PACKED = ROOT / ".pytest_cache" / f"digits-{zlib.crc32(_PACKING):x}{'' if TENSORFLOW else '-pillow'}.packed"
 RESIDENT = {"data.packed": str(PACKED), "input": "resident"}
 
 # Compiling is most of what a small run takes, and LLVM's optimizer half of that. XLA's programs stay the same, only their
@@ -37,11 +39,11 @@ def fields(changes) -> dict:
 
 
 def small_config(**changes):
-    """`configs/digits.py`, made small; field names with dots."""
+    """`configs/digits.py`, made small; field names with dots. Tests make networks from it: its dtype is not "auto"."""
     from configs import digits
 
     config = digits.get_config()
-    config.update_from_flattened_dict(fields(changes))
+    config.update_from_flattened_dict({"model.dtype": "float32"} | fields(changes))
     return config
 
 

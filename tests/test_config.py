@@ -6,7 +6,7 @@ import pathlib
 import pytest
 from small_run import small_config
 
-from openset_jax import build
+from openset_jax import auto, build
 from openset_jax import config as configs
 from openset_jax.errors import UserError
 from openset_jax.study import grid
@@ -21,7 +21,7 @@ def test_every_config_is_well_formed_and_survives_json(name):
     configs.check(config)
     again = configs.from_json(configs.to_json(config))
     assert again.to_dict() == config.to_dict()
-    build.make_model(config, 10)
+    build.make_model(auto.with_dtype(config), 10)
     build.make_optimizer(config)
 
 
@@ -40,6 +40,7 @@ def test_an_experiment_that_is_saved_has_the_same_arms(name):
         ("model.width", 0.0), ("optimizer.learning_rate", 0.0), ("optimizer.learning_rate", float("inf")),
         ("optimizer.b2", 1.0), ("optimizer.grad_clip", -1.0), ("eval.every", 0), ("checkpoint.every", 0),
         ("data.image_size", 14), ("early_stopping.metric", "loss"), ("early_stopping.patience", -1), ("data.image_size", 32),
+        ("model.dtype", "float16"), ("input", "packed"),
     ],
 )  # fmt: skip
 def test_a_value_out_of_range_is_refused_by_field(field, value):
@@ -70,6 +71,7 @@ def meta(config, classes=("a", "b"), fingerprint="f"):
         ("model.width", 0.5), ("model.stem", "other"), ("seed", 1), ("batch_size", 32), ("objective.name", "other"),
         ("optimizer.b1", 0.5), ("sampling.policy", "balanced"), ("augment.pad", 3), ("data.mean", (0.0, 0.0, 0.0)),
         ("data.image_size", 15), ("early_stopping.metric", "accuracy"), ("trainable", "head"), ("sampling.negatives", "3x"),
+        ("model.dtype", "bfloat16"),
     ],
 )  # fmt: skip
 def test_another_network_or_stream_is_refused_by_field(field, value):

@@ -93,6 +93,26 @@ def test_another_config_in_the_same_folder_is_refused_and_other_paths_and_decisi
     experiment.experiment(config, whole, dry_run=True)
 
 
+def test_all_arms_compute_in_the_dtype_that_the_experiment_began_with(tmp_path, whole, capsys):
+    config = small_grid.get_config()
+    config.run.model.dtype = "auto"
+    experiment.experiment(config, whole, dry_run=True)
+    assert "Computing in float32 (model.dtype=auto on a CPU), images resident" in capsys.readouterr().out
+    note = json.loads((whole / folders.EXPERIMENT).read_text())
+    note["run"]["model"]["dtype"] = "bfloat16"  # as on a GPU
+    (tmp_path / folders.EXPERIMENT).write_text(json.dumps(note))
+    experiment.experiment(config, tmp_path, dry_run=True)
+    assert "Computing in bfloat16, as at the first start (model.dtype=auto is float32 on a CPU)" in capsys.readouterr().out
+    with pytest.raises(UserError, match="run.model.dtype: the experiment in .* has 'bfloat16', this start 'float32'"):
+        experiment.experiment(small_grid.get_config(), tmp_path)
+    config.seeds = (0,)
+    (tmp_path / folders.EXPERIMENT).unlink()
+    experiment.experiment(config, tmp_path)
+    saved = [json.loads(path.read_text()) for path in (tmp_path / folders.EXPERIMENT, *tmp_path.glob("arms/*/config.json"))]
+    assert len(saved) == 5
+    assert {config.get("run", config)["model"]["dtype"] for config in saved} == {"float32"}
+
+
 def test_a_failed_arm_is_reported_the_rest_goes_on_and_the_next_start_mends_it(tmp_path, monkeypatch, capsys):
     from openset_jax import train
 

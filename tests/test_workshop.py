@@ -4,7 +4,7 @@ import gc
 import weakref
 
 import pytest
-from small_run import assert_same_run, small_config
+from small_run import PACKED, assert_same_run, small_config
 
 from openset_jax import build
 from openset_jax.train import train
@@ -88,6 +88,30 @@ def test_programs_are_shared_by_runs_that_do_the_same_and_no_others(once, change
     other_step, other_inference, _ = pieces(once, small_config(**SMALL | changes))
     for one, other, expected in ((step, other_step, same[0]), (inference, other_inference, same[1])):
         assert expected is None or (one is other) == expected
+
+
+def test_the_input_is_chosen_once_for_a_pool_and_before_its_images_take_memory(monkeypatch, once):
+    free, images = [10**9], {"data.packed": str(PACKED), "input": "auto"}
+    monkeypatch.setattr(devices, "_host_memory", lambda: free[0])
+    config = small_config(**images)
+    pool, other = once.pool(config), once.pool(small_config(**images, **{"data.negative_groups": 1}))
+    assert once.input(config, pool).name == "resident"
+    held, _ = once.feed(config, pool)
+    free[0] = 0  # as it may be when the images are there
+    assert once.input(config, pool).name == "resident"
+    assert once.feed(small_config(**images, seed=1), pool)[0] is held
+    assert once.feed(small_config(**images | {"input": "resident"}), pool)[0] is held
+
+    gone = weakref.ref(held.store)
+    del held
+
+    def memory():
+        gc.collect()
+        assert gone() is None, "the images of the other pool still take memory"
+        return 10**9
+
+    monkeypatch.setattr(devices, "_host_memory", memory)
+    assert once.input(config, other).name == "resident"
 
 
 @pytest.fixture(scope="module")

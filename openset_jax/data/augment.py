@@ -1,12 +1,58 @@
 """Stored images -> what the network sees: crop, flip, normalise. On the device, in jax, one key per example."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 
-def augment(images: jax.Array, key: jax.Array, position: jax.Array, *, image_size: int, pad: int, flip: bool) -> jax.Array:
+def crop(images: jax.Array, corner: jax.Array, mirrored: jax.Array, size: int) -> jax.Array:
+    """Cuts a square out of each image, and mirrors some of them.
+
+    Args:
+      images: uint8 [b, H, W, 3].
+      corner: int32 [b, 2], top and left of the square, which must lie in the image.
+      mirrored: bool [b].
+      size: side of the square.
+
+    Returns:
+      uint8 [b, size, size, 3].
+    """
+    form = {"cuda": functools.partial(crop_by_pixel, size=size), "default": functools.partial(crop_by_slices, size=size)}
+    return lax.platform_dependent(images, corner, mirrored, **form)
+
+
+def crop_by_slices(images: jax.Array, corner: jax.Array, mirrored: jax.Array, size: int) -> jax.Array:
+    """A slice of each image, and its mirror image."""
+
+    def one(image, corner, mirrored):
+        image = lax.dynamic_slice(image, (*corner, 0), (size, size, 3))
+        return jnp.where(mirrored, image[:, ::-1], image)
+
+    return jax.vmap(one)(images, corner, mirrored)
+
+
+def crop_by_pixel(images: jax.Array, corner: jax.Array, mirrored: jax.Array, size: int) -> jax.Array:
+    """One gather of pixels: mirroring is in the indices of the columns."""
+    along = jnp.arange(size)
+    rows, columns = corner[:, :1] + along, corner[:, 1:] + along
+    columns = jnp.where(mirrored[:, None], columns[:, ::-1], columns)
+    numbers = jnp.arange(len(images))[:, None, None]
+    return images.at[numbers, rows[:, :, None], columns[:, None, :]].get(mode="promise_in_bounds")
+
+
+def augment(
+    images: jax.Array,
+    key: jax.Array,
+    position: jax.Array,
+    *,
+    image_size: int,
+    pad: int,
+    flip: bool,
+    crop: Callable[..., jax.Array] = crop,
+) -> jax.Array:
     """Random crop of the zero-padded image, and a random mirror image.
 
     Args:
@@ -17,20 +63,24 @@ def augment(images: jax.Array, key: jax.Array, position: jax.Array, *, image_siz
       image_size: side of the crop, at most S + 2 pad.
       pad: pixels of zeros added on each side.
       flip: whether to mirror half of the images.
+      crop: how: see `crop`.
 
     Returns:
       uint8 [b, image_size, image_size, 3].
     """
-    slack = images.shape[1] + 2 * pad - image_size
+    corner, mirrored = draw(key, position, slack=images.shape[1] + 2 * pad - image_size)
     images = jnp.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    return crop(images, corner, mirrored & flip, image_size)
 
-    def one(image, position):
+
+def draw(key: jax.Array, position: jax.Array, *, slack: int) -> tuple[jax.Array, jax.Array]:
+    """For each example, (top and left of its crop, int32 [b, 2] in [0, slack]; whether it is mirrored, bool [b])."""
+
+    def one(position):
         crop_key, flip_key = jax.random.split(jax.random.fold_in(key, position))
-        top, left = jax.random.randint(crop_key, (2,), 0, slack + 1)
-        image = jax.lax.dynamic_slice(image, (top, left, 0), (image_size, image_size, 3))
-        return jnp.where(jax.random.bernoulli(flip_key), image[:, ::-1], image) if flip else image
+        return jax.random.randint(crop_key, (2,), 0, slack + 1), jax.random.bernoulli(flip_key)
 
-    return jax.vmap(one)(images, position)
+    return jax.vmap(one)(position)
 
 
 def centre_crop(images: jax.Array, *, image_size: int) -> jax.Array:

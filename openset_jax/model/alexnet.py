@@ -5,6 +5,7 @@ torchvision made common, so that parameters correspond one to one; and Krizhevsk
 Classification with Deep Convolutional Neural Networks" (2012).
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,8 +14,7 @@ import numpy as np
 from flax import linen as nn
 
 from openset_jax.errors import UserError
-from openset_jax.model.convolution import Convolution
-from openset_jax.model.pooling import max_pool
+from openset_jax.model.forms import Forms
 
 # by name: output channels of conv1 to conv5, their groups, and the normalisation that is part of the network
 NETWORKS = {
@@ -48,6 +48,7 @@ class AlexNet(nn.Module):
       axis_name: of the device axis, for batch normalisation.
       trained: the layers that training changes; the others run as they do in evaluation, without dropout before them, and
         with the normalisation that they have.
+      forms: how it is computed.
     """
 
     num_outputs: int
@@ -60,6 +61,7 @@ class AlexNet(nn.Module):
     dtype: Any = jnp.float32
     axis_name: str | None = None
     trained: tuple[str, ...] = LAYERS
+    forms: Forms = Forms()
 
     def split(self, params: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Parameters of the trained layers, and of the others."""
@@ -85,7 +87,8 @@ class AlexNet(nn.Module):
         x = images.astype(self.dtype)
         for i, (kernel, step, pad) in enumerate(kernels, 1):
             pooled = i in (1, 2, 5)
-            pool_first = pooled and self.norm == "none"  # nothing but the bias and the ReLU is between, and they commute
+            # nothing but the bias and the ReLU is between, and they commute
+            pool_first = pooled and self.forms.pool_first and self.norm == "none"
             x = Convolution(
                 round(self.features[i - 1] * self.width),
                 kernel,
@@ -96,6 +99,7 @@ class AlexNet(nn.Module):
                 use_bias=self.norm != "batch",
                 kernel_init=_he,
                 dtype=self.dtype,
+                forms=self.forms,
                 name=f"conv{i}",
             )(x)
             if self.norm == "batch":
@@ -106,19 +110,59 @@ class AlexNet(nn.Module):
                     axis_name=self.axis_name,
                     name=f"bn{i}",
                 )(x)
-            x = nn.relu(x)
+            x = self.forms.relu(x)
             if self.norm == "local_response" and i <= 2:
                 x = local_response_norm(x)
             if pooled and not pool_first:
-                x = max_pool(x)
+                x = self.forms.max_pool(x)
         if side:
             x = adaptive_average_pool(x, side)
         x = x.reshape(len(x), -1)
         for name in ("fc6", "fc7"):
-            x = Dropout(self.dropout, name=f"dropout_{name}")(x, position, train and name in self.trained)
-            x = nn.relu(nn.Dense(round(4096 * self.width), kernel_init=_he, dtype=self.dtype, name=name)(x))
+            dropout = Dropout(self.dropout, self.forms.bernoulli, name=f"dropout_{name}")
+            x = dropout(x, position, train and name in self.trained)
+            x = self.forms.relu(nn.Dense(round(4096 * self.width), kernel_init=_he, dtype=self.dtype, name=name)(x))
         logits = nn.Dense(self.num_outputs, kernel_init=_near_zero, dtype=self.dtype, name="fc8")(x)
         return logits.astype(jnp.float32), x.astype(jnp.float32)
+
+
+class Convolution(nn.Module):
+    """`nn.Conv` with the same parameters, followed by max-pooling if asked for, and by the bias last.
+
+    Pooling and adding a bias commute, rounding included: the larger of two sums is the sum with the larger. Pooled first,
+    there is a quarter of the elements to add to, and to sum the bias's gradient over.
+
+    Attributes:
+      features: output channels.
+      kernel_size: side of the kernel.
+      stride, padding, groups: of the convolution, alike in both dimensions.
+      pool: whether to max-pool, 3x3 with stride 2.
+      use_bias: whether there is one.
+      dtype: of the computation.
+      forms: how to convolve and to pool.
+    """
+
+    features: int
+    kernel_size: int
+    stride: int
+    padding: int
+    groups: int
+    pool: bool
+    use_bias: bool
+    kernel_init: nn.initializers.Initializer
+    dtype: Any
+    forms: Forms = Forms()
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shape = (self.kernel_size, self.kernel_size, x.shape[-1] // self.groups, self.features)
+        kernel = self.param("kernel", self.kernel_init, shape).astype(self.dtype)
+        x = self.forms.convolve(x.astype(self.dtype), kernel, self.stride, self.padding, self.groups)
+        if self.pool:
+            x = self.forms.max_pool(x)
+        if not self.use_bias:
+            return x
+        return x + self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
 
 
 class Dropout(nn.Module):
@@ -128,13 +172,14 @@ class Dropout(nn.Module):
     """
 
     rate: float
+    bernoulli: Callable[..., Any] = jax.random.bernoulli
 
     @nn.compact
     def __call__(self, x: jax.Array, position: jax.Array | None, train: bool) -> jax.Array:
         if not train or self.rate == 0:
             return x
         key, keep_rate = self.make_rng("dropout"), 1 - self.rate
-        draw = lambda i: jax.random.bernoulli(jax.random.fold_in(key, i), keep_rate, x.shape[1:])
+        draw = lambda i: self.bernoulli(jax.random.fold_in(key, i), keep_rate, x.shape[1:])
         return jnp.where(jax.vmap(draw)(position), x / keep_rate, 0)
 
 

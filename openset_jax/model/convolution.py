@@ -1,58 +1,19 @@
-"""The convolution of AlexNet, with the exact rewritings that make it fast on CPUs.
+"""Convolutions of NHWC images, with the exact rewritings that make them fast on each platform.
 
-Each computes what the plain form does, from the same parameters. XLA's CPU compiler is much slower at the plain form; other
-platforms get that one, as nothing was measured there; only the order of pooling and bias is the same on all.
+Each computes the same as the plain form, from the same parameters. CPUs get rewritings of all convolutions without groups,
+NVIDIA's GPUs that of the first one (`benchmarks/RESULTS.md` has the figures). Platforms that were not measured get the plain
+form.
 """
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 from jax import lax
 
 from openset_jax.model.fusion import by_itself
-from openset_jax.model.pooling import max_pool
 
 COLUMNS = 4  # see `convolve_columns`
-
-
-class Convolution(nn.Module):
-    """`nn.Conv` with the same parameters, followed by max-pooling if asked for, and by the bias last.
-
-    Pooling and adding a bias commute, rounding included: the larger of two sums is the sum with the larger. Pooled first,
-    there is a quarter of the elements to add to, and to sum the bias's gradient over.
-
-    Attributes:
-      features: output channels.
-      kernel_size: side of the kernel.
-      stride, padding, groups: of the convolution, alike in both dimensions.
-      pool: whether to max-pool, 3x3 with stride 2.
-      use_bias: whether there is one.
-      dtype: of the computation.
-    """
-
-    features: int
-    kernel_size: int
-    stride: int
-    padding: int
-    groups: int
-    pool: bool
-    use_bias: bool
-    kernel_init: nn.initializers.Initializer
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        shape = (self.kernel_size, self.kernel_size, x.shape[-1] // self.groups, self.features)
-        kernel = self.param("kernel", self.kernel_init, shape).astype(self.dtype)
-        x = convolve(x.astype(self.dtype), kernel, self.stride, self.padding, self.groups)
-        if self.pool:
-            x = max_pool(x)
-        if not self.use_bias:
-            return x
-        return x + self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
 
 
 def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: int, groups: int = 1) -> jax.Array:
@@ -60,13 +21,15 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: int, groups:
     plain = lambda x, kernel: convolve_plainly(x, kernel, stride, padding, groups)
     if groups > 1:
         return plain(x, kernel)
+    forms = {"default": plain}
     if stride > 1:
-        on_cpu = lambda x, kernel: convolve_blocks(x, kernel, stride, padding)
+        forms["cpu"] = lambda x, kernel: convolve_blocks(x, kernel, stride, padding, alone=True)
+        forms["cuda"] = lambda x, kernel: convolve_blocks(x, kernel, stride, padding)
     elif x.shape[-1] < COLUMNS and x.shape[2] % COLUMNS == 0 and kernel.shape[0] == 2 * padding + 1 <= 2 * COLUMNS + 1:
-        on_cpu = lambda x, kernel: convolve_columns(x, kernel, padding)
+        forms["cpu"] = lambda x, kernel: convolve_columns(x, kernel, padding)
     else:
-        on_cpu = lambda x, kernel: convolve_canonically(x, kernel, (padding, padding))
-    return lax.platform_dependent(x, kernel, cpu=on_cpu, default=plain)
+        forms["cpu"] = lambda x, kernel: convolve_canonically(x, kernel, (padding, padding))
+    return lax.platform_dependent(x, kernel, **forms)
 
 
 def convolve_plainly(x: jax.Array, kernel: jax.Array, stride: int, padding: int, groups: int = 1) -> jax.Array:
@@ -111,10 +74,13 @@ def _gradient_of_kernel(padding, x, gradient):
 convolve_canonically.defvjp(lambda x, kernel, padding: (_xla(x, kernel, padding), (x, kernel)), _convolve_backward)
 
 
-def convolve_blocks(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+def convolve_blocks(x: jax.Array, kernel: jax.Array, stride: int, padding: int, *, alone: bool = False) -> jax.Array:
     """Space to depth: blocks of stride x stride pixels become channels, and the stride 1.
 
     The kernel is padded with zeros to a multiple of the stride: 11x11x3 with stride 4 becomes 3x3x48 with stride 1.
+
+    Args:
+      alone: do not fuse the blocks with what they are made of, and differentiate by `convolve_canonically`.
     """
     side, blocks = kernel.shape[0], -(-kernel.shape[0] // stride)
 
@@ -127,9 +93,10 @@ def convolve_blocks(x: jax.Array, kernel: jax.Array, stride: int, padding: int) 
     kernel = lax.pad(kernel, zero, [(0, blocks * stride - side, 0)] * 2 + [(0, 0, 0)] * 2)
     b, height, width, c = x.shape
     x = x.reshape(b, height // stride, stride, width // stride, stride, c).swapaxes(2, 3)
-    x = lax.optimization_barrier(x.reshape(b, height // stride, width // stride, stride * stride * c))
+    x = x.reshape(b, height // stride, width // stride, stride * stride * c)
     kernel = kernel.reshape(blocks, stride, blocks, stride, *kernel.shape[2:]).swapaxes(1, 2)
-    return convolve_canonically(x, kernel.reshape(blocks, blocks, stride * stride * c, -1), (0, 0))
+    kernel = kernel.reshape(blocks, blocks, stride * stride * c, -1)
+    return convolve_canonically(lax.optimization_barrier(x), kernel, (0, 0)) if alone else _xla(x, kernel, (0, 0))
 
 
 def convolve_columns(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:

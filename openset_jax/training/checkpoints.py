@@ -56,7 +56,7 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """The complete steps, ascending."""
-        return sorted(s for s in map(_step_of, self._directory.glob("*")) if s is not None)
+        return _complete_steps(self._directory)
 
     def latest(self) -> int | None:
         """The newest complete step, None without any."""
@@ -134,6 +134,20 @@ def open_checkpoints(workdir: pathlib.Path) -> Checkpoints:
     if checkpoints.latest() is None:
         raise UserError(f"--workdir: {str(workdir / 'checkpoints')!r} has no complete checkpoint")
     return checkpoints
+
+
+def latest_config(workdir: pathlib.Path) -> dict[str, Any] | None:
+    """The config in the newest complete checkpoint of a workdir, None without any."""
+    if not _complete_steps(workdir / "checkpoints"):
+        return None
+    checkpoints = open_checkpoints(workdir)
+    config = checkpoints.meta(checkpoints.latest())["config"]
+    checkpoints.close()
+    return config
+
+
+def _complete_steps(directory: pathlib.Path) -> list[int]:
+    return sorted(s for s in map(_step_of, directory.glob("*")) if s is not None)
 
 
 def _remove_leftovers(directory: pathlib.Path) -> None:

@@ -12,8 +12,8 @@ import json
 import os
 import pathlib
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -101,6 +101,39 @@ def prefetch_steps(batches: Iterable[dict[str, np.ndarray]], steps: int) -> Iter
 
 
 _CHUNK_BYTES = 1 << 28
+_CONTAINER_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+class Room(NamedTuple):
+    """Bytes that resident images need, and bytes that are free.
+
+    Attributes:
+      needed: on each device; where devices have no memory of their own, on all devices of this process.
+      free: where the images would be; None if the system does not say.
+      where: "a device" or "this machine".
+    """
+
+    needed: int
+    free: int | None
+    where: str
+
+
+def room_for(count: int, shape: tuple[int, ...], *, sharded: bool) -> Room:
+    """The room for `count` uint8 arrays that `hold` would copy to the devices."""
+    needed = (-(-count // jax.device_count()) if sharded else count) * int(np.prod(shape))
+    stats = jax.local_devices()[0].memory_stats()
+    if stats and "bytes_limit" in stats:
+        return Room(needed, stats["bytes_limit"] - stats["bytes_in_use"], "a device")
+    return Room(needed * jax.local_device_count(), _host_memory(), "this machine")
+
+
+def _host_memory() -> int | None:
+    if not (meminfo := pathlib.Path("/proc/meminfo")).exists():
+        return None
+    lines = meminfo.read_text().splitlines()
+    available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    limits = [pathlib.Path(path).read_text().strip() for path in _CONTAINER_LIMITS if pathlib.Path(path).exists()]
+    return min([available, *(int(limit) for limit in limits if limit.isdigit())])  # "max" is no limit
 
 
 def hold(read: Callable[[int, int], np.ndarray], count: int, shape: tuple[int, ...], *, sharded: bool) -> jax.Array:
@@ -119,7 +152,7 @@ def hold(read: Callable[[int, int], np.ndarray], count: int, shape: tuple[int, .
     here, everywhere = jax.local_device_count(), jax.device_count()
     first, each = (jax.process_index() * here, -(-count // everywhere)) if sharded else (0, count)
     size = int(np.prod(shape))
-    _check_fits(each * size, count * size, sharded)
+    _check_fits(count, shape, sharded)
     sharding = NamedSharding(_mesh(), P(AXIS) if sharded else P())
     parts, axis, whole = (here, 1, (here, each, *shape)) if sharded else (1, 0, (each, *shape))
     store = jax.jit(lambda: jax.numpy.zeros(whole, np.uint8), out_shardings=sharding)()
@@ -133,20 +166,12 @@ def hold(read: Callable[[int, int], np.ndarray], count: int, shape: tuple[int, .
     return store
 
 
-def _check_fits(needed: int, whole: int, sharded: bool) -> None:
-    stats = jax.local_devices()[0].memory_stats()
-    if stats and "bytes_limit" in stats:
-        free, where = stats["bytes_limit"] - stats["bytes_in_use"], "a device"
-    elif pathlib.Path("/proc/meminfo").exists():  # devices without memory of their own
-        lines = pathlib.Path("/proc/meminfo").read_text().splitlines()
-        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-        needed, where = needed * jax.local_device_count(), "this machine"
-    else:
-        return
-    if needed <= free:
+def _check_fits(count: int, shape: tuple[int, ...], sharded: bool) -> None:
+    needed, free, where = room_for(count, shape, sharded=sharded)
+    if free is None or needed <= free:
         return
     size = lambda n: f"{n / 2**30:,.1f} GiB" if n >= 2**30 else f"{n / 2**20:,.1f} MiB"
-    enough = -(-whole // free)
+    enough = -(-count * int(np.prod(shape)) // free)
     shard_it = "" if sharded else f"spread it over the devices (--config.shard_resident=True; {enough} or more are needed), "
     raise UserError(
         f"input: resident needs {size(needed)} for the images, and {where} has {size(free)} free: {size(needed - free)} too "
@@ -181,6 +206,8 @@ def pmap_eval(step: Callable[..., Any], feed: Any) -> Callable[..., Any]:
 
 # Products and sums are left to YNNPACK, but not convolutions: its gradients of kernels take 3 to 4 times as long as Eigen's
 _CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE"}
+# in jaxlib 0.11.2 its bfloat16 products read memory that nothing wrote
+_CPU_OPTIONS_OF_BFLOAT16 = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
 
 
 class _Compiled:
@@ -201,14 +228,19 @@ class _Compiled:
         return compile_lowered(self.run.lower(*arguments))
 
 
-def compile_lowered(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
-    """The program, with the options that suit the platform."""
+def compile_lowered(lowered: jax.stages.Lowered, options: Mapping[str, Any] | None = None) -> jax.stages.Compiled:
+    """The program, with the options that suit the platform.
+
+    Args:
+      options: more of XLA's.
+    """
     if jax.default_backend() != "cpu":
-        return lowered.compile()
+        return lowered.compile(dict(options or {}))
+    suited = _CPU_OPTIONS_OF_BFLOAT16 if "bf16" in lowered.as_text() else _CPU_OPTIONS
     try:
-        return lowered.compile(_CPU_OPTIONS)
+        return lowered.compile(suited | (options or {}))
     except jax.errors.JaxRuntimeError as error:
-        if "No such compile option" not in str(error):
+        if "No such compile option" not in str(error) or options:
             raise
         return lowered.compile()  # a version of XLA without YNNPACK
 

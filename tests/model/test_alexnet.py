@@ -121,6 +121,7 @@ def test_dropout_is_before_trained_layers_alone():
     assert np.abs(logits["fc"] - logits["head"]).max() > 1e-4
 
 
+@pytest.mark.accelerator
 def test_dropout_keeps_the_expected_value():
     dropout = alexnet.Dropout(0.3)
     x, position = jnp.ones((64, 1000)), jnp.arange(64)
@@ -130,6 +131,7 @@ def test_dropout_keeps_the_expected_value():
     chex.assert_trees_all_equal(dropout.apply({}, x, position, False), x)
 
 
+@pytest.mark.accelerator
 def test_local_response_norm_is_the_formula_of_2012():
     x = np.random.default_rng(0).normal(size=(1, 2, 2, 8)).astype(np.float32) * 20
     expected = np.empty_like(x)
@@ -139,6 +141,7 @@ def test_local_response_norm_is_the_formula_of_2012():
     np.testing.assert_allclose(alexnet.local_response_norm(jnp.asarray(x)), expected, rtol=1e-5)
 
 
+@pytest.mark.accelerator
 @pytest.mark.parametrize("size", [3, 6, 7, 13])
 def test_adaptive_average_pool_averages_pytorchs_bins(size):
     x = np.random.default_rng(0).normal(size=(2, size, size, 3)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""The rewritings for CPUs: equal to the plain forms, gradients included, and used on CPUs only."""
+"""The rewritings: equal to the plain forms, gradients included, and lowered on their platforms only."""
 
 import re
 
@@ -10,7 +10,11 @@ import pytest
 
 from openset_jax.model import convolution, fusion, pooling
 
-BLOCKS = lambda x, kernel: convolution.convolve_blocks(x, kernel, 4, 2)
+BLOCKS = {
+    "cpu": lambda x, kernel: convolution.convolve_blocks(x, kernel, 4, 2, alone=True),
+    "cuda": lambda x, kernel: convolution.convolve_blocks(x, kernel, 4, 2),
+}
+POOLS = {"cpu": pooling.max_pool_by_slices, "cuda": pooling.max_pool_by_parity}
 PLAIN = lambda x, kernel: convolution.convolve_plainly(x, kernel, 4, 2)
 
 
@@ -33,24 +37,27 @@ def assert_close(found, expected, tolerance):
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 0.02)])
 @pytest.mark.parametrize("size", [(63, 63), (64, 71), (66, 69), (224, 224)])
-def test_convolution_of_blocks_is_the_plain_one(size, dtype, tolerance):
+@pytest.mark.parametrize("platform", BLOCKS)
+def test_convolution_of_blocks_is_the_plain_one(platform, size, dtype, tolerance):
     x, kernel = normal(0, 2, *size, 3, dtype=dtype), normal(1, 11, 11, 3, 8, dtype=dtype)
-    assert_close(value_and_gradients(BLOCKS, x, kernel), value_and_gradients(PLAIN, x, kernel), tolerance)
+    assert_close(value_and_gradients(BLOCKS[platform], x, kernel), value_and_gradients(PLAIN, x, kernel), tolerance)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("bfloat16", 0.02)])
 @pytest.mark.parametrize("size", [(3, 3), (6, 6), (13, 13), (28, 32), (27, 30), (55, 55)])
-def test_pooling_by_slices_is_that_by_windows(size, dtype, tolerance):
+@pytest.mark.parametrize("pool", POOLS.values(), ids=POOLS)
+def test_pooling_is_that_by_windows(pool, size, dtype, tolerance):
     x = normal(0, 2, *size, 5, dtype=dtype)
     by_windows = jax.vjp(pooling.max_pool_by_windows, x)[0]
-    chex.assert_trees_all_equal(pooling.max_pool_by_slices(x), by_windows)
-    found, expected = (value_and_gradients(f, x) for f in (pooling.max_pool_by_slices, pooling.max_pool_by_windows))
+    chex.assert_trees_all_equal(pool(x), by_windows)
+    found, expected = (value_and_gradients(f, x) for f in (pool, pooling.max_pool_by_windows))
     assert_close(found, expected, tolerance)
 
 
-def test_of_equal_elements_the_first_gets_the_gradient_of_the_window():
+@pytest.mark.parametrize("pool", POOLS.values(), ids=POOLS)
+def test_of_equal_elements_the_first_gets_the_gradient_of_the_window(pool):
     x = jnp.zeros((1, 5, 7, 1)).at[0, 1, 1].set(1).at[0, 1, 2].set(1)
-    found, expected = (value_and_gradients(f, x)[1] for f in (pooling.max_pool_by_slices, pooling.max_pool_by_windows))
+    found, expected = (value_and_gradients(f, x)[1] for f in (pool, pooling.max_pool_by_windows))
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     assert found[0, 1, 1] != 0 and found[0, 0, 4] != 0
 
@@ -96,17 +103,18 @@ def test_pooling_before_the_bias_is_pooling_after_it():
     chex.assert_trees_all_equal(before, pooling.max_pool_by_windows(jax.nn.relu(x + bias)))
 
 
-@pytest.mark.parametrize(("platform", "plain"), [("cpu", False), ("cuda", True), ("tpu", True)])
-def test_only_cpus_get_the_rewritings(platform, plain):
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "rocm", "tpu"])
+def test_each_platform_gets_its_own_forms(platform):
     def loss(x, kernel):
         return jnp.sum(pooling.max_pool(convolution.convolve(x, kernel, 4, 2)) ** 2)
 
     shapes = [jax.ShapeDtypeStruct(s, jnp.float32) for s in ((2, 63, 63, 3), (11, 11, 3, 8))]
     traced = jax.jit(jax.grad(loss, argnums=1)).trace(*shapes)
     lowered = traced.lower(lowering_platforms=(platform,)).as_text()
-    assert ("select_and_scatter" in lowered) == plain
-    assert ("11x11x3x8xf32>) -> tensor<2x15x15x8xf32>" in lowered) == plain
-    assert ("bitcast_convert" in lowered) != plain  # of `by_itself`
+    rewritten = platform in ("cpu", "cuda")
+    assert ("select_and_scatter" in lowered) != rewritten
+    assert ("11x11x3x8xf32>) -> tensor<2x15x15x8xf32>" in lowered) != rewritten
+    assert ("bitcast_convert" in lowered) == (platform == "cpu")  # of `by_itself`, a branch that a GPU would wait for
 
 
 def test_a_function_for_several_platforms_can_be_exported():

@@ -17,7 +17,7 @@ from openset_jax.data.skipped import Skipped
 from openset_jax.training import devices, state
 
 WAYS = {
-    "stream": {},
+    "stream": {"input": "stream"},
     "resident": {"input": "resident"},
     "sharded": {"input": "resident", "shard_resident": True},
     "two_a_call": {"input": "resident", "shard_resident": True, "steps_per_call": 2},

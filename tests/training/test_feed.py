@@ -54,6 +54,7 @@ def test_both_feeds_give_the_same_images_in_the_same_order(pool):
         assert count == plan.stop - plan.start > 1
 
 
+@pytest.mark.accelerator
 def test_a_pool_is_copied_in_chunks_that_need_not_divide_it(monkeypatch, pool):
     whole = resident.read(pool, 0, len(pool), 16)
     np.testing.assert_array_equal(whole[5], pool.sources[0].fetch(pool.record[5:6])[0])
@@ -203,7 +204,8 @@ def test_a_resident_run_trains_evaluates_and_resumes_where_tensorflow_is_not_ins
     done = without_tensorflow(command("train", f"--workdir={tmp_path}", **several | {"steps": 14}))
     assert done.returncode == 0, done.stderr
     assert "Resuming at step 12." in done.stdout
-    done = without_tensorflow(command("train", f"--workdir={tmp_path / 'other'}", **{"data.packed": PACKED}))
+    streamed = {"data.packed": PACKED, "input": "stream"}
+    done = without_tensorflow(command("train", f"--workdir={tmp_path / 'other'}", **streamed))
     assert done.returncode == 2
     assert "input: stream needs tensorflow, which is not installed" in done.stderr
 
