@@ -1,4 +1,4 @@
-"""What all benchmarks share: alternating rounds, median and spread, the machine in words, a table, a JSON file.
+"""What all benchmarks share: rounds that alternate, median and spread, a time limit, the machine, tables, JSON files.
 
 No benchmark of its own. Only the standard library is imported here, so that `--help` answers at once.
 """
@@ -6,6 +6,7 @@ No benchmark of its own. Only the standard library is imported here, so that `--
 import datetime
 import importlib.metadata
 import json
+import math
 import os
 import pathlib
 import platform
@@ -13,31 +14,59 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from openset_jax.errors import UserError
+from openset_jax.files import write_whole
 
+STARTED = time.monotonic()
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "tensorflow", "tensorflow-cpu", "pillow")
 OURS, PEER = "openset_jax", "PyTorch"
 
 
-def alternate(rounds: int, contenders: Mapping[Any, Callable[[], float]], *, warm: bool = True) -> dict[Any, list[float]]:
+def checked(config: Any) -> Any:
+    """A copy of the config, with a `model.dtype` that suits the devices where it is "auto".
+
+    Raises:
+      UserError: a field is missing or out of range.
+    """
+    from openset_jax import auto
+    from openset_jax import config as configs
+
+    configs.check(config)
+    return auto.with_dtype(config)
+
+
+def alternate(
+    rounds: int, contenders: Mapping[Any, Callable[[], float]], *, warm: bool = True, limit: "Limit | None" = None
+) -> dict[Any, list[float]]:
     """Runs every contender once in each round, backwards in every other round, so that drift favours nobody.
 
     Args:
       contenders: what to run by name; each returns its measurement.
       warm: run each once before, and forget the result.
+      limit: no round but the first is begun if it would not fit.
 
     Returns:
       The measurements of each contender: entry i of all of them is from the same round.
     """
-    values = {name: [] for name in contenders}
+    values, longest = {name: [] for name in contenders}, 0.0
     for i in range(-int(warm), rounds):
+        if i > 0 and limit and limit.left() < longest:
+            break
+        start = time.monotonic()
         for name in list(contenders)[:: -1 if i % 2 else 1]:
             value = contenders[name]()
             if i >= 0:
                 values[name].append(value)
+        longest = max(longest, time.monotonic() - start)
     return values
+
+
+def missing_rounds(asked: int, values: Mapping[Any, Sequence[float]]) -> dict[str, str]:
+    """{} if as many rounds were measured as asked for, else what was left out and why."""
+    done = len(next(iter(values.values())))
+    return {f"{asked - done} of {asked} rounds": "there was no time for them"} if done < asked else {}
 
 
 def stream_rate(batches: Iterator[Any], batch_size: int, *, warmup: float, seconds: float) -> float:
@@ -56,6 +85,66 @@ def stream_rate(batches: Iterator[Any], batch_size: int, *, warmup: float, secon
         count += 1
     batches.close()
     return count * batch_size / elapsed
+
+
+class Limit:
+    """The time that --seconds gives a benchmark, counted from the start of its process.
+
+    Args:
+      seconds: 0 for no limit.
+    """
+
+    def __init__(self, seconds: float):
+        self._end = STARTED + seconds if seconds else math.inf
+
+    def left(self) -> float:
+        """Seconds left, infinite without a limit."""
+        return self._end - time.monotonic()
+
+    def __bool__(self) -> bool:
+        """True if there is a limit."""
+        return math.isfinite(self._end)
+
+
+class Compilations:
+    """Counts programs compiled since its creation, and programs read from JAX's compilation cache."""
+
+    _requests, _hits, _saved = "compile_requests_use_cache", "cache_hits", "compile_time_saved_sec"
+    _seen: ClassVar[dict[str, float]] = {}  # of this process
+
+    def __init__(self):
+        import jax
+
+        if not self._seen:
+            self._seen.update({self._requests: 0, self._hits: 0, self._saved: 0.0})
+            count = lambda event, **_: self._add(event, 1)
+            jax.monitoring.register_event_listener(count)
+            jax.monitoring.register_event_duration_secs_listener(lambda event, seconds, **_: self._add(event, seconds))
+        self._before = dict(self._seen)
+
+    @property
+    def cold(self) -> bool:
+        """True unless all programs came from the cache."""
+        return self._since(self._requests) > self._since(self._hits) or not self._since(self._requests)
+
+    @property
+    def seconds_saved(self) -> float:
+        """Seconds that programs from the cache once took to compile, less those of reading them."""
+        return self._since(self._saved)
+
+    def _since(self, name):
+        return self._seen[name] - self._before[name]
+
+    @classmethod
+    def _add(cls, event, amount):
+        name = event.rpartition("/")[2]
+        if name in cls._seen:
+            cls._seen[name] += amount
+
+
+def first_step_text(result: Mapping[str, Any]) -> str:
+    """The seconds of the first step with its compilation, and whether that was cold."""
+    return f"{result['compile_s']:.1f} s, {'compiled cold' if result['cold'] else 'compiled before, read from the cache'}"
 
 
 def summary(values: Sequence[float]) -> dict[str, Any]:
@@ -109,14 +198,18 @@ def verdict(what: str, value: float, target: float, *, at_most: bool = False) ->
     return f"{what}: {value:.3f} (target {'<=' if at_most else '>='} {target}: {'met' if met else 'NOT met'})"
 
 
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
 def machine(*, devices: bool = False) -> dict[str, Any]:
     """Processor, cores that this process may use and that others use, memory, versions, date.
 
     Args:
       devices: JAX's as well, which starts them; else they are named only where they were started already.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    found = {"cpu": _cpu(), "cores": cores, "system": platform.platform(), "load_1min": round(os.getloadavg()[0], 2)}
+    found = {"cpu": _cpu(), "cores": cores(), "system": platform.platform(), "load_1min": round(os.getloadavg()[0], 2)}
     found["busy_cores"] = _busy_cores()
     found["date"] = datetime.datetime.now(datetime.UTC).date().isoformat()
     if hasattr(os, "sysconf"):
@@ -173,9 +266,10 @@ def json_file(path: str) -> pathlib.Path | None:
 
 
 def write_json(file: pathlib.Path | None, result: Mapping[str, Any]) -> None:
-    """Writes the result, if there is a file to write."""
+    """Writes the result, if there is a file to write. A benchmark may call it several times with more each time."""
     if file is not None:
-        file.write_text(json.dumps(result, indent=2) + "\n")
+        with write_whole(file) as out:
+            out.write(json.dumps(result, indent=2) + "\n")
 
 
 def photo_pool(photos: str) -> Any:

@@ -10,7 +10,7 @@ then together they take the time of both, and the loop reaches its target only w
 
 import itertools
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from absl import flags
@@ -41,7 +41,7 @@ def main() -> None:
     from openset_jax.data.skipped import Skipped
     from openset_jax.training import devices, progress
 
-    configs.check(config)
+    config = common.checked(config)
     devices.check_batch_size("batch_size", config.batch_size)
     machine = common.machine()
     common.print_machine(machine)
@@ -55,15 +55,17 @@ def main() -> None:
     compile_s = bare.compile()
     per_call = config.batch_size * config.steps_per_call
 
+    length = {"warmup": args.warmup, "seconds": args.seconds}
+
     def step_alone():
-        return per_call * loop_rate(bare, itertools.repeat(bare.batch), jax.block_until_ready)
+        return per_call * loop_rate(bare, itertools.repeat(bare.batch), jax.block_until_ready, **length)
 
     def input_alone():
-        return common.stream_rate(feed.read(plan), config.batch_size, warmup=args.warmup, seconds=args.seconds)
+        return common.stream_rate(feed.read(plan), config.batch_size, **length)
 
     def together():
         so_far, calls = progress.Progress(), devices.prefetch_steps(feed.read(plan), config.steps_per_call)
-        rate = loop_rate(fed, calls, lambda metrics: so_far.add_steps(jax.device_get(metrics)))
+        rate = loop_rate(fed, calls, lambda metrics: so_far.add_steps(jax.device_get(metrics)), **length)
         calls.close()
         return per_call * rate
 
@@ -77,32 +79,49 @@ def main() -> None:
     common.write_json(file, result)
 
 
-def loop_rate(step: Any, batches: Iterable[Any], fetch: Callable[[Any], Any]) -> float:
-    """Calls per second of the loop of `openset_jax.train`: metrics are fetched when the next step is under way.
+def loop_rate(step: Any, batches: Iterable[Any], fetch: Callable[[Any], Any], *, warmup: float, seconds: float) -> float:
+    """Calls per second of the loop of `openset_jax.train`; see `run_loop`.
 
     Args:
-      step: a `benchmarks.step.Step`.
-      batches: endless, on the devices.
-      fetch: waits for the metrics of a step, or takes note of them.
+      batches: endless.
+      warmup: seconds that do not count.
+      seconds: how long to measure.
     """
     import jax
 
-    begin, start, count, pending = time.perf_counter(), None, 0, None
+    begin, start, count = time.perf_counter(), None, 0
+    for now in run_loop(step, batches, fetch):
+        if start is not None:
+            count += 1
+            if now - start >= seconds:
+                break
+        elif now - begin >= warmup:
+            start = now
+    jax.block_until_ready(step.state)
+    return count / (now - start)
+
+
+def run_loop(step: Any, batches: Iterable[Any], fetch: Callable[[Any], Any]) -> Iterator[float]:
+    """The loop of `openset_jax.train`: metrics are fetched when the next step is under way.
+
+    Args:
+      step: a `benchmarks.step.Step`.
+      batches: on the devices.
+      fetch: waits for the metrics of a call, or takes note of them.
+
+    Yields:
+      The time at which the metrics of each call were there. The call after it is under way.
+    """
+    import jax
+
+    pending = None
     for batch in batches:
         with jax.transfer_guard("disallow"):
             step.state, metrics = step.function(step.state, batch)
         if pending is not None:
-            fetch(pending)  # so that the clock is read at the end of a step, first and last
-            now = time.perf_counter()
-            if start is not None:
-                count += 1
-                if now - start >= flags.FLAGS.seconds:
-                    break
-            elif now - begin >= flags.FLAGS.warmup:
-                start = now
+            fetch(pending)
+            yield time.perf_counter()
         pending = metrics
-    jax.block_until_ready(step.state)
-    return count / (now - start)
 
 
 def report(summaries: dict[str, Any], paired: dict[str, Any], *, batch_size: int) -> None:

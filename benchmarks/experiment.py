@@ -1,7 +1,6 @@
 """What an experiment costs beside its steps: arms one after another in one process, against bare steps and forward passes.
 
-    python -m benchmarks.experiment --config=configs/imbalance.py:fashion_open --config.run.data.packed=PACKED \
-        --config.run.input=resident
+    python -m benchmarks.experiment --config=configs/imbalance.py:fashion_open --config.run.data.packed=PACKED
 
 Why: an arm must not pay again for opening images and compiling. The first arms of the grid are run as
 `openset_jax.experiment` runs them, in an empty folder. Before and after each, bare calls of its own compiled step and of its
@@ -33,7 +32,8 @@ def main() -> None:
     from openset_jax.study import check, grid
     from openset_jax.workshop import Workshop
 
-    file, config = common.json_file(flags.FLAGS.json), flags.FLAGS.config
+    file, config = common.json_file(flags.FLAGS.json), flags.FLAGS.config.copy_and_resolve_references()
+    config.run = common.checked(config.run)
     machine, workshop = common.machine(), Workshop()
     common.print_machine(machine)
     arms = grid.arms_of(config)[: flags.FLAGS.arms]

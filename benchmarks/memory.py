@@ -34,7 +34,7 @@ def main() -> None:
     from openset_jax import config as configs
     from openset_jax.training import devices
 
-    configs.check(config)
+    config = common.checked(config)
     machine = common.machine()
     common.print_machine(machine)
     if wrong := [size for size in args.batch_sizes if not size.isdigit()]:
@@ -51,6 +51,7 @@ def main() -> None:
         [["batch", *names], *([f"{b:,}", *(f"{v[n] / MIB:,.0f}" for n in names)] for b, v in planned.items())]
     )
     result = {"planned": planned, "config": configs.to_json(config), "machine": machine}
+    common.write_json(file, result)
     if args.steps:
         result["run"] = samples = run(config, args.steps)
         keys = list(samples[0])

@@ -44,7 +44,7 @@ def main() -> None:
     from openset_jax.training import devices
 
     config, photos = args.config or folder.get_config(), pathlib.Path(args.photos).expanduser()
-    configs.check(config)
+    config = common.checked(config)
     devices.check_batch_size("eval.batch_size", config.eval.batch_size)
     if not photos.is_dir():
         raise UserError(f"--photos: there is no folder {args.photos!r}")

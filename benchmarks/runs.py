@@ -22,12 +22,14 @@ def trained(config: Any, changes: Mapping[str, Any], *, seed: int, workdir: path
     """
     import jax
 
+    from openset_jax import auto
     from openset_jax import config as configs
     from openset_jax.train import train
 
     config = config.copy_and_resolve_references()
     with config.unlocked():
         config.update_from_flattened_dict({**changes, "seed": seed})
+    config = auto.with_dtype_of_run(config, workdir)
     done, saved = workdir / "metrics.json", workdir / "config.json"
     if done.exists() and saved.exists() and json.loads(saved.read_text()) == configs.to_json(config):
         return json.loads(done.read_text())

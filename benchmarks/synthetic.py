@@ -1,10 +1,27 @@
-"""Packed arrays of random images, for measuring where no photographs are at hand. Nothing can be learned from them."""
+"""Packed arrays of random images, for measuring where no photographs are at hand. Nothing can be learned from them.
+
+python -m benchmarks.synthetic --images=8192 --size=256 --out=DIR
+"""
 
 import json
 import os
 import pathlib
 
+from absl import flags
+
+from openset_jax import cli
+
 CLASSES, DISTINCT = 10, 1024
+
+
+def define_flags() -> None:
+    flags.DEFINE_integer("images", None, "How many.", lower_bound=1, required=True)
+    flags.DEFINE_integer("size", 256, "Their side.", lower_bound=1)
+    flags.DEFINE_string("out", None, "Folder for the arrays; made if need be.", required=True)
+
+
+def main() -> None:
+    write_packed(cli.make_workdir(flags.FLAGS.out), images=flags.FLAGS.images, size=flags.FLAGS.size)
 
 
 def write_packed(root: pathlib.Path, *, images: int, size: int) -> None:
@@ -46,3 +63,7 @@ def write_packed(root: pathlib.Path, *, images: int, size: int) -> None:
         group=numbers % (2 * CLASSES),
         split=np.maximum(numbers // (2 * CLASSES) % 10 - 7, 0),
     )
+
+
+if __name__ == "__main__":
+    cli.run(main, define_flags)

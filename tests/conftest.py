@@ -12,11 +12,15 @@ import pytest
 import small_run
 
 # Before anything imports jax. Many tests, and the processes they start, run the same small network: compile it once.
+# JAX_PLATFORMS=cuda,cpu (or empty: what JAX finds) runs tests on an accelerator: those marked so, `-m accelerator`.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).parents[1] / ".pytest_cache/xla"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {small_run.COMPILED_FAST}".strip()
+if os.environ["JAX_PLATFORMS"] == "cpu":
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {small_run.COMPILED_FAST}".strip()
+else:  # where float32 products are rounded to TF32 or bfloat16 by default, and tests expect float32
+    os.environ.setdefault("JAX_DEFAULT_MATMUL_PRECISION", "highest")
 
 # Examples vary in cost by what they compile, and a shared machine makes any time limit a coin toss.
 hypothesis.settings.register_profile("openset_jax", deadline=None, max_examples=30, derandomize=True)
@@ -27,17 +31,23 @@ _SHARED_DATA = pathlib.Path(__file__).parents[1] / "../shared/data"
 
 @pytest.fixture(scope="session", autouse=True)
 def packed_digits() -> None:
-    """Packs the images of the small run, by whichever worker comes first."""
-    from small_run import PACKED, small_config
+    """Packs the images of the small run, by whichever worker comes first; with Pillow where there is no TensorFlow."""
+    from small_run import PACKED, TENSORFLOW, small_config
 
     PACKED.mkdir(parents=True, exist_ok=True)
     with PACKED.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (PACKED / "index.json").exists():
+        if (PACKED / "index.json").exists():
+            return
+        if TENSORFLOW:
             from openset_jax.prepare import prepare
 
             with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
                 prepare(small_config(input="stream"), PACKED)
+        else:
+            from benchmarks.packed_digits import write_digits
+
+            write_digits(PACKED, size=small_config().data.stored_size)
 
 
 @pytest.fixture(scope="session")

@@ -14,12 +14,15 @@ BENCHMARKS = [
         "pipeline",
         "sampler",
         "end_to_end",
+        "epoch",
         "evaluate",
         "experiment",
         "predict",
+        "results",
         "roofline",
         "scaling",
         "suite",
+        "synthetic",
     )
 ]
 

@@ -2,13 +2,16 @@
 
 import json
 import sys
+import time
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
-from small_run import RESIDENT, SMALL, run
+from small_run import RESIDENT, SMALL, run, small_config
 
-from benchmarks import common
+from benchmarks import common, layers, step
+from openset_jax import build
 
 
 def test_rounds_alternate_and_the_first_is_not_counted():
@@ -80,6 +83,7 @@ def test_the_memory_benchmark_plans_for_batches_and_samples_a_run(tmp_path):
 
 def test_the_startup_benchmark_splits_all_of_the_time_and_sees_tensorflow(tmp_path):
     _, result = benchmark("startup", tmp_path, "--rounds=1", **RESIDENT)
+    assert result["first"]["all"] > result["first"]["compilation"] > 0
     stages = {stage: seconds["median"] for stage, seconds in result["seconds"].items()}
     assert stages.pop("all") == pytest.approx(sum(stages.values()))
     assert stages["imports"] > 0.1
@@ -88,13 +92,23 @@ def test_the_startup_benchmark_splits_all_of_the_time_and_sees_tensorflow(tmp_pa
 
 def test_the_step_benchmark_finds_the_best_batch_times_layers_and_writes_a_profile(tmp_path):
     trace = tmp_path / "trace"
-    flags = ("--matrix=256", "--rounds=1", "--steps=1", "--batch_sizes=4,8", "--layers", f"--profile={trace}")
+    flags = (
+        "--matrix=256",
+        "--rounds=1",
+        "--steps=1",
+        "--batch_sizes=4,8",
+        "--layers",
+        "--seconds=200",
+        f"--profile={trace}",
+    )
     output, result = benchmark("step", tmp_path, *flags)
     assert list(result["batch_sizes"]) == ["4", "8"]
     best = max(result["batch_sizes"], key=result["batch_sizes"].get)
     assert result["config"]["batch_size"] == int(best)
     names = ["conv1", "pool1", "conv2", "pool2", "conv3", "conv4", "conv5", "pool5", "fc6", "fc7", "fc8", "optimizer"]
     assert list(result["layers"]) == names
+    assert result["left_out"] == {} and result["layer_compilations"]["seconds"] > 0
+    assert all(isinstance(found["cold"], bool) for found in result["batch_compilations"].values())
     assert sum(v["flops"] for v in result["layers"].values()) == result["flops_per_image"] * int(best)
     assert list(trace.rglob("perfetto_trace.json.gz"))
     assert "perfetto" in output
@@ -106,6 +120,42 @@ def test_the_evaluation_benchmark_writes_what_it_promises(tmp_path):
     assert (result["metrics"]["rows"], result["metrics"]["outputs"]) == (500, 4)
     assert len(result["metrics"]["ms"]["rounds"]) == 2
     assert "metrics of 500 x 4 scores" in output
+
+
+def test_what_does_not_fit_the_time_is_left_out_and_named():
+    config, over = small_config(), common.Limit(1e-9)
+    search = step.try_batch_sizes(config, ["4", "8"], 5, over)
+    assert search.rates == {} and list(search.left_out) == ["batch of 4", "batch of 8"]
+    model, (_, optimizer) = build.make_model(common.checked(config), 5), build.make_optimizer(config)
+    rates = {"matrix": 1e9, "copy": 1e9}
+    timed = layers.time_layers(model, optimizer, image_size=16, batch_size=2, rates=rates, limit=over)
+    assert timed.layers == {} and len(timed.left_out) == 12
+    assert "layer conv1" in timed.left_out
+
+
+def test_rounds_end_with_the_time_but_one_is_always_measured():
+    values = common.alternate(5, {"a": lambda: 1.0}, limit=common.Limit(1e-9))
+    assert values == {"a": [1.0]}
+    assert list(common.missing_rounds(5, values)) == ["4 of 5 rounds"]
+    assert common.missing_rounds(1, values) == {}
+
+
+def test_a_program_from_the_cache_is_not_cold():
+    constant = time.time()  # that no program of an earlier test had
+    for cold in (True, False):
+        lowered = jax.jit(lambda x: x * constant).lower(1.0)
+        compilations = common.Compilations()
+        lowered.compile()
+        assert compilations.cold == cold
+
+
+def test_the_rates_of_the_devices_are_taken_from_a_file_that_has_them(tmp_path):
+    model, file = build.make_model(common.checked(small_config()), 5), tmp_path / "rates.json"
+    assert step.known_rates(model, str(file)) == {}
+    file.write_text(json.dumps({"platform": "cpu"}))
+    assert step.known_rates(model, str(file)) == {}
+    file.write_text(json.dumps({"matrix_rate_float32": 1, "copy_rate": 2}))
+    assert step.known_rates(model, str(file)) == {"matrix_rate": 1, "copy_rate": 2}
 
 
 def test_a_batch_size_that_is_no_number_is_one_line(tmp_path):

@@ -4,10 +4,12 @@ import json
 import stat
 import sys
 
+import numpy as np
 import pytest
 from small_run import SMALL, run, small_config
 
-from benchmarks import peer
+from benchmarks import common, peer
+from openset_jax import auto, build
 from openset_jax.errors import UserError
 
 ANSWERS = """
@@ -73,6 +75,13 @@ def test_the_job_is_the_configs(fake_python):
     json.dumps(job)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_job_has_the_dtype_that_ours_computes_in(monkeypatch, dtype):
+    monkeypatch.setattr(auto, "_device_dtype", lambda: dtype)
+    config = common.checked(small_config(**{"model.dtype": "auto"}))
+    assert peer.network_job(config, 6, "train")["dtype"] == dtype == np.dtype(build.make_model(config, 5).dtype)
+
+
 @pytest.mark.parametrize("name", ["step", "evaluate"])
 def test_the_benchmark_compares_with_the_peer(tmp_path, fake_python, name):
     out, fields = tmp_path / "out.json", [f"--config.{name}={value}" for name, value in SMALL.items()]
@@ -89,3 +98,17 @@ def test_the_benchmark_compares_with_the_peer(tmp_path, fake_python, name):
     assert len(result["paired_ratio"]["rounds"]) == 3
     assert result["peer"]["job"]["mode"] == ("train" if name == "step" else "eval")
     assert "XLA_PYTHON_CLIENT_PREALLOCATE=false" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["step", "evaluate"])
+def test_with_a_time_limit_our_own_rate_is_written_before_the_peer_starts(tmp_path, fake_python, name):
+    out, fields = tmp_path / "out.json", [f"--config.{name}={value}" for name, value in SMALL.items()]
+    peer_python = fake_python("raise SystemExit")
+    done = run(
+        [sys.executable, "-m", f"benchmarks.{name}", "--config=configs/digits.py", *fields, "--rounds=2", "--peer",
+         "--seconds=100", f"--peer_python={peer_python}", f"--json={out}"]
+    )  # fmt: skip
+    assert done.returncode == 2 and "ended; its own message is above" in done.stderr
+    result = json.loads(out.read_text())
+    assert list(result["rates"]) == [common.OURS] and len(result["rates"][common.OURS]["rounds"]) == 2
+    assert result["left_out"] == {common.PEER: "not done"}

@@ -3,6 +3,7 @@
 import json
 import sys
 
+import jax
 import numpy as np
 import pytest
 from small_run import run, small_config
@@ -34,6 +35,21 @@ def test_a_run_that_is_done_is_not_trained_again_and_another_is(trained, monkeyp
     runs.trained(config, {"steps": 80}, seed=3, workdir=workdir)
     assert asked == [(3, 80)]
     assert not (workdir / "metrics.json").exists(), "were it interrupted, the result of before would pass for its own"
+    (workdir / "metrics.json").write_text(kept)
+
+
+def test_a_run_that_is_done_in_another_dtype_is_trained_again_only_if_that_is_asked_for(trained, monkeypatch):
+    config, workdir, result = trained
+    config, asked = config.copy_and_resolve_references(), []
+    monkeypatch.setattr(training, "train", lambda config, workdir: asked.append(config.model.dtype))
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    config.model.dtype = "auto"
+    assert runs.trained(config, {}, seed=3, workdir=workdir) == result
+    assert not asked
+    kept = (workdir / "metrics.json").read_text()
+    config.model.dtype = "bfloat16"
+    runs.trained(config, {}, seed=3, workdir=workdir)
+    assert asked == ["bfloat16"]
     (workdir / "metrics.json").write_text(kept)
 
 

@@ -34,6 +34,7 @@ def test_last_and_best_are_kept_and_the_rest_removed(tmp_path):
     saved.close()
 
 
+@pytest.mark.accelerator
 def test_a_state_comes_back_bit_by_bit_also_with_batch_statistics(tmp_path):
     original = make_state(**{"model.norm": "batch"})
     saved = Checkpoints(tmp_path, writing=True)

@@ -19,7 +19,7 @@ def leaves(tree):
     return {jax.tree_util.keystr(path): np.asarray(x) for path, x in jax.tree_util.tree_leaves_with_path(tree)}
 
 
-@pytest.mark.parametrize(("trainable", "together"), [("head", 1), ("fc", 3)])
+@pytest.mark.parametrize(("trainable", "together"), [("head", 1), pytest.param("fc", 3, marks=pytest.mark.accelerator)])
 def test_frozen_layers_and_statistics_stay_as_they_are_bit_by_bit(trainable, together):
     config = small_config(**PLAIN, **{"trainable": trainable, "model.norm": "batch"})
     model, _, optimizer, begin = make(config)
@@ -74,6 +74,7 @@ def test_nothing_is_dropped_before_a_frozen_layer():
     assert loss(0.0) == loss(0.9)
 
 
+@pytest.mark.accelerator
 def test_a_head_learns_as_softmax_regression_on_the_features_of_the_network():
     """Written down in NumPy: cross-entropy, AdamW, clipping by the norm of what is trained."""
     config = small_config(**PLAIN, **{
@@ -86,7 +87,7 @@ def test_a_head_learns_as_softmax_regression_on_the_features_of_the_network():
     w, b = (np.asarray(begin.params["fc8"][name], np.float64) for name in ("kernel", "bias"))
     moments = [[np.zeros_like(w), np.zeros_like(b)] for _ in range(2)]
     for n, batch in enumerate(batches, 1):
-        x = np.asarray(model.apply(begin.variables, normalise(batch["image"]))[1], np.float64)
+        x = np.asarray(jax.jit(model.apply)(begin.variables, normalise(batch["image"]))[1], np.float64)
         p = np.exp(x @ w + b)
         p /= p.sum(1, keepdims=True)
         loss = -np.log(p[np.arange(8), batch["label"]]).mean()

@@ -1,0 +1,156 @@
+"""Candidate forms: other ways to compute what the network, the augmentation and the optimizer compute.
+
+No benchmark of its own: `benchmarks.variants` measures them. A form that wins on a platform moves into the package and is
+chosen there (`openset_jax/model/forms.py`); the others stay here, so that the next device can decide otherwise.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from openset_jax.model import convolution, fusion, pooling
+
+FEW_CHANNELS = 4  # fewer than these: the first convolution, which sees the image
+
+
+def first_convolution(form: Any) -> Any:
+    """`Forms.convolve` that computes the first convolution by form(x, kernel, stride, padding), the others as now."""
+
+    def convolve(x, kernel, stride, padding, groups=1):
+        if x.shape[-1] < FEW_CHANNELS and groups == 1:
+            return form(x, kernel, stride, padding)
+        return convolution.convolve(x, kernel, stride, padding, groups)
+
+    return convolve
+
+
+def convolve_padded(x: jax.Array, kernel: jax.Array, stride: int, padding: int, *, channels: int) -> jax.Array:
+    """The plain convolution of an image whose channels are padded with zeros to `channels`."""
+    more = channels - x.shape[-1]
+    x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, more)))
+    kernel = jnp.pad(kernel, ((0, 0), (0, 0), (0, more), (0, 0)))
+    return convolution.convolve_plainly(x, kernel, stride, padding)
+
+
+def convolve_patches(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+    """One matrix product of all patches (im2col) with the kernel."""
+    side, features = kernel.shape[0], kernel.shape[-1]
+    patches = lax.conv_general_dilated_patches(
+        x, (side, side), (stride, stride), [(padding, padding)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )  # channels slowest
+    return patches @ kernel.transpose(2, 0, 1, 3).reshape(-1, features)
+
+
+def max_pool_by(spread: Callable[..., jax.Array], *, alone: bool = False) -> Callable[[jax.Array], jax.Array]:
+    """Max-pooling, 3x3 with stride 2, whose gradient is `pooling.spread_by_slices` or `spread_by_parity`.
+
+    Args:
+      alone: whether the gradient is computed by itself, see `fusion.by_itself`.
+    """
+
+    def backward(residuals, gradient):
+        where, (_, *sides) = residuals[0], residuals[1].shape
+        of_sides = functools.partial(spread, tuple(sides))
+        return (fusion.by_itself(of_sides, where, gradient) if alone else of_sides(where, gradient),)
+
+    pool = jax.custom_vjp(lambda x: pooling.largest_of_windows(x)[0])
+    pool.defvjp(pooling.forward, backward)
+    return pool
+
+
+@jax.custom_vjp
+def max_pool_by_comparison(x: jax.Array) -> jax.Array:
+    """Max-pooling, 3x3 with stride 2, whose gradient finds the largest element of a window again by comparing.
+
+    It keeps no place of the largest element: the input and the output are in memory anyway.
+    """
+    return pooling.largest_of_windows(x)[0]
+
+
+def _compare(residuals, gradient):
+    x, largest = residuals
+    height, width = (2 * side - 1 for side in largest.shape[1:3])
+    where, taken = jnp.full(largest.shape, -1, jnp.int8), jnp.zeros(largest.shape, bool)
+    for k in range(9):
+        top, left = divmod(k, 3)
+        mine = (x[:, top : top + height : 2, left : left + width : 2] == largest) & ~taken
+        where, taken = jnp.where(mine, jnp.int8(k), where), taken | mine
+    return (pooling.spread_by_parity(x.shape[1:3], where, gradient),)
+
+
+max_pool_by_comparison.defvjp(lambda x: ((y := pooling.largest_of_windows(x)[0]), (x, y)), _compare)
+
+
+@jax.custom_vjp
+def relu_by_output(x: jax.Array) -> jax.Array:
+    """ReLU whose gradient looks at its output, which the next layer keeps anyway, and not at its input."""
+    return jnp.maximum(x, 0)
+
+
+relu_by_output.defvjp(
+    lambda x: ((y := jnp.maximum(x, 0)), y), lambda y, gradient: (jnp.where(y > 0, gradient, jnp.zeros((), y.dtype)),)
+)
+
+
+def bernoulli_of_bytes(key: jax.Array, p: float, shape: tuple[int, ...]) -> jax.Array:
+    """True with probability p, rounded to a multiple of 1/256: a byte of random bits for each element, not four."""
+    return jax.random.bits(key, shape, jnp.uint8) < jnp.asarray(min(255, round(256 * p)), jnp.uint8)
+
+
+def crop_one_by_one(images: jax.Array, corner: jax.Array, mirrored: jax.Array, size: int) -> jax.Array:
+    """`augment.crop` as a loop over images: each crop is a copy of a slice."""
+
+    def one(given):
+        image, corner, mirrored = given
+        image = lax.dynamic_slice(image, (*corner, 0), (size, size, 3))
+        return jnp.where(mirrored, image[:, ::-1], image)
+
+    return lax.map(one, (images, corner, mirrored))
+
+
+def crop_by_products(images: jax.Array, corner: jax.Array, mirrored: jax.Array, size: int) -> jax.Array:
+    """`augment.crop` as two products with one-hot rows; exact in bfloat16, which holds all integers up to 256."""
+    along = jnp.arange(size)
+    rows, columns = corner[:, :1] + along, corner[:, 1:] + along
+    columns = jnp.where(mirrored[:, None], columns[:, ::-1], columns)
+    hot = lambda index, length: jax.nn.one_hot(index, length, dtype=jnp.bfloat16)
+    x = jnp.einsum("brh,bhwc->brwc", hot(rows, images.shape[1]), images.astype(jnp.bfloat16))
+    return jnp.einsum("bsw,brwc->brsc", hot(columns, images.shape[2]), x).astype(jnp.uint8)
+
+
+def flat_adam(schedule: optax.Schedule, **options: float) -> optax.GradientTransformation:
+    """`optimizer.make_optimizer` with clipping and Adam over one vector of all parameters."""
+    return _adamw(schedule, optax.flatten, **options)
+
+
+def adam_of_moments(*low: str) -> Callable[..., optax.GradientTransformation]:
+    """`optimizer.make_optimizer` that keeps the moments "mu", "nu" of `low` in bfloat16."""
+
+    def stored(optimizer):
+        def cast(state, to):
+            names = {name: getattr(state[-1], name) for name in low}
+            moved = {name: jax.tree.map(lambda x: x.astype(to), tree) for name, tree in names.items()}
+            return (*state[:-1], state[-1]._replace(**moved))
+
+        def update(updates, state, params=None):
+            updates, state = optimizer.update(updates, cast(state, jnp.float32), params)
+            return updates, cast(state, jnp.bfloat16)
+
+        return optax.GradientTransformation(lambda params: cast(optimizer.init(params), jnp.bfloat16), update)
+
+    return functools.partial(_adamw, wrap=stored)
+
+
+def _adamw(schedule, wrap, *, b1, b2, eps, weight_decay, grad_clip):
+    kernels = lambda params: jax.tree.map(lambda p: p.ndim > 1, params)
+    clip = optax.clip_by_global_norm(grad_clip) if grad_clip else optax.identity()
+    return optax.chain(
+        wrap(optax.chain(clip, optax.scale_by_adam(b1=b1, b2=b2, eps=eps))),
+        optax.add_decayed_weights(weight_decay, kernels),
+        optax.scale_by_learning_rate(schedule),
+    )

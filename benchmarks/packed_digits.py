@@ -1,0 +1,60 @@
+"""Packed arrays of the digits of `configs/digits.py`, made without TensorFlow: real images to train on, on any machine.
+
+    python -m benchmarks.packed_digits --out=DIR
+    python -m openset_jax.train --config=configs/digits.py --config.data.packed=DIR --workdir=...
+
+`openset_jax.prepare` enlarges the 8x8 images with TensorFlow, and this file with Pillow: the pixels differ slightly.
+"""
+
+import io
+import pathlib
+
+from absl import flags
+
+from openset_jax import cli
+
+
+def define_flags() -> None:
+    flags.DEFINE_integer("size", 28, "Side of the images; a run needs it as data.stored_size.", lower_bound=8)
+    flags.DEFINE_string("out", None, "Folder for the arrays; made if need be.", required=True)
+
+
+def main() -> None:
+    write_digits(cli.make_workdir(flags.FLAGS.out), size=flags.FLAGS.size)
+
+
+def write_digits(root: pathlib.Path, *, size: int = 28) -> None:
+    """Writes the images, roles and splits of `configs/digits.py` as a folder for `data.packed`.
+
+    Args:
+      root: the folder; made if need be.
+      size: side of the images.
+    """
+    import numpy as np
+    from PIL import Image
+
+    from configs import digits
+    from openset_jax import build
+    from openset_jax import config as configs
+    from openset_jax.data import packed
+
+    config = digits.get_config()
+    pool = build.open_pool(config)
+    root.mkdir(parents=True, exist_ok=True)
+    images = np.empty((len(pool), size, size, 3), np.uint8)
+    for image, encoded in zip(images, pool.sources[0].fetch(pool.record), strict=True):
+        image[:] = Image.open(io.BytesIO(encoded)).convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
+    np.save(root / "images.npy", images)
+    packed.write_index(
+        root,
+        stored_size=size,
+        groups=list(zip(pool.roles, pool.groups, strict=True)),
+        ids=pool.ids(np.arange(len(pool))),
+        group=pool.group,
+        split=pool.split,
+        prepared_as=configs.chosen_images(config),
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main, define_flags)

@@ -1,0 +1,137 @@
+"""The variants of the step: what is compared, what is said of it, and that what is measured is never lost."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import pytest
+from small_run import ROOT, SMALL, environment, run, small_config
+
+from benchmarks import changes, common, forms, variants
+from benchmarks.changes import Variant
+
+ROW = {
+    "name": "pooling: by slices",
+    "images_per_second": common.summary([90.0, 110.0]),
+    "plain": common.summary([100.0, 100.0]),
+    "ratio": common.summary([0.9, 1.1]),
+    "compile_s": 1.0,
+    "loss_difference": 1e-6,
+    "right": True,
+    "later": None,
+    "verdict": "no difference",
+    "never": "",
+}
+
+
+def command(out, *flags):
+    fields = [f"--config.{name}={value}" for name, value in SMALL.items()]
+    return [sys.executable, "-m", "benchmarks.variants", f"--out={out}", "--config=configs/digits.py", *fields, *flags]
+
+
+@pytest.mark.parametrize(
+    ("ratios", "expected"),
+    [((1.02, 1.03, 1.04), "faster"), ((0.99, 1.03, 1.04), "no difference"), ((1.001, 1.002, 1.003), "no difference"),
+     ((0.9, 0.95, 0.97), "slower"), ((0.9, 0.95, 1.01), "no difference")],
+)  # fmt: skip
+def test_a_verdict_needs_all_rounds_and_one_percent(ratios, expected):
+    assert variants.verdict(common.summary(ratios)) == expected
+
+
+def test_a_wrong_variant_and_one_that_is_never_adopted_are_said_to_be_so():
+    assert variants.cells(ROW)[-1] == "no difference"
+    assert variants.cells(ROW | {"right": False})[-1] == "WRONG, no difference"
+    never = ROW | {"verdict": "faster", "never": "changes the result", "later": -0.013}
+    assert variants.cells(never)[-1] == "faster; loss after more steps -1.3%; not adopted: changes the result"
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])
+def test_names_are_unique_and_the_forms_in_use_are_not_listed(platform):
+    found = changes.variants(small_config(), platform)
+    assert len({v.name for v in found}) == len(found)
+    assert not {v.name for v in found} & set(changes.IN_USE[platform])
+    everywhere = {v.name for p in changes.IN_USE for v in changes.variants(small_config(), p)}
+    assert set(changes.IN_USE[platform]) <= everywhere
+    assert any(v.options for v in found) == (platform != "tpu")
+
+
+def test_what_breaks_the_equality_of_devices_or_changes_the_result_is_never_adopted():
+    found = changes.variants(small_config(), "gpu")
+    assert all(v.never for v in found if v.prng or v.compare_after or "optimizer.grad_clip" in v.fields)
+
+
+def test_together_has_all_replacements():
+    some = [
+        Variant("a", "a", forms={"relu": 1}, options={"x": 1}),
+        Variant("b", "b", forms={"max_pool": 2}, step={"augment": 3}, same_numbers=False),
+    ]
+    both = changes.together(some)
+    assert (both.forms, both.options, both.step) == ({"relu": 1, "max_pool": 2}, {"x": 1}, {"augment": 3})
+    assert not both.same_numbers
+    assert both.name == "together: a, b"
+
+
+def test_the_command_measures_beside_the_plain_step_and_writes_its_files(tmp_path):
+    done = run(command(tmp_path, "--only=ReLU", "--rounds=2"))
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "variants.json").read_text())
+    plain, row = result["rows"][:2]
+    assert (plain["name"], row["name"]) == ("plain", "ReLU: gradient by its output")
+    ratios = [a / b for a, b in zip(row["images_per_second"]["rounds"], row["plain"]["rounds"], strict=True)]
+    assert row["ratio"]["rounds"] == pytest.approx(ratios)
+    assert row["right"] and row["loss_difference"] < 1e-5
+    assert not result["left_out"]
+    text = (tmp_path / "variants.md").read_text()
+    assert text == variants.markdown(result)
+    assert "| ReLU: gradient by its output |" in text
+
+
+def test_a_variant_that_does_not_compile_is_left_out_with_the_reason_and_the_others_go_on(tmp_path):
+    config = common.checked(small_config())
+    some = [Variant("bad", "a", options={"xla_no_such_option": True}), Variant("relu", "b", {"relu": forms.relu_by_output})]
+    table = variants.Table(tmp_path, config, {}, [v.name for v in some])
+    variants.measure(table, some, config, rounds=1, end=math.inf)
+    result = json.loads((tmp_path / "variants.json").read_text())
+    assert [row["name"] for row in result["rows"]][:2] == ["plain", "relu"]
+    assert "xla_no_such_option" in result["left_out"]["bad"]
+
+
+def test_a_variant_with_other_losses_is_not_right(tmp_path):
+    config = common.checked(small_config())
+    wrong = Variant("wrong", "a", {"relu": lambda x: jax.nn.relu(x) + 0.1})
+    table = variants.Table(tmp_path, config, {}, ["wrong"])
+    variants.measure(table, [wrong], config, rounds=1, end=math.inf)
+    assert not table.rows[1]["right"]
+    assert len(table.rows) == 2  # and so it is not among the winners, however fast
+
+
+@pytest.mark.parametrize("kill", [signal.SIGTERM, signal.SIGKILL])
+def test_a_kill_in_the_middle_leaves_the_rows_so_far(tmp_path, kill):
+    process = subprocess.Popen(
+        command(tmp_path, "--only=pooling"), cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True
+    )
+    with process.stdout:
+        for line in process.stdout:
+            if line.startswith("pooling"):
+                break
+        process.send_signal(kill)
+        assert process.wait(timeout=60) != 0
+    result = json.loads((tmp_path / "variants.json").read_text())
+    assert [row["name"] for row in result["rows"]][:2] == ["plain", "pooling: by parity"]
+    assert set(result["left_out"].values()) == {"the time was up"}
+    assert (tmp_path / "variants.md").read_text() == variants.markdown(result)
+    assert sorted(os.listdir(tmp_path)) == ["variants.json", "variants.md"]
+
+
+def test_the_time_limit_ends_the_command_and_names_what_is_left_out(tmp_path):
+    begun = time.monotonic()
+    done = run(command(tmp_path, "--minutes=0.05"))
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - begun < 0.05 * 60 + 15 + 15  # and starting Python, importing JAX
+    result = json.loads((tmp_path / "variants.json").read_text())
+    assert "crops: one by one" in result["left_out"]
