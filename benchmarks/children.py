@@ -52,15 +52,13 @@ class Children:
         self.logs = scratch / "logs"
         self.logs.mkdir()
         cache = {"JAX_COMPILATION_CACHE_DIR": str(scratch / "xla"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1"}
-        self.environment = (
-            cache
-            | dict(os.environ)
-            | {
-                "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
-                "PYTHONUNBUFFERED": "1",  # what a process said is in its log when it is killed
-                "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # several processes share an accelerator
-            }
-        )
+        self.environment = {
+            **cache,
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
+            "PYTHONUNBUFFERED": "1",  # what a process said is in its log when it is killed
+            "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # several processes share an accelerator
+        }
 
     def run(self, name: str, command: Sequence[str], **variables: str) -> str:
         """Runs a process to its end, and returns its output.

@@ -41,7 +41,7 @@ from benchmarks.processes import Processes
 from openset_jax import cli
 from openset_jax.errors import Stopped
 
-CORES_PER_CHECK = 2  # checks run at the same time, except on TPUs, which belong to one process at a time
+CORES_PER_CHECK = 3  # checks run at the same time, except on TPUs, which belong to one process at a time
 UNFINISHED = "not finished when this was written"
 
 

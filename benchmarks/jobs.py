@@ -17,12 +17,12 @@ RESIDENT_LOOP, STREAMED_LOOP = "training loop, resident images", "training loop,
 # In order of importance: seconds of the five minutes of --minutes=5, and the seconds that a job needs at least. The last
 # jobs of accelerators take what the others leave.
 ACCELERATOR_ORDER = {
-    CORRECTNESS: (75, 10), RATES: (12, 8), STEP: (80, 40), PACKED: (4, 3), TRAINING: (34, 25), BEST_BATCH: (40, 15),
-    EPOCH: (34, 18), LAYERS: (10, 15), FORWARD: (11, 20), MEMORY: (0, 12), START_UP: (0, 25), RESIDENT_LOOP: (0, 25),
+    CORRECTNESS: (85, 10), RATES: (16, 8), STEP: (95, 40), PACKED: (4, 3), TRAINING: (28, 25), BEST_BATCH: (32, 15),
+    EPOCH: (30, 18), LAYERS: (10, 15), FORWARD: (0, 20), MEMORY: (0, 12), START_UP: (0, 25), RESIDENT_LOOP: (0, 25),
     STREAMED_LOOP: (0, 25), DRAWING: (0, 5), STREAMING: (0, 20), CLASSIFYING: (0, 20),
 }  # fmt: skip
 CPU_ORDER = {
-    CORRECTNESS: (75, 10), RATES: (12, 8), STEP: (61, 25), "step of digits": (15, 15), PACKED: (3, 1), TRAINING: (21, 25),
+    CORRECTNESS: (85, 10), RATES: (16, 8), STEP: (47, 25), "step of digits": (15, 15), PACKED: (3, 1), TRAINING: (21, 25),
     FORWARD: (20, 15), "step of cifar10_open": (15, 15), "step of fashion_open": (15, 15), DRAWING: (3, 3),
     RESIDENT_LOOP: (12, 20), STREAMING: (8, 10), STREAMED_LOOP: (10, 20), CLASSIFYING: (6, 10), EPOCH: (8, 20),
     LAYERS: (6, 20), MEMORY: (4, 12), START_UP: (6, 20),

@@ -153,7 +153,8 @@ def _machine(everything):
     machine, roofline = everything["machine"], everything["roofline"] or {}
     versions = machine["versions"] | {k: v for k, v in (everything["peer"] or {}).items() if k == "torch"}
     busy = f"; others used {machine['busy_cores']} cores as it began" if (machine["busy_cores"] or 0) > 0.3 else ""
-    yield f"{machine['cpu']}, {machine['cores']} cores, {machine.get('memory_gib', '?')} GiB, {machine['system']}{busy}."
+    system = machine["system"].partition("-")[0]
+    yield f"{machine['cpu']}, {machine['cores']} cores, {machine.get('memory_gib', '?')} GiB, {system}{busy}."
     yield ", ".join(f"{name} {version}" for name, version in versions.items()) + "."
     if "copy_rate" in roofline:
         single, half = (f"{roofline[f'matrix_rate_{dtype}']['median'] / 1e12:,.2f}" for dtype in ("float32", "bfloat16"))
