@@ -1,4 +1,4 @@
-"""What `benchmarks.variants` tries: the production step with one thing replaced, and the list of such variants."""
+"""The variants of the train step that `benchmarks.variants` measures: the production step with one thing replaced."""
 
 import dataclasses
 import functools
@@ -7,7 +7,7 @@ from typing import Any
 
 _YNN = "xla_cpu_experimental_ynn_fusion_type"
 _BUFFERS = "xla_gpu_enable_command_buffer"
-# XLA's compiler options by platform; each is a group of its own
+# XLA's compiler options by platform
 OPTIONS = {
     "cpu": {
         "without YNNPACK": {_YNN: ""},
@@ -28,7 +28,7 @@ OPTIONS = {
 }
 # variants that are the forms in use: the plain step has them
 IN_USE = {
-    "cpu": ("pooling: by slices, alone", "crops: by slices"),
+    "cpu": ("pooling: by slices, alone", "crops: by pixel", "first convolution: columns"),
     "gpu": ("first convolution: space to depth", "pooling: by parity", "crops: by pixel"),
     "tpu": ("first convolution: XLA's own", "pooling: by windows", "crops: by slices"),
 }
@@ -47,7 +47,6 @@ class Variant:
       fields: of the config.
       options: of XLA's compiler.
       prng: implementation of JAX's random keys, "" for the default.
-      load: (store, batch) -> batch with "image", in place of `resident.gather`.
       same_numbers: whether its losses are those of the plain step up to rounding.
       compare_after: steps after which its loss is compared with the plain step's, 0 for never.
       never: why it is not adopted however fast it is, "" if it may be.
@@ -61,7 +60,6 @@ class Variant:
     fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     prng: str = ""
-    load: Callable[..., Any] | None = None
     same_numbers: bool = True
     compare_after: int = 0
     never: str = ""
@@ -80,12 +78,17 @@ def together(variants: Iterable[Variant]) -> Variant:
     first = lambda name: next((found for variant in variants if (found := getattr(variant, name))), None)
     return Variant(
         "together: " + ", ".join(v.name for v in variants), "", **merged, optimizer=first("optimizer"),
-        load=first("load"), same_numbers=all(v.same_numbers for v in variants),
+        same_numbers=all(v.same_numbers for v in variants),
     )  # fmt: skip
 
 
 def variants(config: Any, platform: str) -> list[Variant]:
-    """The list, the most important first. Another variant is another line."""
+    """The variants to measure, the most important first: all but the forms in use."""
+    return [variant for variant in candidates(config, platform) if variant.name not in IN_USE[platform]]
+
+
+def candidates(config: Any, platform: str) -> list[Variant]:
+    """All variants. Another one is another line."""
     from benchmarks import forms
     from openset_jax.data import augment
     from openset_jax.model import convolution, pooling
@@ -101,25 +104,30 @@ def variants(config: Any, platform: str) -> list[Variant]:
 
     where, when, what = "first convolution", "steps a call", "optimizer"
     device, choice, changes = "depends on the device that holds an example", "set by the config", "changes the result"
-    loose = {"same_numbers": False}
+    by_hand = "no test can say that an option computes the same"
+    loose, masks = {"same_numbers": False}, "draws other masks, at rates of n/256"
     low = {"compare_after": 100, "never": changes}
-    found = [
-        Variant(f"{where}: space to depth", where, first(convolution.convolve_blocks)),
+    if config.model.stem == "imagenet":
+        blocks = Variant(f"{where}: space to depth", where, first(convolution.convolve_blocks))
+    else:
+        columns = lambda x, kernel, stride, padding: convolution.convolve_columns(x, kernel, padding)
+        blocks = Variant(f"{where}: columns", where, first(columns))
+    return [
+        blocks,
         Variant("pooling: by parity", "pooling", pool(pooling.spread_by_parity)),
         Variant("crops: by pixel", "crops", step=crop(augment.crop_by_pixel)),
         Variant("pooling: by slices", "pooling", pool(pooling.spread_by_slices)),
         Variant("ReLU: gradient by its output", "ReLU", {"relu": forms.relu_by_output}),
-        Variant("10 steps a call", when, fields={"steps_per_call": 10}, never=choice),
         Variant(f"{what}: one vector", what, optimizer=forms.flat_adam),
         Variant("no clipping", "clipping", fields={"optimizer.grad_clip": 0.0}, **loose, never=changes),
-        Variant("dropout: a random byte each", "dropout", {"bernoulli": forms.bernoulli_of_bytes}, **loose),
+        Variant("dropout: a random byte each", "dropout", {"bernoulli": forms.bernoulli_of_bytes}, **loose, never=masks),
         Variant("random bits: rbg", "dropout", prng="rbg", **loose, never=device),
         Variant(f"{what}: moments in bfloat16", what, optimizer=forms.adam_of_moments("mu", "nu"), **low),
         Variant("pooling: after bias and ReLU", "order of pooling", {"pool_first": False}),
         Variant(f"{where}: 8 channels", where, first(padded(8))),
         Variant(f"{where}: 4 channels", where, first(padded(4))),
         Variant("pooling: by comparison", "pooling", {"max_pool": forms.max_pool_by_comparison}),
-        *(Variant(f"XLA: {name}", name, options=options) for name, options in OPTIONS.get(platform, {}).items()),
+        *(Variant(f"XLA: {name}", "XLA", options=o, never=by_hand) for name, o in OPTIONS.get(platform, {}).items()),
         Variant("random bits: unsafe_rbg", "dropout", prng="unsafe_rbg", **loose, never=device),
         Variant("crops: by products", "crops", step=crop(forms.crop_by_products)),
         Variant(f"{what}: first moment in bfloat16", what, optimizer=forms.adam_of_moments("mu"), **low),
@@ -129,7 +137,7 @@ def variants(config: Any, platform: str) -> list[Variant]:
         Variant(f"{where}: XLA's own", where, first(plainly)),
         Variant("pooling: by windows", "pooling", {"max_pool": pooling.max_pool_by_windows}),
         Variant("crops: by slices", "crops", step=crop(augment.crop_by_slices)),
+        Variant("10 steps a call", when, fields={"steps_per_call": 10}, never=choice),
         Variant("100 steps a call", when, fields={"steps_per_call": 100}, never=choice),
         Variant("crops: one by one", "crops", step=crop(forms.crop_one_by_one)),
     ]
-    return [variant for variant in found if variant.name not in IN_USE[platform]]

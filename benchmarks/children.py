@@ -17,7 +17,7 @@ RESERVE_SECONDS = GRACE_SECONDS + 2.0  # before the end of the time, processes a
 LEAST_SECONDS = 5.0  # with less, no process is started: Python and JAX alone take longer on a GPU
 
 
-class OutOfTime(Exception):
+class NotDone(Exception):
     """A process was not started, or was ended, because the time was up, or a signal came."""
 
 
@@ -68,21 +68,21 @@ class Children:
           variables: of its environment, beside those of all processes.
 
         Raises:
-          OutOfTime: there is no time for it.
+          NotDone: there is no time for it.
           ProcessFailed: its exit code is not 0.
         """
         log, left = self.logs / f"{_file_name(name)}.log", self._limit.left() - RESERVE_SECONDS
         if self._stop():
-            raise OutOfTime(f"stopped by {self._stop()}")
+            raise NotDone(f"stopped by {self._stop()}")
         if left < LEAST_SECONDS:
-            raise OutOfTime(f"{max(left, 0):.0f} s were left before {name}")
+            raise NotDone(f"{max(left, 0):.0f} s were left before {name}")
         # one guard for each: it ends one process
         guarded = Processes(self.folder("guard"), environment=self.environment | variables, stop=self._stop)
         with guarded as processes:
             code, seconds = processes.run(command, log, limit=left)
         output = log.read_text(errors="replace")
         if code is None:
-            raise OutOfTime(f"stopped by {self._stop()}" if self._stop() else f"{name} was not done after {seconds:.0f} s")
+            raise NotDone(f"stopped by {self._stop()}" if self._stop() else f"{name} was not done after {seconds:.0f} s")
         if code:
             raise ProcessFailed(f"{name}: exit code {code}: {last_line(output)}", output)
         return output

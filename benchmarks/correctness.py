@@ -35,7 +35,7 @@ from absl import flags
 
 from benchmarks import common, correctness_runs
 from benchmarks import correctness_steps as of_steps
-from benchmarks.children import ROOT, Children, OutOfTime, ProcessFailed, last_line
+from benchmarks.children import ROOT, Children, NotDone, ProcessFailed, last_line
 from benchmarks.correctness_runs import Finding
 from benchmarks.processes import Processes
 from openset_jax import cli
@@ -155,7 +155,7 @@ class Job:
             for finding in self.find(children):
                 add(finding)
                 start = time.monotonic()
-        except OutOfTime as error:
+        except NotDone as error:
             report.leave_out(left, str(error))
         except Exception as error:  # a defect of the program or of the check: the other checks go on
             detail, why = str(error), f"it needs {left[0]!r}, which failed"
@@ -192,7 +192,7 @@ def steps(network: str, children: Children) -> Iterator[Finding]:
         commands[f"{network}, {side}"] = (command, variables)
     try:
         children.together(commands)
-    except (OutOfTime, ProcessFailed) as error:
+    except (NotDone, ProcessFailed) as error:
         problem = error  # what was written before is compared
     read = lambda side, mode: of_steps.read(folder / side, mode)
     for mode in of_steps.MODES:
@@ -210,6 +210,8 @@ def steps(network: str, children: Children) -> Iterator[Finding]:
 
 def tests(children: Children) -> Iterator[Finding]:
     """The tests marked `accelerator`, on this process's default device."""
+    if missing := [name for name in ("chex", "hypothesis", "pytest") if importlib.util.find_spec(name) is None]:
+        raise NotDone(f"it needs {', '.join(missing)}, which this Python does not have")
     folders = [str(ROOT / "tests" / name) for name in ("model", "training")]
     # addopts needs pytest-xdist; a warning of a driver or of another version of JAX is no wrong number
     options = ["-m", "accelerator", "-q", "-o", "addopts=", "-W", "default", "-p", "no:cacheprovider"]

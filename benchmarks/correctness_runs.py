@@ -36,7 +36,7 @@ DETERMINISTIC = "--xla_gpu_deterministic_ops=true"  # has no effect on other dev
 
 
 class Finding(NamedTuple):
-    """What a check found.
+    """The outcome of a check.
 
     Attributes:
       passed: whether all is well.

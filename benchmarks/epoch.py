@@ -27,7 +27,9 @@ TARGET, STEP_ALONE = 0.95, "step alone"
 
 def define_flags() -> None:
     cli.define_config()
-    flags.DEFINE_integer("images", 0, f"0 for {FOUNDING_IMAGES:,}, or {IMAGES_ON_CPU} on a CPU.", lower_bound=0)
+    flags.DEFINE_integer(
+        "images", 0, f"0 for {FOUNDING_IMAGES:,} or as many as fit; {IMAGES_ON_CPU} on a CPU.", lower_bound=0
+    )
     flags.DEFINE_integer("rounds", 5, "Measured epochs of loop and step alone; one more comes before.", lower_bound=1)
     flags.DEFINE_float("seconds", 0, "Time limit: rounds that do not fit are left out; 0: none.", lower_bound=0)
     flags.DEFINE_string("json", "", "File to write the result to.")
@@ -47,7 +49,7 @@ def main() -> None:
     from openset_jax.training.feed import Feed
 
     devices.check_batch_size("batch_size", config.batch_size)
-    images = args.images or (IMAGES_ON_CPU if jax.default_backend() == "cpu" else FOUNDING_IMAGES)
+    images = args.images or default_images(jax.default_backend(), config.data.stored_size)
     machine, size, per_call = common.machine(), config.data.stored_size, config.batch_size * config.steps_per_call
     common.print_machine(machine)
     start = time.perf_counter()
@@ -116,6 +118,21 @@ def founding_pool(images: int) -> Any:
         split=split,
         key=np.arange(images, dtype=np.uint64),
     )
+
+
+def default_images(platform: str, size: int) -> int:
+    """140,000, or as many as fit a device beside the network; few on a CPU."""
+    from openset_jax.auto import IMAGE_SHARE
+    from openset_jax.training import devices
+
+    if platform == "cpu":
+        return IMAGES_ON_CPU
+    needed, free, _ = devices.room_for(FOUNDING_IMAGES, (size, size, 3), sharded=False)
+    if free is None or needed <= IMAGE_SHARE * free:
+        return FOUNDING_IMAGES
+    images = int(FOUNDING_IMAGES * IMAGE_SHARE * free / needed)
+    print(f"{FOUNDING_IMAGES:,} images need {needed / 1e9:,.1f} GB, and {free / 1e9:,.1f} GB are free: {images:,} images")
+    return images
 
 
 def random_images(images: int, size: int) -> Any:

@@ -59,7 +59,7 @@ def max_pool_by(spread: Callable[..., jax.Array], *, alone: bool = False) -> Cal
         return (fusion.by_itself(of_sides, where, gradient) if alone else of_sides(where, gradient),)
 
     pool = jax.custom_vjp(lambda x: pooling.largest_of_windows(x)[0])
-    pool.defvjp(pooling.forward, backward)
+    pool.defvjp(pooling.pool_and_keep_places, backward)
     return pool
 
 

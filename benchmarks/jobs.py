@@ -32,7 +32,7 @@ TOTAL_SHARE = 300
 
 BATCH_SIZES = ("1024", "2048", "512", "4096", "8192")  # the most promising first: time may end the search
 CPU_FIELDS = ("--config.batch_size=64", "--config.eval.batch_size=64")
-ACCELERATOR_FIELDS = ("--config.batch_size=1024", "--config.eval.batch_size=1024", "--config.model.dtype=bfloat16")
+ACCELERATOR_FIELDS = ("--config.batch_size=1024", "--config.eval.batch_size=1024")
 IMAGES = {"cpu": 3_000}  # packed; on an accelerator the 140,000 of the founding problem
 FEW_IMAGES = {"cpu": 1_024}  # with --minutes; on an accelerator 8,192
 
@@ -93,11 +93,6 @@ class Job:
     may_fail: bool = False
     share: float = 0.0
     least: float = 0.0
-
-    @property
-    def file(self) -> str:
-        """A file name, without suffix."""
-        return file_name(self.name)
 
 
 def file_name(name: str) -> str:
@@ -220,7 +215,7 @@ def row(name: str, ours: Any, other: Any = None, other_name: str = "", **more: A
     Args:
       name: what the name of the job does not say.
       more: where they are known "matrix_share", "roofline_share", "limit", "epoch_s" (a summary), "compile_s" and "cold";
-        "figure": False to leave it out of the figure.
+        "figure": False to leave it out of the figure; "alternating": False if the rounds of the two sides do not alternate.
     """
     return {"name": name, "ours": ours, "other": other, "other_name": other_name, **more}
 
@@ -301,9 +296,14 @@ def read_run(workdir: pathlib.Path) -> dict[str, Any]:
 
     A line is written when the next step is under way. Where dispatching a step waits for it, as CPUs may, the first window
     has the time of one more step, and the last one of one less.
+
+    Raises:
+      ValueError: there are fewer than three lines.
     """
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return {"rates": {common.OURS: common.summary([line["images_per_second"] for line in lines[1:-1] or lines])}}
+    if len(lines) < 3:
+        raise ValueError(f"{workdir} has no window without compilation")
+    return {"rates": {common.OURS: common.summary([line["images_per_second"] for line in lines[1:-1]])}}
 
 
 def against(name: str, other_name: str) -> Callable[[dict[str, Any], Mapping[str, Any]], list[dict[str, Any]]]:
@@ -311,6 +311,6 @@ def against(name: str, other_name: str) -> Callable[[dict[str, Any], Mapping[str
 
     def rows(result, before):
         other = before[name]["rates"][common.OURS] if name in before else None
-        return [row("", result["rates"][common.OURS], other, other_name)]
+        return [row("", result["rates"][common.OURS], other, other_name, alternating=False)]
 
     return rows

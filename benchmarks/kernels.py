@@ -3,15 +3,18 @@
 import collections
 import pathlib
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 
-def slowest(run: Callable[[], Any], *, calls: int = 3, count: int = 25) -> list[dict[str, Any]]:
-    """The kernels that take longest, summed by name: [{"name", "ms", "launches"}] of one call; [] on a CPU.
+def slowest(run: Callable[[], Any], *, steps: int = 1, calls: int = 3, count: int = 25) -> list[dict[str, Any]]:
+    """The kernels that take longest, summed by name: [{"name", "ms", "launches"}] of one step on one device.
+
+    Empty on a CPU, and where the profiler sees no kernels.
 
     Args:
       run: returns when the devices are done.
+      steps: of one call of it.
       calls: how often it is called under the profiler.
       count: at most so many kernels.
     """
@@ -23,22 +26,19 @@ def slowest(run: Callable[[], Any], *, calls: int = 3, count: int = 25) -> list[
         with jax.profiler.trace(folder):
             for _ in range(calls):
                 run()
-        file = next(pathlib.Path(folder).rglob("*.xplane.pb"))
-        found = _kernels(jax.profiler.ProfileData.from_file(str(file)))
-    total = [{"name": name[:120], "ms": sum(ns) / 1e6 / calls, "launches": len(ns) / calls} for name, ns in found.items()]
+        files = pathlib.Path(folder).rglob("*.xplane.pb")
+        found = launches(jax.profiler.ProfileData.from_file(str(file)) for file in files)
+    runs = calls * steps * jax.local_device_count()
+    total = [{"name": name[:120], "ms": sum(ns) / 1e6 / runs, "launches": len(ns) / runs} for name, ns in found.items()]
     return sorted(total, key=lambda kernel: -kernel["ms"])[:count]
 
 
-def _kernels(profile: Any) -> dict[str, list[float]]:
-    """name -> nanoseconds of each launch, on the streams of all devices."""
+def launches(profiles: Iterable[Any]) -> dict[str, list[float]]:
+    """Name of a kernel -> nanoseconds of each launch, on the streams of all devices."""
     found = collections.defaultdict(list)
-    for plane in profile.planes:
-        if "/device:" not in plane.name:
-            continue
-        for line in plane.lines:
-            if not line.name.startswith("Stream"):
-                continue
+    for plane in (plane for profile in profiles for plane in profile.planes if "/device:" in plane.name):
+        for line in (line for line in plane.lines if line.name.startswith("Stream")):
             for event in line.events:
                 op = dict(event.stats).get("hlo_op", "")
                 found[f"{op}: {event.name}" if op and op != event.name else event.name].append(event.duration_ns)
-    return found
+    return dict(found)

@@ -51,17 +51,22 @@ def section_of(folder: pathlib.Path) -> str:
     """The section of a folder of results.
 
     Raises:
-      UserError: its results.json is missing, or no result of the suite.
+      UserError: its results.json is missing, or no result of the suite; its variants.json is of another machine.
     """
     try:
-        text = section(json.loads((folder / "results.json").read_text()))
+        everything = json.loads((folder / "results.json").read_text())
+        text = section(everything)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{str(folder / 'results.json')!r} is not what benchmarks.suite writes: {error!r}") from error
     variants = folder / "variants.json"
     if variants.exists():
         from benchmarks.variants import markdown
 
-        text += "\n" + markdown(json.loads(variants.read_text())).rstrip("\n") + "\n"
+        found = json.loads(variants.read_text())
+        for name in ("cpu", "devices", "versions"):
+            if found["machine"].get(name) != everything["machine"].get(name):
+                raise UserError(f"{str(variants)!r} is of another machine than results.json beside it: {name} differs")
+        text += "\n" + markdown(found).rstrip("\n") + "\n"
     return text
 
 
@@ -110,8 +115,7 @@ def table(lines: Sequence[Mapping[str, Any]]) -> list[list[str]]:
 def cells(line: Mapping[str, Any]) -> list[str]:
     """A line of the table as text."""
     percent = lambda key: f"{line[key]:.1%}" if key in line else ""
-    ratio = f"{line['ours']['median'] / line['other']['median']:.2f}" if line["other"] else ""
-    other = [line["other_name"] if line["other"] else "", *_span(line["other"]), ratio]
+    other = [line["other_name"] if line["other"] else "", *_span(line["other"]), _ratio(line)]
     epoch = f"{line['epoch_s']['median']:.3g}" if "epoch_s" in line else ""
     shares = [percent("matrix_share"), percent("roofline_share")]
     return [line["name"], *_span(line["ours"]), *other, *shares, epoch, line.get("limit", "")]
@@ -233,6 +237,17 @@ def _start_up(result):
         span = " to ".join(f"{seconds['all'][end]:.1f}" for end in ("min", "max"))
         parts.append(f"{seconds['all']['median']:.1f} ({span}) compiled before: {stages}")
     yield f"- From the command to the end of the first step, s: {'; '.join(parts)}."
+
+
+def _ratio(line):
+    """Of rounds that alternate: median and range of the ratios round by round; else the ratio of the medians."""
+    ours, other = line["ours"], line["other"]
+    if not other:
+        return ""
+    if not line.get("alternating", True) or len(ours["rounds"]) != len(other["rounds"]):
+        return f"{ours['median'] / other['median']:.2f}"
+    ratio = common.ratios(ours["rounds"], other["rounds"])
+    return f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})"
 
 
 def _number(value):

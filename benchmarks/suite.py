@@ -12,7 +12,7 @@ With --minutes each benchmark has a share of the time (`benchmarks/jobs.py`). Wh
 benchmark that reaches its limit is ended, and one for which too little time is left is not begun. Both are named.
 
 Writes DIR/results.json (everything), DIR/results.md (the tables), DIR/throughput.png and DIR/logs.tar.gz (the output of each
-benchmark), anew after each benchmark. Everything else is in a temporary folder, removed at the end; TMPDIR says where.
+benchmark), anew after each benchmark. Scratch files are in a temporary folder, removed at the end; TMPDIR says where.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ from benchmarks.clock import Clock
 from benchmarks.peer import peer_python
 from benchmarks.processes import Processes
 from openset_jax import cli
-from openset_jax.errors import Stopped
+from openset_jax.errors import Stopped, UserError
 from openset_jax.files import write_whole
 
 GUARD_SECONDS = 12.0  # after the time is over, the guard process ends the suite
@@ -63,7 +63,7 @@ def main() -> None:
         (scratch / name).mkdir()
     setting = jobs.Setting(
         platform="",
-        config=tuple(a for a in sys.argv[1:] if a.startswith("--config")) or ("--config=configs/folder.py",),
+        config=config_words(sys.argv[1:]),
         scratch=scratch,
         size=args.size or (args.config.data.stored_size if args.config else 256),
         images=args.images,
@@ -83,6 +83,19 @@ def main() -> None:
     if stop():
         raise Stopped(f"Stopped by {stop()}; {out} has the results so far.")
     sys.exit(0 if suite.passed else 1)
+
+
+def config_words(words: Sequence[str]) -> tuple[str, ...]:
+    """The words of a command line about the config: its file first, configs/folder.py if none is named, then fields.
+
+    Raises:
+      UserError: one of them has no "=": which word is its value is not known here.
+    """
+    found = [word for word in words if word.startswith("--config")]
+    if without := [word for word in found if "=" not in word]:
+        raise UserError(f"{without[0]}: write {without[0]}=VALUE")
+    files = [word for word in found if word.startswith("--config=")] or ["--config=configs/folder.py"]
+    return (*files, *(word for word in found if not word.startswith("--config=")))
 
 
 def environment(scratch: pathlib.Path) -> dict[str, str]:

@@ -67,7 +67,7 @@ class VariantStep:
             self._optimizer = variant.optimizer(schedule, **given)
         step = programs.make_step_of_device(config, model, self._optimizer, setting.weights)
         gather = lambda store, batch: batch | {"image": resident.gather(store, batch["row"])}
-        feed = Feed(read=iter, store=setting.store, store_axis=None, load=variant.load or gather)
+        feed = Feed(read=iter, store=setting.store, store_axis=None, load=gather)
         program = devices.pmap_train(functools.partial(step, **variant.step), feed)
         self._first_state, self._batch = setting.state, devices.shard_steps([setting.batch] * self._per_call)
         if variant.optimizer:

@@ -65,7 +65,7 @@ class Input(NamedTuple):
 
 
 def choose_input(config: ml_collections.ConfigDict, pool: Any) -> Input:
-    """What `input` says; "auto": resident where all images are packed and fit the free memory, else streamed.
+    """The way that `input` asks for; "auto": resident where all images are packed and fit the free memory, else streamed.
 
     All processes of a run choose alike.
 
@@ -114,7 +114,7 @@ def _too_large(count: int, shape: tuple[int, ...], sharded: bool) -> str:
 
 
 def line(config: ml_collections.ConfigDict, input: Input, *, asked_dtype: str) -> str:
-    """What a run says at its start.
+    """The line that a run prints at its start.
 
     Args:
       config: of `with_dtype`.

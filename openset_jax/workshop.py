@@ -1,4 +1,4 @@
-"""What runs are made of, each piece made once for all runs of a process that can share it.
+"""Caches pools, networks and compiled steps across the runs of one process.
 
 A single run makes everything once anyway. An experiment makes many runs, most of which see the same images and compile to
 the same programs: here they find what the run before has left.

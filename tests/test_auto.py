@@ -204,3 +204,23 @@ def test_a_folder_without_a_checkpoint_begins_with_the_dtype_of_the_devices(tmp_
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "config.json").write_text(json.dumps(configs.to_json(small_config(**{"model.dtype": "bfloat16"}))))
     assert auto.with_dtype_of_run(small_config(**DTYPE), tmp_path).model.dtype == "float32"
+
+
+MACHINE, LIMIT, USED = "proc/meminfo", "sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory.current"
+
+
+@pytest.mark.parametrize(
+    ("files", "free"),
+    [
+        ({MACHINE: "MemTotal: 9 kB\nMemAvailable: 8 kB\n"}, 8 * 1024),
+        ({MACHINE: "MemAvailable: 8 kB\n", LIMIT: "max", USED: "1"}, 8 * 1024),
+        ({MACHINE: "MemAvailable: 8 kB\n", LIMIT: "5000", USED: "1000"}, 4000),
+        ({}, None),
+    ],
+    ids=["machine", "container without limit", "container", "unknown"],
+)
+def test_free_memory_is_that_of_the_container(tmp_path, files, free):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert devices._host_memory(tmp_path) == free

@@ -20,8 +20,8 @@ def crop(images: jax.Array, corner: jax.Array, mirrored: jax.Array, size: int) -
     Returns:
       uint8 [b, size, size, 3].
     """
-    form = {"cuda": functools.partial(crop_by_pixel, size=size), "default": functools.partial(crop_by_slices, size=size)}
-    return lax.platform_dependent(images, corner, mirrored, **form)
+    by_pixel, by_slices = (functools.partial(form, size=size) for form in (crop_by_pixel, crop_by_slices))
+    return lax.platform_dependent(images, corner, mirrored, cpu=by_pixel, cuda=by_pixel, default=by_slices)
 
 
 def crop_by_slices(images: jax.Array, corner: jax.Array, mirrored: jax.Array, size: int) -> jax.Array:

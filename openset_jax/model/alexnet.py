@@ -48,7 +48,7 @@ class AlexNet(nn.Module):
       axis_name: of the device axis, for batch normalisation.
       trained: the layers that training changes; the others run as they do in evaluation, without dropout before them, and
         with the normalisation that they have.
-      forms: how it is computed.
+      forms: the equal computations that it is made of.
     """
 
     num_outputs: int

@@ -1,8 +1,8 @@
 """Convolutions of NHWC images, with the exact rewritings that make them fast on each platform.
 
 Each computes the same as the plain form, from the same parameters. CPUs get rewritings of all convolutions without groups,
-NVIDIA's GPUs that of the first one (`benchmarks/RESULTS.md` has the figures). Platforms that were not measured get the plain
-form.
+NVIDIA's GPUs of those with a stride, which large images begin with (`benchmarks/RESULTS.md` has the figures). Platforms that
+were not measured get the plain form.
 """
 
 import functools

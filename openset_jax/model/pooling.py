@@ -115,7 +115,7 @@ def _padded(x, rows, columns):
     return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), rows, columns, (0, 0, 0)])
 
 
-def forward(x: jax.Array) -> tuple[jax.Array, Any]:
+def pool_and_keep_places(x: jax.Array) -> tuple[jax.Array, Any]:
     """The largest elements, and what the gradient needs."""
     largest, where = largest_of_windows(x)
     return largest, (where, jnp.zeros((0, *x.shape[1:3]), jnp.int8))  # of x only its shape is needed
@@ -131,5 +131,5 @@ def _backward_by_parity(residuals, gradient):
     return (spread_by_parity(tuple(sides), where, gradient),)
 
 
-max_pool_by_slices.defvjp(forward, _backward_by_slices)
-max_pool_by_parity.defvjp(forward, _backward_by_parity)
+max_pool_by_slices.defvjp(pool_and_keep_places, _backward_by_slices)
+max_pool_by_parity.defvjp(pool_and_keep_places, _backward_by_parity)

@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import pathlib
+import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -101,7 +102,11 @@ def prefetch_steps(batches: Iterable[dict[str, np.ndarray]], steps: int) -> Iter
 
 
 _CHUNK_BYTES = 1 << 28
-_CONTAINER_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+# of a container: limit and use
+_CONTAINER = (
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+)
 
 
 class Room(NamedTuple):
@@ -127,13 +132,19 @@ def room_for(count: int, shape: tuple[int, ...], *, sharded: bool) -> Room:
     return Room(needed * jax.local_device_count(), _host_memory(), "this machine")
 
 
-def _host_memory() -> int | None:
-    if not (meminfo := pathlib.Path("/proc/meminfo")).exists():
-        return None
-    lines = meminfo.read_text().splitlines()
-    available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    limits = [pathlib.Path(path).read_text().strip() for path in _CONTAINER_LIMITS if pathlib.Path(path).exists()]
-    return min([available, *(int(limit) for limit in limits if limit.isdigit())])  # "max" is no limit
+def _host_memory(root: pathlib.Path = pathlib.Path("/")) -> int | None:
+    """Free bytes of the machine, or of the container that this process is in; None if the system does not say."""
+
+    def text(path):
+        file = root / path.lstrip("/")
+        return file.read_text() if file.exists() else ""
+
+    lines = [line.split() for line in text("/proc/meminfo").splitlines()]
+    free = [int(words[1]) * 1024 for words in lines if words[0] == "MemAvailable:"]
+    for limit, used in _CONTAINER:
+        if text(limit).strip().isdigit() and text(used).strip().isdigit():  # "max" is no limit
+            free.append(max(int(text(limit)) - int(text(used)), 0))
+    return min(free, default=None)
 
 
 def hold(read: Callable[[int, int], np.ndarray], count: int, shape: tuple[int, ...], *, sharded: bool) -> jax.Array:
@@ -208,6 +219,7 @@ def pmap_eval(step: Callable[..., Any], feed: Any) -> Callable[..., Any]:
 _CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE"}
 # in jaxlib 0.11.2 its bfloat16 products read memory that nothing wrote
 _CPU_OPTIONS_OF_BFLOAT16 = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
+_BFLOAT16_PRODUCT = re.compile(r"stablehlo\.dot_general.*bf16")
 
 
 class _Compiled:
@@ -236,7 +248,7 @@ def compile_lowered(lowered: jax.stages.Lowered, options: Mapping[str, Any] | No
     """
     if jax.default_backend() != "cpu":
         return lowered.compile(dict(options or {}))
-    suited = _CPU_OPTIONS_OF_BFLOAT16 if "bf16" in lowered.as_text() else _CPU_OPTIONS
+    suited = _CPU_OPTIONS_OF_BFLOAT16 if _BFLOAT16_PRODUCT.search(lowered.as_text()) else _CPU_OPTIONS
     try:
         return lowered.compile(suited | (options or {}))
     except jax.errors.JaxRuntimeError as error:

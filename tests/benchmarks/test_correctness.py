@@ -16,7 +16,7 @@ from small_run import ROOT, environment
 
 from benchmarks import common, correctness, correctness_runs, packed_digits
 from benchmarks import correctness_steps as steps
-from benchmarks.children import Children, OutOfTime, ProcessFailed
+from benchmarks.children import Children, NotDone, ProcessFailed
 from benchmarks.correctness import Job, Report
 from benchmarks.correctness_runs import Finding
 from configs import digits
@@ -160,7 +160,7 @@ def test_a_precision_whose_step_raises_fails_and_the_others_are_compared(tmp_pat
 
 def test_what_was_done_before_the_time_was_up_is_compared(tmp_path):
     results = CPU_RESULTS | {("device", steps.HIGHEST): made_up()}
-    children = Pretended(tmp_path, results, OutOfTime("the time was up"))
+    children = Pretended(tmp_path, results, NotDone("the time was up"))
     report = Report(tmp_path / "out.json", {}, ["one", "two", "three"])
     Job(["one", "two", "three"], lambda children: correctness.steps(NETWORK, children)).run(children, report)
     result = json.loads((tmp_path / "out.json").read_text())
@@ -222,7 +222,7 @@ def test_processes_run_at_the_same_time_and_their_failures_are_reported(children
     with pytest.raises(ProcessFailed, match="broken: exit code 4: the reason"):
         children.run("broken", [sys.executable, "-c", fail], WHY="the reason")
     stopped = Children(children.folder("stopped"), common.Limit(0), lambda: "SIGTERM")
-    with pytest.raises(OutOfTime, match="stopped by SIGTERM"):
+    with pytest.raises(NotDone, match="stopped by SIGTERM"):
         stopped.run("late", [sys.executable, "-c", ""])
 
 

@@ -8,6 +8,7 @@ import pytest
 from small_run import run
 
 from benchmarks import common, jobs, layers, results
+from openset_jax.errors import UserError
 
 MACHINE = {
     "cpu": "A CPU", "cores": 16, "memory_gib": 128.0, "system": "Linux", "busy_cores": 0.0, "date": "2026-12-01",
@@ -90,6 +91,15 @@ def test_a_section_has_all_that_was_measured():
         assert line in lines, line
 
 
+def test_the_ratio_is_of_each_round_where_rounds_alternate_and_else_of_the_medians():
+    ours, other = common.summary([10.0, 30.0, 20.0]), common.summary([10.0, 10.0, 5.0])
+    assert results.cells(jobs.row("step", ours, other, "PyTorch"))[6] == "3.00 (1.00 to 4.00)"
+    assert results.cells(jobs.row("step", ours, common.summary([10.0]), "PyTorch"))[6] == "2.00"
+    of_a_run = {"rates": {common.OURS: ours}}
+    [row] = jobs.against(jobs.STEP, "the bare step")(of_a_run, {jobs.STEP: {"rates": {common.OURS: other}}})
+    assert results.cells(row)[6] == "2.00"
+
+
 def test_a_section_of_nothing_but_the_machine():
     nothing = EVERYTHING | {
         "results": {},
@@ -165,11 +175,18 @@ def test_the_command_writes_the_section_and_that_of_the_variants(tmp_path, monke
     done = run(command)
     assert done.returncode == 0, done.stderr
     assert results.section(EVERYTHING) in file.read_text()
-    (folder / "variants.json").write_text(json.dumps({"rows": 3}))
+    (folder / "variants.json").write_text(json.dumps({"rows": 3, "machine": MACHINE}))
     fake = types.ModuleType("benchmarks.variants")
     fake.markdown = lambda result: f"### Variants\n\n{result['rows']} rows\n"
     monkeypatch.setitem(sys.modules, "benchmarks.variants", fake)
     assert results.section_of(folder).endswith("Wall time, s: correctness 88.\n\n### Variants\n\n3 rows\n")
+
+
+def test_variants_of_another_machine_are_refused(tmp_path):
+    (tmp_path / "results.json").write_text(json.dumps(EVERYTHING))
+    (tmp_path / "variants.json").write_text(json.dumps({"machine": MACHINE | {"devices": ["NVIDIA H100"]}}))
+    with pytest.raises(UserError, match="another machine .* devices differs"):
+        results.section_of(tmp_path)
 
 
 @pytest.mark.parametrize("content", [None, "{", "{}"])

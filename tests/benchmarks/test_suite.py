@@ -35,7 +35,7 @@ def names(found, *, left_out=False):
 def test_everything_runs_in_order_where_everything_is_there(platform, order):
     found = jobs.jobs(setting(platform=platform))
     assert names(found) == list(order)
-    assert len({job.file for job in found}) == len(found)
+    assert len({jobs.file_name(job.name) for job in found}) == len(found)
     assert all(
         "--peer_python=python" in job.command for job in found if job.name.startswith(("step", "forward", "streaming"))
     )
@@ -76,9 +76,9 @@ def test_chosen_jobs_bring_what_they_need_and_no_job_that_is_left_out_does():
 def test_packed_images_are_done_when_their_index_is_there(tmp_path):
     packed = next(job for job in jobs.jobs(setting(photos="", scratch=tmp_path)) if job.name == jobs.PACKED)
     with pytest.raises(OSError, match="index.json"):
-        packed.read(tmp_path / packed.file)
+        packed.read(tmp_path / jobs.file_name(packed.name))
     synthetic.write_packed(tmp_path / "packed", images=40, size=8)
-    assert packed.read(tmp_path / packed.file) == {"images": 40}
+    assert packed.read(tmp_path / jobs.file_name(packed.name)) == {"images": 40}
 
 
 def test_fewer_packed_images_where_there_is_a_limit():
@@ -88,7 +88,7 @@ def test_fewer_packed_images_where_there_is_a_limit():
     assert "--images=7" in packed(platform="gpu", timed=True, images=7).command
 
 
-@pytest.mark.parametrize(("platform", "dtype", "batch"), [("cpu", [], "64"), ("gpu", ["bfloat16"], "1024")])
+@pytest.mark.parametrize(("platform", "dtype", "batch"), [("cpu", [], "64"), ("gpu", [], "1024")])
 def test_defaults_suit_the_platform_and_fields_that_are_given_come_last(platform, dtype, batch):
     found = jobs.jobs(setting(platform=platform, config=("--config=mine.py", "--config.batch_size=7")))
     command = next(job for job in found if job.name == jobs.STEP).command
@@ -112,6 +112,20 @@ def test_a_runs_rates_are_those_between_its_first_line_and_its_last(tmp_path):
     assert result["rates"][common.OURS]["rounds"] == [10.0, 30.0, 20.0]
     rows = jobs.against("step", "bare step")(result, {"step": {"rates": {common.OURS: common.summary([40.0])}}})
     assert (rows[0]["ours"]["median"], rows[0]["other"]["median"], rows[0]["other_name"]) == (20.0, 40.0, "bare step")
+
+
+def test_a_run_without_a_window_after_compilation_has_no_rate(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text(2 * '{"step": 1, "images_per_second": 1.0}\n')
+    with pytest.raises(ValueError, match="no window"):
+        jobs.read_run(tmp_path)
+
+
+def test_words_of_the_config_begin_with_its_file():
+    words = ("--out=x", "--config.batch_size=16", "--config=mine.py")
+    assert suite.config_words(words) == ("--config=mine.py", "--config.batch_size=16")
+    assert suite.config_words(["--config.seed=1"]) == ("--config=configs/folder.py", "--config.seed=1")
+    with pytest.raises(UserError, match="write --config=VALUE"):
+        suite.config_words(["--config", "mine.py"])
 
 
 def test_synthetic_packed_images_are_a_pool(tmp_path):

@@ -1,19 +1,25 @@
 """The variants of the step: what is compared, what is said of it, and that what is measured is never lost."""
 
+import collections
+import functools
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 
 import jax
+import jax.numpy as jnp
 import pytest
 from small_run import ROOT, SMALL, environment, run, small_config
 
 from benchmarks import changes, common, forms, variants
 from benchmarks.changes import Variant
+from openset_jax.data import augment
+from openset_jax.model.forms import Forms
 
 ROW = {
     "name": "pooling: by slices",
@@ -27,6 +33,11 @@ ROW = {
     "verdict": "no difference",
     "never": "",
 }
+
+
+def by_pixel(config):
+    given = {"image_size": config.data.image_size, "pad": config.augment.pad, "flip": config.augment.flip}
+    return functools.partial(augment.augment, **given, crop=augment.crop_by_pixel)
 
 
 def command(out, *flags):
@@ -52,12 +63,46 @@ def test_a_wrong_variant_and_one_that_is_never_adopted_are_said_to_be_so():
 
 @pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])
 def test_names_are_unique_and_the_forms_in_use_are_not_listed(platform):
-    found = changes.variants(small_config(), platform)
-    assert len({v.name for v in found}) == len(found)
-    assert not {v.name for v in found} & set(changes.IN_USE[platform])
-    everywhere = {v.name for p in changes.IN_USE for v in changes.variants(small_config(), p)}
-    assert set(changes.IN_USE[platform]) <= everywhere
-    assert any(v.options for v in found) == (platform != "tpu")
+    in_use = changes.IN_USE[platform]
+    by_stem = {stem: small_config(**{"model.stem": stem}) for stem in ("small", "imagenet")}
+    names = {stem: [v.name for v in changes.candidates(config, platform)] for stem, config in by_stem.items()}
+    assert all(len(set(found)) == len(found) for found in names.values())
+    assert set(in_use) < {name for found in names.values() for name in found}
+    for stem, config in by_stem.items():
+        found = changes.variants(config, platform)
+        assert [v.name for v in found] == [name for name in names[stem] if name not in in_use]
+        assert any(v.options for v in found) == (platform != "tpu")
+
+
+@pytest.mark.parametrize(("platform", "lowered_for"), [("cpu", "cpu"), ("gpu", "cuda"), ("tpu", "tpu")])
+def test_the_forms_in_use_are_those_that_are_lowered(platform, lowered_for):
+    def operations(function, *shapes):
+        given = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in shapes]
+        text = jax.jit(function).trace(*given).lower(lowering_platforms=(lowered_for,)).as_text()
+        found = collections.Counter(re.findall(r"stablehlo\.(\w+)", text))
+        for name in ("case", "return", "constant", "broadcast_in_dim"):  # choosing by platform adds some
+            found.pop(name, None)
+        return found
+
+    by_stem = [changes.candidates(small_config(**{"model.stem": stem}), platform) for stem in ("small", "imagenet")]
+    found = {v.name: v for candidates in by_stem for v in candidates if v.name in changes.IN_USE[platform]}
+    assert len(found) == len(changes.IN_USE[platform])
+    for variant in found.values():
+        if pool := variant.forms.get("max_pool"):
+            image, gradient = ((2, 13, 13, 4), jnp.float32), lambda pool: jax.grad(lambda x: (pool(x) ** 2).sum())
+            assert operations(gradient(pool), image) == operations(gradient(Forms().max_pool), image), variant.name
+        elif convolve := variant.forms.get("convolve"):
+            small = variant.name.endswith("columns")
+            side, stride = (5, 1) if small else (11, 4)
+            given = ((2, 64, 64, 3), jnp.float32), ((side, side, 3, 8), jnp.float32)
+            ours, other = (lambda x, k, f=f, s=stride: f(x, k, s, 2) for f in (convolve, Forms().convolve))
+            assert operations(ours, *given) == operations(other, *given), variant.name
+        else:
+            given = ((4, 20, 20, 3), jnp.uint8), ((2,), jnp.uint32), ((4,), jnp.int32)
+            options = {"image_size": 16, "pad": 2, "flip": False}
+            crops = (variant.step["augment"].keywords["crop"], augment.crop)
+            ours, other = (functools.partial(augment.augment, **options, crop=crop) for crop in crops)
+            assert operations(ours, *given) == operations(other, *given), variant.name
 
 
 def test_what_breaks_the_equality_of_devices_or_changes_the_result_is_never_adopted():
@@ -101,13 +146,31 @@ def test_a_variant_that_does_not_compile_is_left_out_with_the_reason_and_the_oth
     assert "xla_no_such_option" in result["left_out"]["bad"]
 
 
-def test_a_variant_with_other_losses_is_not_right(tmp_path):
+def test_a_variant_with_other_losses_is_not_right_and_not_among_the_winners(tmp_path, monkeypatch):
+    monkeypatch.setattr(variants, "verdict", lambda ratio: "faster")
     config = common.checked(small_config())
-    wrong = Variant("wrong", "a", {"relu": lambda x: jax.nn.relu(x) + 0.1})
-    table = variants.Table(tmp_path, config, {}, ["wrong"])
-    variants.measure(table, [wrong], config, rounds=1, end=math.inf)
-    assert not table.rows[1]["right"]
-    assert len(table.rows) == 2  # and so it is not among the winners, however fast
+    some = [
+        Variant("wrong", "a", {"relu": lambda x: jax.nn.relu(x) + 0.1}),
+        Variant("relu", "b", {"relu": forms.relu_by_output}),
+        Variant("crops", "c", step={"augment": by_pixel(config)}),
+        Variant("never", "d", never="changes the result"),
+    ]
+    table = variants.Table(tmp_path, config, {}, [v.name for v in some])
+    variants.measure(table, some, config, rounds=1, end=math.inf)
+    assert [row["right"] for row in table.rows[1:]] == [False, True, True, True, True]
+    assert table.rows[-1]["name"] == "together: relu, crops"
+
+
+def test_a_variant_that_fails_when_it_runs_is_left_out(tmp_path, monkeypatch):
+    def fail(variant, *_):
+        raise RuntimeError("RESOURCE_EXHAUSTED: out of memory")
+
+    monkeypatch.setattr(variants, "compare", fail)
+    config = common.checked(small_config())
+    table = variants.Table(tmp_path, config, {}, ["relu"])
+    variants.measure(table, [Variant("relu", "b", {"relu": forms.relu_by_output})], config, rounds=1, end=math.inf)
+    result = json.loads((tmp_path / "variants.json").read_text())
+    assert result["left_out"] == {"relu": "RuntimeError: RESOURCE_EXHAUSTED: out of memory"}
 
 
 @pytest.mark.parametrize("kill", [signal.SIGTERM, signal.SIGKILL])

@@ -179,8 +179,8 @@ def test_crops_by_pixel_are_crops_by_slices(pad, flip):
     assert len(np.unique(by_slices)) > 50
 
 
-@pytest.mark.parametrize(("platform", "by_pixel"), [("cpu", False), ("cuda", True), ("tpu", False)])
-def test_gpus_alone_crop_by_pixel(platform, by_pixel):
+@pytest.mark.parametrize(("platform", "by_pixel"), [("cpu", True), ("cuda", True), ("tpu", False)])
+def test_platforms_that_were_measured_crop_by_pixel(platform, by_pixel):
     shapes = [jax.ShapeDtypeStruct(s, t) for s, t in (((4, 9, 9, 3), np.uint8), ((4, 2), np.int32), ((4,), bool))]
     lowered = jax.jit(functools.partial(augment.crop, size=5)).trace(*shapes).lower(lowering_platforms=(platform,)).as_text()
     slices = re.findall(r"slice_sizes = array<i64: ([\d, ]+)>", lowered)
