@@ -9,7 +9,7 @@ import pathlib
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 
-from benchmarks import common
+from benchmarks import common, jobs
 from benchmarks.processes import GRACE_SECONDS, Processes
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -71,7 +71,7 @@ class Children:
           NotDone: there is no time for it.
           ProcessFailed: its exit code is not 0.
         """
-        log, left = self.logs / f"{_file_name(name)}.log", self._limit.left() - RESERVE_SECONDS
+        log, left = self.logs / f"{jobs.file_name(name)}.log", self._limit.left() - RESERVE_SECONDS
         if self._stop():
             raise NotDone(f"stopped by {self._stop()}")
         if left < LEAST_SECONDS:
@@ -107,7 +107,3 @@ def last_line(text: str) -> str:
     """The last line that is not empty, shortened."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1][:300] if lines else "no output"
-
-
-def _file_name(name):
-    return "".join(c if c.isalnum() else "_" for c in name).strip("_")

@@ -185,6 +185,25 @@ def row(name: str, values: Mapping[str, Any], digits: int = 1) -> list[str]:
     return [name, *(f"{values[key]:,.{digits}f}" for key in ("median", "min", "max"))]
 
 
+def markdown_table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table in Markdown: the first row is the header."""
+    first, *others = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return [first, "|" + "---|" * len(rows[0]), *others]
+
+
+def number(value: float) -> str:
+    """A rate as text: whole above 100, else with one digit."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:,.1f}"
+
+
+def by_reason(reasons: Mapping[str, str]) -> list[tuple[str, str]]:
+    """What was left out, by name -> (all names of the same reason, the reason)."""
+    names = {}
+    for what, why in reasons.items():
+        names.setdefault(why, []).append(what)
+    return [("; ".join(what), why) for why, what in names.items()]
+
+
 def print_table(rows: Sequence[Sequence[str]]) -> None:
     """Prints rows of cells: the first row is the header, the first column is flush left."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -90,7 +90,7 @@ def take_steps(config: Any, mode: str) -> dict[str, np.ndarray]:
     import jax
     import optax
 
-    from benchmarks.step import random_state
+    from benchmarks.step import random_batch, random_state
     from openset_jax import build, programs
     from openset_jax.training import devices
     from openset_jax.training.feed import IMAGES_IN_BATCH
@@ -102,7 +102,8 @@ def take_steps(config: Any, mode: str) -> dict[str, np.ndarray]:
     step = programs.make_train_step(config, model, optimizer, IMAGES_IN_BATCH, weights)
     with jax.default_matmul_precision("highest" if mode == HIGHEST else None):
         for seed in range(BATCHES):
-            batch, current, losses = _random_batch(config, seed), devices.replicate(begin), []
+            batch = devices.shard_steps([random_batch(config, NUM_CLASSES, seed)])
+            current, losses = devices.replicate(begin), []
             for _ in range(STEPS):
                 current, metrics = step(current, batch)
                 if not losses:
@@ -149,19 +150,6 @@ def difference(found: np.ndarray, reference: np.ndarray) -> float:
     norm = lambda x: np.linalg.norm(np.asarray(x, np.float64).reshape(len(x), -1), axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         return float(np.median(norm(found - reference) / norm(reference)))
-
-
-def _random_batch(config, seed):
-    from openset_jax.training import devices
-
-    rng, size, side = np.random.default_rng(seed), config.batch_size, config.data.stored_size
-    batch = {
-        "image": rng.integers(0, 256, (size, side, side, 3), np.uint8),
-        "label": rng.integers(0, NUM_CLASSES + 1, size, np.int32),
-        "position": np.arange(size, dtype=np.int32),
-        "mask": np.ones(size, bool),
-    }
-    return devices.shard_steps([batch])
 
 
 def main(folder: pathlib.Path, network: str, modes: list[str]) -> None:

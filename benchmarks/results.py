@@ -134,23 +134,15 @@ def _blocks(everything) -> Iterator[list[str]]:
     if correctness := results.get("correctness"):
         yield from _correctness(correctness)
     if everything["table"]:
-        yield _markdown(table(everything["table"]))
+        yield common.markdown_table(table(everything["table"]))
     yield list(_compilations(everything["table"]))
     yield from _batch_sizes(results.get("best batch size"))
     yield from _layers(results.get("layers"))
     yield list(itertools.chain(_memory(results.get("memory")), _start_up(results.get("start-up"))))
-    yield [f"- Left out: {what}: {why}." for what, why in _by_reason(everything["left_out"])]
-    yield [f"- Failed: {what}: {why}." for what, why in _by_reason(everything["failed"])]
+    yield [f"- Left out: {what}: {why}." for what, why in common.by_reason(everything["left_out"])]
+    yield [f"- Failed: {what}: {why}." for what, why in common.by_reason(everything["failed"])]
     jobs = "; ".join(f"{job['name']} {job['seconds']:.0f}" for job in everything["jobs"])
     yield [f"Wall time, s: {jobs}."] if jobs else []
-
-
-def _by_reason(reasons):
-    """(all names of the same reason, the reason)."""
-    names = {}
-    for what, why in reasons.items():
-        names.setdefault(why, []).append(what)
-    return [("; ".join(what), why) for why, what in names.items()]
 
 
 def _machine(everything):
@@ -198,8 +190,8 @@ def _batch_sizes(result):
         compiled = result["batch_compilations"].get(size, {})
         how = ("cold" if compiled["cold"] else "read from the cache") if compiled else ""
         first = f"{compiled['compile_s']:.1f}" if compiled else ""
-        rows.append([f"{int(size):,}", _number(rate) if rate else "does not fit", first, how])
-    yield _markdown(rows)
+        rows.append([f"{int(size):,}", common.number(rate) if rate else "does not fit", first, how])
+    yield common.markdown_table(rows)
 
 
 def _layers(result):
@@ -211,7 +203,7 @@ def _layers(result):
     how = "compiled cold" if compiled["cold"] else "read from the cache"
     programs = f"Their programs were {how} in {compiled['seconds']:.1f} s by {compiled['threads']} threads"
     yield [f"Layers alone, batch {result['config']['batch_size']:,}; {step}. {programs}."]
-    yield _markdown([layers.HEADER, *layers.rows(result["layers"])])
+    yield common.markdown_table([layers.HEADER, *layers.rows(result["layers"])])
 
 
 def _memory(result):
@@ -250,17 +242,11 @@ def _ratio(line):
     return f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})"
 
 
-def _number(value):
-    return f"{value:,.0f}" if value >= 100 else f"{value:,.1f}"
-
-
 def _span(values):
-    return [_number(values["median"]), f"{_number(values['min'])} to {_number(values['max'])}"] if values else ["", ""]
-
-
-def _markdown(rows):
-    first, *others = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
-    return [first, "|" + "---|" * len(rows[0]), *others]
+    if not values:
+        return ["", ""]
+    median, least, most = (common.number(values[name]) for name in ("median", "min", "max"))
+    return [median, f"{least} to {most}"]
 
 
 if __name__ == "__main__":

@@ -129,8 +129,6 @@ class Step:
     """
 
     def __init__(self, config: Any, num_classes: int, feed: Any = None, function: Any = None):
-        import numpy as np
-
         from openset_jax import build, programs
         from openset_jax.training import devices
         from openset_jax.training.feed import IMAGES_IN_BATCH
@@ -144,14 +142,7 @@ class Step:
         )
         self.cold = True
         self.steps_per_call = config.steps_per_call
-        rng, size, side = np.random.default_rng(0), config.batch_size, config.data.stored_size
-        batch = {
-            "image": rng.integers(0, 256, (size, side, side, 3), np.uint8),
-            "label": rng.integers(0, num_classes + 1, size, np.int32),
-            "position": np.arange(size, dtype=np.int32),
-            "mask": np.ones(size, bool),
-        }
-        self.batch = devices.shard_steps([batch] * config.steps_per_call)
+        self.batch = devices.shard_steps([random_batch(config, num_classes)] * config.steps_per_call)
 
     def compile(self) -> float:
         """Runs the first call, and returns its seconds, almost all of them compilation; then one that does not count."""
@@ -176,6 +167,19 @@ class Step:
             self.state, metrics = self.function(self.state, self.batch)
         jax.block_until_ready((self.state, metrics))
         return (time.perf_counter() - start) / (calls * self.steps_per_call)
+
+
+def random_batch(config: Any, num_classes: int, seed: int = 0) -> dict[str, Any]:
+    """A batch on the host, as `feed.Feed.read` gives them: random images, labels from 0 to K."""
+    import numpy as np
+
+    rng, size, side = np.random.default_rng(seed), config.batch_size, config.data.stored_size
+    return {
+        "image": rng.integers(0, 256, (size, side, side, 3), np.uint8),
+        "label": rng.integers(0, num_classes + 1, size, np.int32),
+        "position": np.arange(size, dtype=np.int32),
+        "mask": np.ones(size, bool),
+    }
 
 
 def random_state(model: Any, optimizer: Any, image_size: int) -> Any:

@@ -23,7 +23,7 @@ import pathlib
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from absl import flags
@@ -69,7 +69,8 @@ def main() -> None:
     machine = common.machine(devices=True)
     common.print_machine(machine)
     chosen = [v for v in changes.variants(config, platform) if args.only in v.name or args.only in v.group]
-    table = Table(out, config, machine, [v.name for v in chosen], args.minutes)
+    words = [word for word in sys.argv[1:] if not word.startswith("--out")]
+    table = Table(out, config, machine, [v.name for v in chosen], words)
     end = start + 60 * args.minutes if args.minutes else math.inf
     with exit_at(end + GRACE_SECONDS, table):
         measure(table, chosen, config, rounds=args.rounds, end=end)
@@ -83,11 +84,11 @@ class Table:
       rows: of the table, see `measure`.
     """
 
-    def __init__(self, out: pathlib.Path, config: Any, machine: dict[str, Any], names: list[str], minutes: float = 0.0):
+    def __init__(self, out: pathlib.Path, config: Any, machine: dict[str, Any], names: list[str], words: Sequence[str] = ()):
         from openset_jax import config as configs
 
         self.rows, self._out, self._lock = [], out, threading.Lock()
-        self._about = {"config": configs.to_json(config), "machine": machine, "minutes": minutes}
+        self._about = {"config": configs.to_json(config), "machine": machine, "flags": list(words)}
         self._start = time.monotonic()
         self._kernels, self._left_out = [], dict.fromkeys([PLAIN.name, *names], TIME_UP)
         self._write()
@@ -248,8 +249,7 @@ def verdict(ratio: dict[str, Any]) -> str:
 def cells(row: dict[str, Any]) -> list[str]:
     """A row of the table as text."""
     rate, ratio = row["images_per_second"], row.get("ratio")
-    number = lambda v: f"{v:,.0f}" if v >= 100 else f"{v:,.1f}"
-    span = [number(rate["median"]), f"{number(rate['min'])} to {number(rate['max'])}"]
+    span = [common.number(rate["median"]), f"{common.number(rate['min'])} to {common.number(rate['max'])}"]
     if ratio is None:
         return [row["name"], *span, "", "", f"{row['compile_s']:.1f}", "", ""]
     said = row["verdict"] if row["right"] else f"WRONG, {row['verdict']}"
@@ -265,24 +265,15 @@ def markdown(result: dict[str, Any]) -> str:
     """The part of a machine's section in `benchmarks/RESULTS.md` that is about variants."""
     model, data, size = result["config"]["model"], result["config"]["data"], result["config"]["batch_size"]
     network = f"{model['name']}, {data['image_size']}x{data['image_size']}, {model['dtype']}"
+    command = " ".join(["python -m benchmarks.variants", *result["flags"]])
     lines = [f"### Variants of the step: {network}, batch {size:,}", ""]
-    options = f" --minutes={result['minutes']:g}" if result["minutes"] else ""
-    lines += [f"`python -m benchmarks.variants{options}`, {result['seconds'] / 60:.1f} minutes.", ""]
-    lines += ["| " + " | ".join(HEADER) + " |", "|" + "---|" * len(HEADER)]
-    lines += ["| " + " | ".join(cells(row)) + " |" for row in result["rows"]]
-    reasons = {}
-    for name, why in result["left_out"].items():
-        reasons.setdefault(why, []).append(name)
-    lines += ["", *(f"Left out: {'; '.join(names)}: {why}." for why, names in reasons.items())]
-    if result["kernels"]:
-        lines += [
-            "",
-            "The slowest kernels of the plain step:",
-            "",
-            "| kernel | ms a step | launches a step |",
-            "|---|---|---|",
-        ]
-        lines += [f"| `{k['name'][:80]}` | {k['ms']:.3f} | {k['launches']:g} |" for k in result["kernels"][:SHOWN_KERNELS]]
+    lines += [f"`{command}`, {result['seconds'] / 60:.1f} minutes.", ""]
+    lines += common.markdown_table([HEADER, *map(cells, result["rows"])])
+    lines += ["", *(f"Left out: {names}: {why}." for names, why in common.by_reason(result["left_out"]))]
+    if kernels := result["kernels"][:SHOWN_KERNELS]:
+        rows = [[f"`{k['name'][:80]}`", f"{k['ms']:.3f}", f"{k['launches']:g}"] for k in kernels]
+        lines += ["", "The slowest kernels of the plain step:", ""]
+        lines += common.markdown_table([["kernel", "ms a step", "launches a step"], *rows])
     return "\n".join(lines).rstrip() + "\n"
 
 
