@@ -166,7 +166,8 @@ def _machine(everything):
 def _correctness(result):
     checks = result["checks"]
     passed = sum(check["passed"] for check in checks)
-    yield [f"Correctness: {passed} of {len(checks)} checks passed."]
+    not_done = f"; {len(result['left_out'])} not done" if result["left_out"] else ""
+    yield [f"Correctness: {passed} of {len(checks)} checks passed{not_done}."]
     yield [f"- {'passed' if check['passed'] else '**FAILED**'}: {check_text(check)}" for check in checks]
 
 
