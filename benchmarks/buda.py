@@ -35,8 +35,8 @@ from benchmarks.buda_study import (
 )
 from openset_jax import cli
 from openset_jax.errors import UserError
-from openset_jax.openset.intervals import LEVEL, Interval
-from openset_jax.study import words
+from openset_jax.openset.metrics.intervals import LEVEL, Interval
+from openset_jax.study.answer import phrases
 
 # column of the table of balanced accuracies -> (method, outputs, measure)
 READINGS = {
@@ -58,7 +58,7 @@ def define_flags() -> None:
 
 
 def main() -> None:
-    from openset_jax.study import arms
+    from openset_jax.study.runs import arms
 
     folders = {"MNIST": flags.FLAGS.mnist, "CIFAR-10": flags.FLAGS.cifar10}
     if not any(folders.values()):
@@ -103,12 +103,12 @@ def markdown(studies: Mapping[str, Study], found: Sequence[Claim], missing: Mapp
     parts += [f"{name}: {left} of {of} arms are not finished." for name, (left, of) in missing.items() if left]
     rows = [["claim", "data", "verdict", "why"]]
     rows += [[f"**{c.name}** {c.text}", c.of, f"*{c.verdict}*", c.why] for c in found]
-    parts += [words.table(rows), _certainty(found)]
+    parts += [phrases.table(rows), _certainty(found)]
     for name, study in studies.items():
-        parts += [f"## {name}: mean one-vs-rest AUC", words.table(_auc_rows(study))]
+        parts += [f"## {name}: mean one-vs-rest AUC", phrases.table(_auc_rows(study))]
         parts += [
             f"## {name}: balanced accuracy, outputs as they are and divided by priors",
-            words.table(_accuracy_rows(study)),
+            phrases.table(_accuracy_rows(study)),
         ]
     return "\n\n".join(parts) + "\n"
 
@@ -126,7 +126,7 @@ def _certainty(found):
 def _auc_rows(study):
     rows = [["", *METHODS]]
     for point in (BALANCED, *study.points, *study.linear):
-        rows.append([label(point), *(words.number(study.mean(Network(method, point), AUC)) for method in METHODS)])
+        rows.append([label(point), *(phrases.number(study.mean(Network(method, point), AUC)) for method in METHODS)])
     return rows
 
 
@@ -134,7 +134,7 @@ def _accuracy_rows(study):
     rows = [["", *READINGS]]
     for point in study.points:
         means = [study.mean(Network(method, point, outputs), measure) for method, outputs, measure in READINGS.values()]
-        rows.append([label(point), *map(words.number, means)])
+        rows.append([label(point), *map(phrases.number, means)])
     return rows
 
 

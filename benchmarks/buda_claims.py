@@ -31,8 +31,8 @@ from benchmarks.buda_study import (
     label,
 )  # fmt: skip
 from openset_jax.data.imbalance import Imbalance
-from openset_jax.openset.intervals import Interval
-from openset_jax.study.words import ONE_SEED
+from openset_jax.openset.metrics.intervals import Interval
+from openset_jax.study.answer.phrases import ONE_SEED
 
 CONFIRMED, NOT_CONFIRMED, NOT_TESTED = "confirmed", "not confirmed", "not tested here"
 HOLLOW = 0.05  # of AUC: the paper's own repeated runs on ImageNet differ by nearly as much

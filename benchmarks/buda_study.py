@@ -14,9 +14,9 @@ import numpy as np
 from openset_jax.data import imbalance
 from openset_jax.data.imbalance import Imbalance
 from openset_jax.errors import UserError
-from openset_jax.openset.intervals import Interval
-from openset_jax.study.analysis import KNOWN, Analysis, Measure
-from openset_jax.study.outcomes import Outcome, Treatment
+from openset_jax.openset.metrics.intervals import Interval
+from openset_jax.study.stats.analysis import KNOWN, Analysis, Measure
+from openset_jax.study.stats.outcomes import Outcome, Treatment
 
 BASELINE, OVER, UNDER = "baseline", "oversampling", "undersampling"
 TWO_PHASE = {of: f"two-phase from {of}" for of in (OVER, UNDER)}

@@ -91,7 +91,7 @@ def candidates(config: Any, platform: str) -> list[Variant]:
     """All variants. Another one is another line."""
     from benchmarks import forms
     from openset_jax.data import augment
-    from openset_jax.model import convolution, pooling
+    from openset_jax.platforms import convolution, max_pool
 
     first = lambda form: {"convolve": forms.first_convolution(form)}
     plainly = lambda x, kernel, stride, padding: convolution.convolve_plainly(x, kernel, stride, padding)
@@ -114,9 +114,9 @@ def candidates(config: Any, platform: str) -> list[Variant]:
         blocks = Variant(f"{where}: columns", where, first(columns))
     return [
         blocks,
-        Variant("pooling: by parity", "pooling", pool(pooling.spread_by_parity)),
+        Variant("pooling: by parity", "pooling", pool(max_pool.spread_by_parity)),
         Variant("crops: by pixel", "crops", step=crop(augment.crop_by_pixel)),
-        Variant("pooling: by slices", "pooling", pool(pooling.spread_by_slices)),
+        Variant("pooling: by slices", "pooling", pool(max_pool.spread_by_slices)),
         Variant("ReLU: gradient by its output", "ReLU", {"relu": forms.relu_by_output}),
         Variant(f"{what}: one vector", what, optimizer=forms.flat_adam),
         Variant("no clipping", "clipping", fields={"optimizer.grad_clip": 0.0}, **loose, never=changes),
@@ -131,11 +131,11 @@ def candidates(config: Any, platform: str) -> list[Variant]:
         Variant("random bits: unsafe_rbg", "dropout", prng="unsafe_rbg", **loose, never=device),
         Variant("crops: by products", "crops", step=crop(forms.crop_by_products)),
         Variant(f"{what}: first moment in bfloat16", what, optimizer=forms.adam_of_moments("mu"), **low),
-        Variant("pooling: by parity, alone", "pooling", pool(pooling.spread_by_parity, alone=True)),
-        Variant("pooling: by slices, alone", "pooling", pool(pooling.spread_by_slices, alone=True)),
+        Variant("pooling: by parity, alone", "pooling", pool(max_pool.spread_by_parity, alone=True)),
+        Variant("pooling: by slices, alone", "pooling", pool(max_pool.spread_by_slices, alone=True)),
         Variant(f"{where}: patches", where, first(forms.convolve_patches)),
         Variant(f"{where}: XLA's own", where, first(plainly)),
-        Variant("pooling: by windows", "pooling", {"max_pool": pooling.max_pool_by_windows}),
+        Variant("pooling: by windows", "pooling", {"max_pool": max_pool.max_pool_by_windows}),
         Variant("crops: by slices", "crops", step=crop(augment.crop_by_slices)),
         Variant("10 steps a call", when, fields={"steps_per_call": 10}, never=choice),
         Variant("100 steps a call", when, fields={"steps_per_call": 100}, never=choice),

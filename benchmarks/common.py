@@ -298,7 +298,7 @@ def photo_pool(photos: str) -> Any:
       UserError: the folder has another layout, or too few images.
     """
     from openset_jax.data import sources
-    from openset_jax.data.selections import Selection, build_pool
+    from openset_jax.data.pool_builder import Selection, build_pool
 
     root = pathlib.Path(photos).expanduser()
     if not all((root / role).is_dir() for role in ("known", "negatives")):

@@ -43,7 +43,7 @@ def define_flags() -> None:
 
 
 def main() -> None:
-    from openset_jax.openset import objectives
+    from openset_jax.openset.losses import objectives
 
     config, out = flags.FLAGS.config, cli.make_workdir(flags.FLAGS.out)
     mixes = [_share(text) for text in flags.FLAGS.none]
@@ -82,9 +82,10 @@ class Network:
     """
 
     def __init__(self, workdir: pathlib.Path):
-        from openset_jax import evaluate, validation
+        from openset_jax import evaluate
         from openset_jax.data.pools import TEST
-        from openset_jax.restore import restore
+        from openset_jax.training import validation
+        from openset_jax.training.restore import restore
 
         self._run = restore(workdir)
         self._pool, inference = evaluate.open_images(self._run)
@@ -105,11 +106,12 @@ class Network:
           shares: [K + 1]; known classes come in proportion to these.
         """
         from openset_jax import build
-        from openset_jax.openset import calibration, calibration_error, classifier, decision, intervals
+        from openset_jax.openset.decision import calibration, classifier, thresholds
+        from openset_jax.openset.metrics import calibration_error, intervals
 
         run, k = self._run, self._pool.num_classes
-        prior = lambda none: decision.deployment_prior({"none": none}, run.classes, shares)
-        asked = build.make_decision(run.config, run.classes, self.prior) | {"rule": decision.Rule("least_cost", None)}
+        prior = lambda none: thresholds.deployment_prior({"none": none}, run.classes, shares)
+        asked = build.make_decision(run.config, run.classes, self.prior) | {"rule": thresholds.Rule("least_cost", None)}
         asked["prior"] = np.asarray(self.prior) if believed is None else prior(believed)
         fitted = classifier.fit(
             run.config.objective.name, run.classes, *self._validation, training_prior=self.prior, **asked

@@ -44,7 +44,7 @@ def main() -> None:
     from openset_jax import build
     from openset_jax import config as configs
     from openset_jax.data import batches, resident
-    from openset_jax.data.skipped import Skipped
+    from openset_jax.data.unreadable import Skipped
     from openset_jax.training import devices, progress
     from openset_jax.training.feed import Feed
 

@@ -121,7 +121,8 @@ def metrics_ms(rows: int, num_classes: int, rounds: int) -> dict[str, Any]:
     """Summary of the milliseconds that the metrics of so many random scores take, with their intervals."""
     import numpy as np
 
-    from openset_jax.openset import classifier, evaluation
+    from openset_jax.openset.decision import classifier
+    from openset_jax.openset.metrics import evaluation
 
     rng = np.random.default_rng(0)
     logits = rng.standard_normal((rows, num_classes + 1), np.float32)

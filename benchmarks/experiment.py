@@ -29,8 +29,8 @@ def define_flags() -> None:
 
 
 def main() -> None:
-    from openset_jax.study import check, grid
-    from openset_jax.workshop import Workshop
+    from openset_jax.study.runs import check, grid
+    from openset_jax.training.run_cache import Workshop
 
     file, config = common.json_file(flags.FLAGS.json), flags.FLAGS.config.copy_and_resolve_references()
     config.run = common.checked(config.run)

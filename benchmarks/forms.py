@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from openset_jax.model import convolution, fusion, pooling
+from openset_jax.platforms import convolution, fusion, max_pool
 
 FEW_CHANNELS = 4  # fewer than these: the first convolution, which sees the image
 
@@ -47,7 +47,7 @@ def convolve_patches(x: jax.Array, kernel: jax.Array, stride: int, padding: int)
 
 
 def max_pool_by(spread: Callable[..., jax.Array], *, alone: bool = False) -> Callable[[jax.Array], jax.Array]:
-    """Max-pooling, 3x3 with stride 2, whose gradient is `pooling.spread_by_slices` or `spread_by_parity`.
+    """Max-pooling, 3x3 with stride 2, whose gradient is `max_pool.spread_by_slices` or `spread_by_parity`.
 
     Args:
       alone: whether the gradient is computed by itself, see `fusion.by_itself`.
@@ -58,8 +58,8 @@ def max_pool_by(spread: Callable[..., jax.Array], *, alone: bool = False) -> Cal
         of_sides = functools.partial(spread, tuple(sides))
         return (fusion.by_itself(of_sides, where, gradient) if alone else of_sides(where, gradient),)
 
-    pool = jax.custom_vjp(lambda x: pooling.largest_of_windows(x)[0])
-    pool.defvjp(pooling.pool_and_keep_places, backward)
+    pool = jax.custom_vjp(lambda x: max_pool.largest_of_windows(x)[0])
+    pool.defvjp(max_pool.pool_and_keep_places, backward)
     return pool
 
 
@@ -69,7 +69,7 @@ def max_pool_by_comparison(x: jax.Array) -> jax.Array:
 
     It keeps no place of the largest element: the input and the output are in memory anyway.
     """
-    return pooling.largest_of_windows(x)[0]
+    return max_pool.largest_of_windows(x)[0]
 
 
 def _compare(residuals, gradient):
@@ -80,10 +80,10 @@ def _compare(residuals, gradient):
         top, left = divmod(k, 3)
         mine = (x[:, top : top + height : 2, left : left + width : 2] == largest) & ~taken
         where, taken = jnp.where(mine, jnp.int8(k), where), taken | mine
-    return (pooling.spread_by_parity(x.shape[1:3], where, gradient),)
+    return (max_pool.spread_by_parity(x.shape[1:3], where, gradient),)
 
 
-max_pool_by_comparison.defvjp(lambda x: ((y := pooling.largest_of_windows(x)[0]), (x, y)), _compare)
+max_pool_by_comparison.defvjp(lambda x: ((y := max_pool.largest_of_windows(x)[0]), (x, y)), _compare)
 
 
 @jax.custom_vjp

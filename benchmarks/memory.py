@@ -86,7 +86,7 @@ def run(config: Any, steps: int) -> list[dict[str, int]]:
     from benchmarks.step import Step
     from openset_jax import build
     from openset_jax.data import batches
-    from openset_jax.data.skipped import Skipped
+    from openset_jax.data.unreadable import Skipped
     from openset_jax.training import devices, progress
 
     pool = build.open_pool(config)

@@ -101,7 +101,7 @@ def main() -> None:
 def our_rate(pool: Any, members: list[Any], sampler: Any) -> float:
     """One round of ours: the pipeline is built, warmed up, measured and taken down."""
     from openset_jax.data import batches, pipeline
-    from openset_jax.data.skipped import Skipped
+    from openset_jax.data.unreadable import Skipped
 
     args, skipped = flags.FLAGS, Skipped(pool)
     plan = batches.training(pool, members, sampler, start=0, stop=10**9, skipped=skipped)
@@ -115,7 +115,7 @@ def prepare_rate(pool: Any) -> float:
 
     from openset_jax import prepare
     from openset_jax.data import packed
-    from openset_jax.data.skipped import Skipped
+    from openset_jax.data.unreadable import Skipped
 
     args = flags.FLAGS
     again = np.tile(np.arange(len(pool)), -(-MOST_PACKED // len(pool)))[:MOST_PACKED]

@@ -93,7 +93,7 @@ def reading(files: list[str], batch_size: int, stored_size: int) -> Any:
     import numpy as np
 
     from openset_jax.data import batches, pipeline
-    from openset_jax.data.skipped import Skipped
+    from openset_jax.data.unreadable import Skipped
     from openset_jax.predict import file_pool
 
     pool = file_pool(files)
@@ -117,10 +117,10 @@ def write_untrained(config: Any, workdir: pathlib.Path) -> None:
     import jax
     import numpy as np
 
-    from openset_jax import build, validation
+    from openset_jax import build
     from openset_jax import config as configs
-    from openset_jax.openset import classifier
-    from openset_jax.training import checkpoints, progress, state
+    from openset_jax.openset.decision import classifier
+    from openset_jax.training import checkpoints, progress, state, validation
 
     workdir.mkdir()
     names, prior = tuple(map(str, range(CLASSES))), [1 / (CLASSES + 1)] * (CLASSES + 1)

@@ -30,14 +30,14 @@ def define_flags() -> None:
 def main() -> None:
     from openset_jax import build, evaluate
     from openset_jax.data.pools import TEST, VALIDATION
-    from openset_jax.openset import classifier, decision
-    from openset_jax.restore import restore
+    from openset_jax.openset.decision import classifier, thresholds
+    from openset_jax.training.restore import restore
 
     file, result = common.json_file(flags.FLAGS.json), {}
     run = restore(flags.FLAGS.workdir)
     pool, inference = evaluate.open_images(run)
     for name, role in RULES.items():
-        rule = decision.Rule(name, (build.DECISION | dict(run.config.get("decision", {})))[name])
+        rule = thresholds.Rule(name, (build.DECISION | dict(run.config.get("decision", {})))[name])
         given = [pool.rows(split, role) for split in (VALIDATION, TEST)]
         if not all(map(len, given)):
             print(f"{name}: there are no {role} images in one of the splits")
@@ -60,10 +60,10 @@ def redealt(rule: Any, validation: np.ndarray, test: np.ndarray, *, splits: int,
     """How often the promise of a rule is kept.
 
     Args:
-      rule: a `decision.Rule`, "keep_knowns" or "accept_negatives".
+      rule: a `thresholds.Rule`, "keep_knowns" or "accept_negatives".
       validation, test: scores of the side that the rule is about.
     """
-    from openset_jax.openset import decision
+    from openset_jax.openset.decision import thresholds
 
     rng, pooled, size, inside, below, widths = (
         np.random.default_rng(seed),
@@ -78,8 +78,8 @@ def redealt(rule: Any, validation: np.ndarray, test: np.ndarray, *, splits: int,
         chosen, rest = pooled[:size], pooled[size:]
         other = np.zeros(1)
         sides = (chosen, other) if rule.name == "keep_knowns" else (other, chosen)
-        threshold = decision.choose(rule, *sides)
-        promised, accepted = decision.promise(rule, threshold, len(rest)), np.mean(rest <= threshold.value)
+        threshold = thresholds.choose(rule, *sides)
+        promised, accepted = thresholds.promise(rule, threshold, len(rest)), np.mean(rest <= threshold.value)
         inside += bool(promised.low <= accepted <= promised.high)
         below += bool(accepted < promised.low)
         widths.append(promised.high - promised.low)

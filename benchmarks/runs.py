@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from openset_jax.openset.intervals import Interval
+from openset_jax.openset.metrics.intervals import Interval
 
 
 def trained(config: Any, changes: Mapping[str, Any], *, seed: int, workdir: pathlib.Path) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def through_pipeline(pool: Any) -> dict[str, Any]:
     import numpy as np
 
     from openset_jax.data import batches, pipeline, sampler
-    from openset_jax.data.skipped import Skipped
+    from openset_jax.data.unreadable import Skipped
 
     args = flags.FLAGS
     size = args.batch_size

@@ -15,7 +15,7 @@ import numpy as np
 from benchmarks.changes import Variant
 from openset_jax import build, programs
 from openset_jax.data import resident
-from openset_jax.model.forms import Forms
+from openset_jax.platforms.forms import Forms
 from openset_jax.training import devices, state
 from openset_jax.training.feed import Feed
 

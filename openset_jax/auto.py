@@ -38,10 +38,9 @@ def with_dtype_of_run(config: ml_collections.ConfigDict, workdir: pathlib.Path) 
     """
     if config.model.dtype != AUTO:
         return with_dtype(config)
-    from openset_jax import phases
-    from openset_jax.training import checkpoints
+    from openset_jax.training import checkpoints, two_phase
 
-    folders = [workdir, workdir / phases.FIRST] if config.sampling.policy == "two_phase" else [workdir]
+    folders = [workdir, workdir / two_phase.FIRST] if config.sampling.policy == "two_phase" else [workdir]
     saved = next(filter(None, map(checkpoints.latest_config, folders)), None)
     return with_dtype(config, saved and saved["model"]["dtype"])
 

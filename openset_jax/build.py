@@ -23,8 +23,8 @@ def open_pool(config: ml_collections.ConfigDict) -> Any:
       UserError: names the role and what is wrong with it; or what `data.packed` was not prepared with.
     """
     from openset_jax.data import pools, sources
-    from openset_jax.data.selections import Selection, build_pool
-    from openset_jax.openset import objectives
+    from openset_jax.data.pool_builder import Selection, build_pool
+    from openset_jax.openset.losses import objectives
 
     opened = {}
 
@@ -75,7 +75,7 @@ def open_pool(config: ml_collections.ConfigDict) -> Any:
 def make_sampler(config: ml_collections.ConfigDict, members: list[Any]) -> Any:
     """The `Sampler` that draws from these members of each class, "none" last."""
     from openset_jax.data import sampler
-    from openset_jax.openset import objectives
+    from openset_jax.openset.losses import objectives
 
     if config.sampling.policy == "negative_fraction" and not objectives.get(config.objective.name).uses_negatives:
         raise UserError(
@@ -93,7 +93,7 @@ def make_sampler(config: ml_collections.ConfigDict, members: list[Any]) -> Any:
 def make_model(config: ml_collections.ConfigDict, num_classes: int) -> Any:
     """The network with an output for each of K classes, and one for "none" where the objective has one."""
     from openset_jax.model import alexnet
-    from openset_jax.openset import objectives
+    from openset_jax.openset.losses import objectives
     from openset_jax.training import steps
 
     outputs = num_classes + objectives.get(config.objective.name).none_output
@@ -108,7 +108,7 @@ def training_members(config: ml_collections.ConfigDict, pool: Any) -> list[Any]:
       UserError: `sampling.negatives` or `sampling.imbalance` asks for what cannot be.
     """
     from openset_jax.data import imbalance
-    from openset_jax.openset import objectives
+    from openset_jax.openset.losses import objectives
 
     known = pool.training_members()[:-1]
     if asked := imbalance.parse(config.sampling.get("imbalance", BEFORE["sampling.imbalance"])):
@@ -142,7 +142,7 @@ def _cap(negatives):
 
 def make_weights(config: ml_collections.ConfigDict, num_classes: int, sampler: Any = None) -> Any:
     """The `Weights` of the examples that this sampler draws; without one, all classes come alike."""
-    from openset_jax.openset import objectives, weights
+    from openset_jax.openset.losses import objectives, weights
 
     objective, options = objectives.get(config.objective.name), _options(config)
     if options["logit_adjustment"] and not objective.softmax:
@@ -168,7 +168,7 @@ def make_loss(config: ml_collections.ConfigDict, adjustment: Any, margins: Any =
       adjustment: float32 [outputs], `Weights.adjustment`.
       margins: of `energy_margin`, where the config leaves them to be measured.
     """
-    from openset_jax.openset import objectives
+    from openset_jax.openset.losses import objectives
 
     objective, options = objectives.get(config.objective.name), _options(config)
     options["margins"] = margins if options["margins"] is None else options["margins"]
@@ -180,15 +180,15 @@ def make_loss(config: ml_collections.ConfigDict, adjustment: Any, margins: Any =
 
 def measures_margins(config: ml_collections.ConfigDict) -> bool:
     """Whether the objective has margins, and the config leaves them to be measured."""
-    from openset_jax.openset import objectives
+    from openset_jax.openset.losses import objectives
 
     return "margins" in objectives.get(config.objective.name).options and config.objective.margins is None
 
 
 def plateau_loss(config: ml_collections.ConfigDict, weights: Any, margins: Any = None) -> float:
     """The loss of a network that has learned how often each class comes, and no more."""
-    from openset_jax.openset import objectives
-    from openset_jax.openset import weights as of_weights
+    from openset_jax.openset.losses import objectives
+    from openset_jax.openset.losses import weights as of_weights
 
     outputs = len(weights.prior) - 1 + objectives.get(config.objective.name).none_output
     return of_weights.plateau_loss(make_loss(config, weights.adjustment(outputs), margins), weights, outputs)
@@ -203,18 +203,18 @@ def make_decision(config: ml_collections.ConfigDict, classes: Sequence[str], tra
     Raises:
       UserError: names the field of `config.decision` that cannot be.
     """
-    from openset_jax.openset import classifier, decision
+    from openset_jax.openset.decision import classifier, thresholds
 
     asked = DECISION | dict(config.get("decision", {}))
-    rule = decision.Rule(asked["rule"], asked.get(asked["rule"]))
-    if rule.name not in decision.RULES:
-        raise UserError(f"decision.rule: {rule.name!r} is not one of {', '.join(decision.RULES)}")
+    rule = thresholds.Rule(asked["rule"], asked.get(asked["rule"]))
+    if rule.name not in thresholds.RULES:
+        raise UserError(f"decision.rule: {rule.name!r} is not one of {', '.join(thresholds.RULES)}")
     if asked["calibration"] not in classifier.CALIBRATIONS:
         names = ", ".join(map(repr, classifier.CALIBRATIONS))
         raise UserError(f"decision.calibration: {asked['calibration']!r} is not one of {names}")
     return {
-        "prior": decision.deployment_prior(decision.parse(asked["prior"], "decision.prior"), classes, training_prior),
-        "costs": decision.cost_matrix(decision.parse(asked["costs"], "decision.costs"), classes),
+        "prior": thresholds.deployment_prior(thresholds.parse(asked["prior"], "decision.prior"), classes, training_prior),
+        "costs": thresholds.cost_matrix(thresholds.parse(asked["costs"], "decision.costs"), classes),
         "rule": rule,
         "calibrate": asked["calibration"],
     }
@@ -222,7 +222,7 @@ def make_decision(config: ml_collections.ConfigDict, classes: Sequence[str], tra
 
 def _options(config):
     """`config.objective`, with what runs of before these fields existed had, and the objective's own weight of negatives."""
-    from openset_jax.openset import objectives
+    from openset_jax.openset.losses import objectives
 
     before = {name.removeprefix("objective."): v for name, v in BEFORE.items() if name.startswith("objective.")}
     options = before | config.objective.to_dict()

@@ -42,14 +42,14 @@ def restore_and_evaluate(workdir: str | pathlib.Path, *, best: bool = True, move
     Raises:
       UserError: no checkpoint, or images that are not those of the run.
     """
-    from openset_jax import validation
-    from openset_jax.report import table
-    from openset_jax.restore import restore
+    from openset_jax.report import console
+    from openset_jax.training import validation
+    from openset_jax.training.restore import restore
     from openset_jax.training.run_log import say
 
     run = restore(workdir, best=best)
     pool, inference = open_images(run, moved)
-    say(table.pool_table(pool))
+    say(console.pool_table(pool))
     fitted = validation.read_decision(run.config, step=run.step, workdir=run.workdir)
     if fitted is None:  # what is deployed is the best step's: another is looked at, and not saved
         given = {"config": run.config, "training_prior": run.meta["prior"], "step": run.step}
@@ -74,7 +74,7 @@ def open_images(run: Any, moved: Any = None) -> tuple[Any, Any]:
     """
     from openset_jax import build, programs
     from openset_jax import config as configs
-    from openset_jax.data.skipped import Skipped
+    from openset_jax.data.unreadable import Skipped
 
     if moved is not None:
         configs.check(moved)
@@ -115,8 +115,9 @@ def evaluate(network: Network) -> dict[str, Any]:
     """Scores the test split; prints a table, writes `report.html`, `scores.csv` and `metrics.json`, and returns the last."""
     from openset_jax import build
     from openset_jax.data.pools import TEST, VALIDATION
-    from openset_jax.openset import classifier, evaluation
-    from openset_jax.report import page, table
+    from openset_jax.openset.decision import classifier
+    from openset_jax.openset.metrics import evaluation
+    from openset_jax.report import console, page
     from openset_jax.training import scoring
     from openset_jax.training.devices import is_first_process
     from openset_jax.training.run_log import say
@@ -151,7 +152,7 @@ def evaluate(network: Network) -> dict[str, Any]:
             _write_scores(file, pool, rows, scored, posterior, found.values)
         with write_whole(workdir / "metrics.json") as file:  # the last: it says that all is there
             file.write(json.dumps(result, indent=2) + "\n")
-    say(table.result_table(result))
+    say(console.result_table(result))
     say(
         f"Written to {workdir}: report.html (open it in a browser), metrics.json, scores.csv (one row per test image), "
         "decision.json (the threshold and how it was chosen), metrics.jsonl, config.json, checkpoints/"

@@ -70,11 +70,11 @@ def experiment(
       Stopped: by a signal; the arm that was being trained is saved.
     """
     from openset_jax import auto
-    from openset_jax.report import table
-    from openset_jax.study import arms as folders
-    from openset_jax.study import check, grid, pace
+    from openset_jax.report import console
+    from openset_jax.study.runs import arms as folders
+    from openset_jax.study.runs import check, eta, grid
+    from openset_jax.training.run_cache import Workshop
     from openset_jax.training.run_log import say
-    from openset_jax.workshop import Workshop
 
     if missing := [field for field in ("run", "seeds", "grid") if field not in config]:
         raise UserError(f"--config: an experiment needs the field {missing[0]!r}; see configs/imbalance.py")
@@ -87,18 +87,18 @@ def experiment(
     pool = workshop.pool(config.run)
     with contextlib.nullcontext() if dry_run else folders.claimed(workdir, wait=True):
         _check_same(config, pool.fingerprint(), workdir, write=not dry_run)
-    work = {arm.name: pace.work(configs[arm]) for arm in arms}
+    work = {arm.name: eta.work(configs[arm]) for arm in arms}
     finished = lambda arm: (folder[arm] / folders.OUTCOME).exists()
     mine = grid.share(arms, work, part)
     left = [arm for arm in mine if not finished(arm)]
     say(auto.line(config.run, workshop.input(config.run, pool), asked_dtype=asked_dtype))
-    say(table.pool_table(pool))
-    say(table.arm_table(arms, sizes, [arm for arm in arms if finished(arm)]))
+    say(console.pool_table(pool))
+    say(console.arm_table(arms, sizes, [arm for arm in arms if finished(arm)]))
     if dry_run:
-        say(pace.estimate([configs[arm] for arm in left], workshop))
+        say(eta.estimate([configs[arm] for arm in left], workshop))
         return
 
-    failed, clock = {}, pace.Clock(sum(work[arm.name] for arm in left))
+    failed, clock = {}, eta.Clock(sum(work[arm.name] for arm in left))
     for arm in left:
         if why := stop():
             raise Stopped(f"Stopped by {why} between two arms; the same command goes on.")
@@ -135,7 +135,7 @@ def _by_label(folder, seed):
 
 def _dtype_of_started(workdir):
     """The dtype of the experiment in this folder, None without one; `_check_same` refuses a damaged file."""
-    from openset_jax.study import arms as folders
+    from openset_jax.study.runs import arms as folders
 
     try:
         return json.loads((workdir / folders.EXPERIMENT).read_text())["run"]["model"]["dtype"]
@@ -149,7 +149,7 @@ def _check_same(config, fingerprint, workdir, write):
     Seeds and the grid may grow; they are noted so that the folder alone says which arms there are (`arms.read_outcomes`).
     """
     from openset_jax import config as configs
-    from openset_jax.study import arms as folders
+    from openset_jax.study.runs import arms as folders
 
     path, now = workdir / folders.EXPERIMENT, configs.to_json(config) | {"fingerprint": fingerprint}
     if path.exists():
@@ -180,7 +180,7 @@ def run_arm(config: Any, folder: pathlib.Path, stop: Callable[[], str], workshop
     Returns:
       False where another process has it.
     """
-    from openset_jax.study import arms as folders
+    from openset_jax.study.runs import arms as folders
     from openset_jax.train import train
 
     with folders.claimed(folder) as mine:
@@ -209,9 +209,11 @@ def sum_up(
 
     One process at a time, so that the last one has all arms.
     """
-    from openset_jax.study import answer, figure, page, results
-    from openset_jax.study import arms as folders
-    from openset_jax.study.analysis import Analysis
+    from openset_jax.study.answer import document
+    from openset_jax.study.charts import figure, page
+    from openset_jax.study.runs import arms as folders
+    from openset_jax.study.stats import results
+    from openset_jax.study.stats.analysis import Analysis
     from openset_jax.training.run_log import say
 
     with folders.claimed(workdir, wait=True):
@@ -223,7 +225,7 @@ def sum_up(
         analysis = Analysis([folders.read_outcome(folder[arm], arm, decision) for arm in there])
         results.write_results(analysis, workdir / "results.csv")
         results.write_comparisons(analysis, workdir / "comparisons.csv")
-        text = answer.answer(analysis)
+        text = document.answer(analysis)
         if missing:
             which = "; ".join(f"{label} ({why})" for label, why in missing)
             text += f"\n{len(missing)} of {len(arms)} arms are not in it: {which}.\n"

@@ -151,10 +151,10 @@ class Predictor:
     ):
         import jax
 
-        from openset_jax import programs, validation
-        from openset_jax.openset import deployment
-        from openset_jax.restore import restore
-        from openset_jax.training import checkpoints, devices, feed
+        from openset_jax import programs
+        from openset_jax.openset.decision import deployment
+        from openset_jax.training import checkpoints, devices, feed, validation
+        from openset_jax.training.restore import restore
 
         devices.cache_compilations()
         workdir = pathlib.Path(workdir).expanduser().resolve()
@@ -206,14 +206,14 @@ class Predictor:
                     yield dict.fromkeys(COLUMNS) | {"id": files[row], "error": skipped.rows[row]}
 
     def _estimate_prior(self, logits):
-        from openset_jax.openset import deployment
+        from openset_jax.openset.decision import deployment
 
         return deployment.estimate_prior(self._estimate, self.classifier, *self._validation, logits)
 
     def _read(self, files):
         """(Those of the files that cannot be read, outputs batch by batch: the rows asked for, those read, their logits.)"""
         from openset_jax import build
-        from openset_jax.data.skipped import Skipped
+        from openset_jax.data.unreadable import Skipped
         from openset_jax.training.inference import Inference
 
         pool, size = file_pool(files), self._batch_size
@@ -231,7 +231,7 @@ class Predictor:
         return skipped, outputs()
 
     def _row(self, file, i, scored, posterior):
-        from openset_jax.openset import decision
+        from openset_jax.openset.decision import thresholds
 
         names = [*self.classifier.classes, "none"]
         best = int(scored.known_class[i]) if posterior is None else int(posterior[i, :-1].argmax())
@@ -242,7 +242,7 @@ class Predictor:
             "best_class": names[best],
             "p_best": None if posterior is None else float(posterior[i, best]),
             "score": float(scored.score[i]),
-            "threshold": decision.plain(self.classifier.threshold.value),
+            "threshold": thresholds.plain(self.classifier.threshold.value),
             "error": None,
         }
 

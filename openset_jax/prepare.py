@@ -56,8 +56,8 @@ def prepare(config: Any, out: pathlib.Path, *, section: str = "config.data") -> 
     from openset_jax import build
     from openset_jax import config as configs
     from openset_jax.data import packed
-    from openset_jax.data.skipped import Skipped
-    from openset_jax.report import table
+    from openset_jax.data.unreadable import Skipped
+    from openset_jax.report import console
 
     configs.check(config)
     if (out / "index.json").exists():
@@ -67,7 +67,7 @@ def prepare(config: Any, out: pathlib.Path, *, section: str = "config.data") -> 
     config = config.copy_and_resolve_references()
     config.data.negative_groups = None  # all of them: which ones a run keeps, its own seed says
     pool = build.open_pool(config)
-    print(table.pool_table(pool), flush=True)
+    print(console.pool_table(pool), flush=True)
     size = config.data.stored_size
     skipped = Skipped(pool, config.data.max_bad_fraction, report=tqdm.write)
     writer = packed.Writer(out, pool, size)

@@ -43,7 +43,7 @@ def make_step_of_device(
 ) -> functools.partial:
     """`steps.train_step` with all that a config decides: (given, state, one device's batch) -> (state, metrics)."""
     from openset_jax.data import augment
-    from openset_jax.openset import objectives
+    from openset_jax.openset.losses import objectives
     from openset_jax.training import steps
 
     objective = objectives.get(config.objective.name)
@@ -70,7 +70,8 @@ def make_eval_steps(config: ml_collections.ConfigDict, model: Any, feed: Any) ->
     uint8 [B, S, S, 3], as they are stored.
     """
     from openset_jax.data import augment
-    from openset_jax.openset import objectives, odin
+    from openset_jax.openset.losses import objectives
+    from openset_jax.openset.scores import odin
     from openset_jax.training import devices, steps
 
     normalise, size = _normalise(config), config.data.image_size

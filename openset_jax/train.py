@@ -58,14 +58,14 @@ def train(
     # Imported here, so that --help and mistakes in flags answer at once.
     import jax
 
-    from openset_jax import auto, build, evaluate, phases, validation, warm_start
+    from openset_jax import auto, build, evaluate
     from openset_jax import config as configs
     from openset_jax.data import batches
-    from openset_jax.report import table
-    from openset_jax.training import devices, margins, progress, state
+    from openset_jax.report import console
+    from openset_jax.training import devices, margins, progress, state, two_phase, validation, warm_start
     from openset_jax.training.checkpoints import Checkpoints
+    from openset_jax.training.run_cache import Workshop
     from openset_jax.training.run_log import RunLog, say
-    from openset_jax.workshop import Workshop
 
     workshop, finish = workshop or Workshop(), finish or evaluate.evaluate
 
@@ -73,7 +73,7 @@ def train(
     configs.check(config)
     asked_dtype, config = config.model.dtype, auto.with_dtype_of_run(config, workdir)
     if config.sampling.policy == "two_phase":
-        config = phases.after_first(config, workdir, functools.partial(train, stop=stop, workshop=workshop))
+        config = two_phase.after_first(config, workdir, functools.partial(train, stop=stop, workshop=workshop))
     devices.check_batch_size("batch_size", config.batch_size)
     devices.check_batch_size("eval.batch_size", config.eval.batch_size)
     pool = workshop.pool(config)
@@ -83,13 +83,13 @@ def train(
     weights = build.make_weights(config, pool.num_classes, sampler)
     plateau = build.plateau_loss(config, weights)
     validation.check(pool, config, weights.effective_prior)
-    say(table.pool_table(pool))
-    say(table.sampler_lines(sampler, [*pool.classes, "none"], plateau))
+    say(console.pool_table(pool))
+    say(console.sampler_lines(sampler, [*pool.classes, "none"], plateau))
 
     # Network, optimizer, and the state before the first step.
     model, schedule, optimizer = workshop.network(config, pool.num_classes)
     host_state = state.create_state(model, optimizer, seed=config.seed, image_size=config.data.image_size)
-    say(table.parameters(host_state.params))
+    say(console.parameters(host_state.params))
 
     # Where the run stands: at step 0, or at its last checkpoint.
     meta = {

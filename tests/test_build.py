@@ -6,9 +6,10 @@ from absl import flags
 from ml_collections import config_flags
 from small_run import ROOT, small_config
 
-from openset_jax import build, phases
+from openset_jax import build
 from openset_jax.errors import UserError
 from openset_jax.prepare import prepare
+from openset_jax.training import two_phase
 
 TWO = {"sampling.policy": "two_phase", "trainable": "head", "steps": 40}
 
@@ -54,7 +55,7 @@ def test_negatives_arrive_from_the_command_line_as_what_they_are(monkeypatch, gi
 def test_two_phases_have_the_steps_of_one_run_and_differ_as_documented(share, per_call, steps):
     config = small_config(**TWO, **{"sampling.first_share": share, "steps_per_call": per_call, "init_from": "elsewhere"})
     before = config.to_dict()
-    first, second = phases.two_phases(config, "there")
+    first, second = two_phase.two_phases(config, "there")
     assert config.to_dict() == before
     assert (first.steps, second.steps) == (steps, 40 - steps)
     assert (first.trainable, first.sampling.policy, first.init_from) == ("all", "oversample", "elsewhere")
@@ -75,7 +76,7 @@ def test_two_phases_have_the_steps_of_one_run_and_differ_as_documented(share, pe
 )
 def test_two_phases_that_cannot_be_are_refused_by_field(changes, says):
     with pytest.raises(UserError, match=f"^{says}"):
-        phases.two_phases(small_config(**TWO | changes), "there")
+        two_phase.two_phases(small_config(**TWO | changes), "there")
 
 
 def test_packed_images_are_of_all_groups_of_negatives_so_that_every_seed_has_its_own(tmp_path):

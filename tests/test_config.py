@@ -9,7 +9,7 @@ from small_run import small_config
 from openset_jax import auto, build
 from openset_jax import config as configs
 from openset_jax.errors import UserError
-from openset_jax.study import grid
+from openset_jax.study.runs import grid
 
 NAMES = sorted(p.stem for p in (pathlib.Path(__file__).parents[1] / "configs").glob("*.py") if p.stem != "__init__")
 

@@ -13,7 +13,7 @@ from small_run import lines, run, small_config
 
 from openset_jax.errors import UserError
 from openset_jax.evaluate import restore_and_evaluate
-from openset_jax.openset.feature_scores import SCORES
+from openset_jax.openset.scores.feature_scores import SCORES
 from openset_jax.train import train
 
 

@@ -13,8 +13,8 @@ from study import small_grid
 
 from openset_jax import experiment
 from openset_jax.errors import Stopped, UserError
-from openset_jax.study import arms as folders
-from openset_jax.study import grid
+from openset_jax.study.runs import arms as folders
+from openset_jax.study.runs import grid
 
 FILES = ("results.csv", "comparisons.csv", "ANSWER.md", "figure.png", "report.html")
 CONFIG = "--config=tests/study/small_grid.py"

@@ -10,7 +10,7 @@ from small_run import assert_same_run, command, lines, run, small_config
 
 from openset_jax.errors import UserError
 from openset_jax.evaluate import restore_and_evaluate
-from openset_jax.openset import objectives
+from openset_jax.openset.losses import objectives
 from openset_jax.prepare import prepare
 from openset_jax.train import train
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from openset_jax.data.pools import Pool
 from openset_jax.data.sampler import Sampler
-from openset_jax.data.skipped import Skipped
+from openset_jax.data.unreadable import Skipped
 from openset_jax.errors import UserError
 
 BLANK = -1  # a row that stands for no image

@@ -15,7 +15,7 @@ import numpy as np
 from openset_jax.data import packed
 from openset_jax.data.batches import BLANK, Batches
 from openset_jax.data.pools import Pool, check_stored_size
-from openset_jax.data.skipped import Skipped
+from openset_jax.data.unreadable import Skipped
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from openset_jax.data import batches as plans
 from openset_jax.data import packed
 from openset_jax.data.batches import BLANK, Batches
 from openset_jax.data.pools import Pool, check_stored_size
-from openset_jax.data.skipped import Skipped
+from openset_jax.data.unreadable import Skipped
 from openset_jax.errors import UserError
 
 _DECODED_AT_ONCE = 256

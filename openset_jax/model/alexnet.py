@@ -14,7 +14,7 @@ import numpy as np
 from flax import linen as nn
 
 from openset_jax.errors import UserError
-from openset_jax.model.forms import Forms
+from openset_jax.platforms.forms import Forms
 
 # by name: output channels of conv1 to conv5, their groups, and the normalisation that is part of the network
 NETWORKS = {

@@ -1,1 +1,1 @@
-"""Open-set recognition as pure functions of arrays: no config, no files, no devices."""
+"""Losses, scores, decisions and metrics of open-set recognition: pure functions of arrays."""

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from openset_jax.openset import calibration_error, ranking
-from openset_jax.openset.bands import bands
-from openset_jax.openset.calibration import mix_weights
-from openset_jax.openset.evaluation import Scored
+from openset_jax.openset.decision.calibration import mix_weights
+from openset_jax.openset.metrics import calibration_error, ranking
+from openset_jax.openset.metrics.bands import bands
+from openset_jax.openset.metrics.evaluation import Scored
 from openset_jax.report.sentences import title
 
 # Okabe and Ito 2008, which colour-blind people tell apart: without yellow, which is faint on white

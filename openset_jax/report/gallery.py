@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from openset_jax.openset.evaluation import Scored
+from openset_jax.openset.metrics.evaluation import Scored
 from openset_jax.report.sentences import title
 
 LARGEST = 192  # pixels; larger images are scaled down to it

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from openset_jax.openset import decision
-from openset_jax.openset.classifier import Classifier
-from openset_jax.openset.evaluation import Scored
+from openset_jax.openset.decision import thresholds
+from openset_jax.openset.decision.classifier import Classifier
+from openset_jax.openset.metrics.evaluation import Scored
 
 MOST = 500_000  # numbers
 PRIORS = 12  # as many classes have an input of their own
@@ -65,7 +65,7 @@ def data(
         "prior": fitted.prior.tolist(),
         "costs": fitted.costs.tolist(),
         "named_costs": named and list(named.values()),
-        "threshold": decision.plain(fitted.threshold.value),
+        "threshold": thresholds.plain(fitted.threshold.value),
     }
 
 
@@ -74,7 +74,7 @@ def _bytes(values, dtype):
 
 
 def named_costs(costs: np.ndarray, classes: tuple[str, ...]) -> dict[str, float] | None:
-    """The three numbers of `decision.COSTS` that the matrix is made of; None if it is not of that form."""
+    """The three numbers of `thresholds.COSTS` that the matrix is made of; None if it is not of that form."""
     confuse = costs[0, 1] if len(classes) > 1 else 1.0
-    named = dict(zip(decision.COSTS, map(float, (costs[-1, 0], confuse, costs[0, -1])), strict=True))
-    return named if np.array_equal(decision.cost_matrix(named, classes), costs) else None
+    named = dict(zip(thresholds.COSTS, map(float, (costs[-1, 0], confuse, costs[0, -1])), strict=True))
+    return named if np.array_equal(thresholds.cost_matrix(named, classes), costs) else None

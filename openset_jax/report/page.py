@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from plotly.offline import get_plotlyjs
 
-from openset_jax.openset import decision
-from openset_jax.openset.classifier import Classifier
-from openset_jax.openset.evaluation import COMPARED, Scored
-from openset_jax.openset.posterior import correct_prior
+from openset_jax.openset.decision import thresholds
+from openset_jax.openset.decision.classifier import Classifier
+from openset_jax.openset.decision.posterior import correct_prior
+from openset_jax.openset.metrics.evaluation import COMPARED, Scored
 from openset_jax.report import figures, live, sentences, template
 from openset_jax.report.gallery import Mistake, data_uri
 from openset_jax.report.sentences import auroc, title
@@ -47,7 +47,7 @@ def render(
     posterior, known_class = None, scored.known_class
     if under_fitted is not None:
         posterior = correct_prior(under_fitted, fitted.fitted_prior, fitted.prior)
-        known_class = decision.cheapest_class(posterior, fitted.costs)
+        known_class = thresholds.cheapest_class(posterior, fitted.costs)
     drawn, images = _figures(scored, kinds, posterior, fitted.prior), figures.of_kind(scored, kinds)
     data = live.data(scored, kinds=kinds, fitted=fitted, under_fitted=under_fitted, known_class=known_class)
     data |= {"figures": drawn, "confusion": result["confusion"]["counts"]}

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from openset_jax.openset import objectives
+from openset_jax.openset.losses import objectives
 
 TITLES = {"seen_negatives": "seen negatives", "unseen_unknowns": "unseen unknowns"}
 

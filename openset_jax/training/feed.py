@@ -11,7 +11,7 @@ import numpy as np
 
 from openset_jax.data.batches import Batches
 from openset_jax.data.pools import Pool
-from openset_jax.data.skipped import Skipped
+from openset_jax.data.unreadable import Skipped
 from openset_jax.errors import UserError, needing_tensorflow
 from openset_jax.training import devices
 

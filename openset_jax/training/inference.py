@@ -8,7 +8,7 @@ import numpy as np
 
 from openset_jax.data import batches
 from openset_jax.data.pools import Pool
-from openset_jax.data.skipped import Skipped
+from openset_jax.data.unreadable import Skipped
 from openset_jax.training import devices
 from openset_jax.training.feed import Feed
 

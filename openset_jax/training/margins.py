@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from openset_jax.openset import scores
+from openset_jax.openset.scores import logit_scores
 
 SHARE = 0.2  # of the steps, which come before
 _MOST = 2_048  # images of either side
@@ -30,7 +30,7 @@ def measure(pool: Any, inference: Any, variables: Any, members: list[np.ndarray]
     for rows in (np.concatenate(members[:-1]), members[-1]):
         chosen = rows[np.argsort(pool.key[rows], kind="stable")[:_MOST]]
         _, logits = inference.logits(variables, chosen)
-        means.append(float(scores.energy(logits).mean()))
+        means.append(float(logit_scores.energy(logits).mean()))
     return means
 
 

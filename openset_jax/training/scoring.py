@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from openset_jax.openset import feature_scores, odin
-from openset_jax.openset.feature_scores import SCORES
-from openset_jax.openset.training_features import Accumulator
+from openset_jax.openset.scores import feature_scores, odin
+from openset_jax.openset.scores.feature_scores import SCORES
+from openset_jax.openset.scores.training_features import Accumulator
 from openset_jax.training.inference import Inference
 
 _NEIGHBOURS = 50, 50_000  # k, and of how many images: the nearest thousandth

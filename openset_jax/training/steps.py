@@ -13,7 +13,7 @@ import optax
 from flax import linen as nn
 from jax import lax
 
-from openset_jax.openset.weights import Weights
+from openset_jax.openset.losses.weights import Weights
 from openset_jax.training.state import TrainState
 
 AXIS = "data"

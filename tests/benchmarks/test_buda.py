@@ -14,8 +14,8 @@ from benchmarks.buda_claims import CONFIRMED, NOT_CONFIRMED, NOT_TESTED
 from benchmarks.buda_study import BALANCED, BASELINE, DIVIDED, OVER, TWO_PHASE, UNDER, Network, Study
 from configs import buda_mnist
 from openset_jax.data import imbalance
-from openset_jax.openset.intervals import Interval
-from openset_jax.openset.scores import softmax
+from openset_jax.openset.metrics.intervals import Interval
+from openset_jax.openset.scores.logit_scores import softmax
 
 K, LARGEST, PER_CLASS = 10, 1_000, 30
 SHARES, RATIOS = (0.2, 0.8), (10, 100)
@@ -188,9 +188,9 @@ def experiment(tmp_path_factory):
     import ml_collections
 
     from openset_jax import experiment as experiments
-    from openset_jax.study import arms as folders
-    from openset_jax.study import check, grid
-    from openset_jax.workshop import Workshop
+    from openset_jax.study.runs import arms as folders
+    from openset_jax.study.runs import check, grid
+    from openset_jax.training.run_cache import Workshop
 
     config, workdir, workshop = ml_collections.ConfigDict(), tmp_path_factory.mktemp("buda"), Workshop()
     config.run = run = small_config(**{"input": "resident", "optimizer.learning_rate": 3e-3})
@@ -208,8 +208,9 @@ def experiment(tmp_path_factory):
 
 
 def test_a_real_experiment_is_read_from_its_folder_and_summed_up(experiment, tmp_path):
-    from openset_jax.study import answer, results
-    from openset_jax.study.analysis import Analysis
+    from openset_jax.study.answer import document
+    from openset_jax.study.stats import results
+    from openset_jax.study.stats.analysis import Analysis
 
     workdir, arms, folders = experiment
     outcomes, missing = folders.read_outcomes(workdir)
@@ -225,7 +226,7 @@ def test_a_real_experiment_is_read_from_its_folder_and_summed_up(experiment, tmp
     analysis = Analysis(outcomes)
     results.write_results(analysis, tmp_path / "results.csv")
     results.write_comparisons(analysis, tmp_path / "comparisons.csv")
-    text = answer.answer(analysis)
+    text = document.answer(analysis)
     assert "known one-vs-rest AUC" in text and "## Does sampling.imbalance matter?" in text
     assert "sampling.policy=oversample, trained again: by its own answer" in text
 

@@ -22,7 +22,7 @@ from benchmarks.correctness_runs import Finding
 from configs import digits
 from openset_jax import build
 from openset_jax.errors import UserError
-from openset_jax.model import convolution, pooling
+from openset_jax.platforms import convolution, max_pool
 
 NETWORK = "small stem"
 
@@ -53,7 +53,7 @@ def rounded():
 @jax.custom_vjp
 def pool_with_shared_gradient(x):
     """Max-pooling whose gradient is that of average pooling."""
-    return pooling.max_pool(x)
+    return max_pool.max_pool(x)
 
 
 def _shared(shape, gradient):
@@ -61,7 +61,7 @@ def _shared(shape, gradient):
     return jax.vjp(average, jnp.zeros(shape, gradient.dtype))[1](gradient)
 
 
-pool_with_shared_gradient.defvjp(lambda x: (pooling.max_pool(x), x), lambda x, gradient: _shared(x.shape, gradient))
+pool_with_shared_gradient.defvjp(lambda x: (max_pool.max_pool(x), x), lambda x, gradient: _shared(x.shape, gradient))
 
 
 def convolve_without_last_row(x, kernel, stride, padding, groups=1):
@@ -73,7 +73,7 @@ def convolve_plainly(x, kernel, stride, padding, groups=1):
 
 
 def test_another_correct_program_is_within_the_tightest_limit(reference, rounded):
-    found = take_steps(steps.HIGHEST, convolve=convolve_plainly, max_pool=pooling.max_pool_by_windows)
+    found = take_steps(steps.HIGHEST, convolve=convolve_plainly, max_pool=max_pool.max_pool_by_windows)
     passed, detail = steps.compare(found, reference, rounded, steps.LIMITS[steps.HIGHEST])
     assert passed, detail
     assert "16 parameters" in detail and "(limit 0.0001)" in detail

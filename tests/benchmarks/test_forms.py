@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import forms
 from openset_jax.data import augment
-from openset_jax.model import convolution, pooling
+from openset_jax.platforms import convolution, max_pool
 from openset_jax.training import optimizer
 
 OPTIONS = {"b1": 0.9, "b2": 0.99, "eps": 1e-8, "weight_decay": 1e-2, "grad_clip": 1.0}
@@ -47,13 +47,13 @@ def test_first_convolutions(form, side, stride, padding):
 @pytest.mark.parametrize("size", [(3, 3), (6, 6), (13, 13), (28, 32), (27, 30)])
 @pytest.mark.parametrize(
     "pool",
-    [forms.max_pool_by(pooling.spread_by_parity), forms.max_pool_by(pooling.spread_by_parity, alone=True),
-     forms.max_pool_by(pooling.spread_by_slices), forms.max_pool_by_comparison],
+    [forms.max_pool_by(max_pool.spread_by_parity), forms.max_pool_by(max_pool.spread_by_parity, alone=True),
+     forms.max_pool_by(max_pool.spread_by_slices), forms.max_pool_by_comparison],
     ids=["parity", "parity, alone", "slices", "comparison"],
 )  # fmt: skip
 def test_pools(pool, size):
     ties = jnp.round(2 * normal(0, 2, *size, 5)) / 2
-    assert_equal_with_gradients(pool, pooling.max_pool_by_windows, ties)
+    assert_equal_with_gradients(pool, max_pool.max_pool_by_windows, ties)
 
 
 def test_the_relu_whose_gradient_looks_at_its_output():

@@ -10,8 +10,8 @@ from small_run import run, small_config
 
 from benchmarks import deployment, objectives, promise, runs
 from openset_jax import train as training
-from openset_jax.openset import decision
-from openset_jax.openset.intervals import Interval
+from openset_jax.openset.decision import thresholds
+from openset_jax.openset.metrics.intervals import Interval
 
 SIZE = {"steps": 60, "eval.every": 60, "batch_size": 64, "model.width": 0.125, "log_every": 20, "checkpoint.every": 60}
 
@@ -80,7 +80,7 @@ def test_the_table_of_objectives_is_of_their_metrics(tmp_path, trained, capsys):
 
 
 def test_every_objective_has_an_arm():
-    from openset_jax.openset import objectives as losses
+    from openset_jax.openset.losses import objectives as losses
 
     assert {changes.get("objective.name", "background") for changes in objectives.ARMS.values()} == set(losses.OBJECTIVES)
 
@@ -104,12 +104,12 @@ def test_a_mix_that_is_that_of_training_needs_no_correction_and_another_gains_fr
 def test_promises_are_counted(monkeypatch):
     rng = np.random.default_rng(0)
     validation, test = rng.normal(size=300), rng.normal(size=500)
-    for rule in (decision.Rule("keep_knowns", 0.9), decision.Rule("accept_negatives", 0.05)):
+    for rule in (thresholds.Rule("keep_knowns", 0.9), thresholds.Rule("accept_negatives", 0.05)):
         found = promise.redealt(rule, validation, test, splits=60)
         assert found["inside"] >= 52
         assert (found["validation"], found["test"], found["splits"]) == (300, 500, 60)
-    monkeypatch.setattr(decision, "promise", lambda *_: Interval(0.9, 0.95, 1.0))
-    broken = promise.redealt(decision.Rule("keep_knowns", 0.9), validation, test, splits=60)
+    monkeypatch.setattr(thresholds, "promise", lambda *_: Interval(0.9, 0.95, 1.0))
+    broken = promise.redealt(thresholds.Rule("keep_knowns", 0.9), validation, test, splits=60)
     assert broken["inside"] < 15
     assert broken["below"] == 60 - broken["inside"]
 

@@ -17,7 +17,7 @@ from small_run import ROOT, SMALL, run
 
 from benchmarks import clock, common, figure, jobs, processes, results, suite, synthetic
 from openset_jax.data import pools, sources
-from openset_jax.data.selections import Selection, build_pool
+from openset_jax.data.pool_builder import Selection, build_pool
 from openset_jax.errors import UserError
 
 

@@ -19,7 +19,7 @@ from small_run import ROOT, SMALL, environment, run, small_config
 from benchmarks import changes, common, forms, variants
 from benchmarks.changes import Variant
 from openset_jax.data import augment
-from openset_jax.model.forms import Forms
+from openset_jax.platforms.forms import Forms
 
 ROW = {
     "name": "pooling: by slices",

@@ -10,7 +10,7 @@ from openset_jax import build
 from openset_jax import config as configs
 from openset_jax.data import imbalance, pools
 from openset_jax.data.imbalance import Imbalance
-from openset_jax.data.selections import Selection, build_pool
+from openset_jax.data.pool_builder import Selection, build_pool
 from openset_jax.errors import UserError
 
 NAMES = tuple("abcdefghij")

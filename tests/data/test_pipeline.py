@@ -10,10 +10,10 @@ import pytest
 from PIL import Image, ImageFilter, ImageOps
 
 from openset_jax.data import batches, packed, pipeline, sources
+from openset_jax.data.pool_builder import Selection, build_pool
 from openset_jax.data.pools import TEST, VALIDATION
 from openset_jax.data.sampler import make_sampler
-from openset_jax.data.selections import Selection, build_pool
-from openset_jax.data.skipped import Skipped
+from openset_jax.data.unreadable import Skipped
 from openset_jax.errors import UserError
 
 tf = pytest.importorskip("tensorflow")

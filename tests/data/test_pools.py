@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openset_jax.data import pools
+from openset_jax.data.pool_builder import Selection, build_pool
 from openset_jax.data.pools import (
     NEGATIVE,
     TEST,
@@ -17,7 +18,6 @@ from openset_jax.data.pools import (
     VALIDATION,
     with_negative_groups,
 )
-from openset_jax.data.selections import Selection, build_pool
 from openset_jax.errors import UserError
 
 CLASSES = {"cat": 60, "dog": 50, "car": 70, "tree": 40, "fish": 30, "bird": 20}

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from openset_jax.data import packed, sources
+from openset_jax.data.pool_builder import Selection, build_pool
 from openset_jax.data.pools import TEST, TRAIN, UNASSIGNED, VALIDATION
-from openset_jax.data.selections import Selection, build_pool
 from openset_jax.errors import UserError
 
 

@@ -4,7 +4,9 @@ import dataclasses
 
 import numpy as np
 
-from openset_jax.openset import classifier, decision, evaluation, scores
+from openset_jax.openset.decision import classifier, thresholds
+from openset_jax.openset.metrics import evaluation
+from openset_jax.openset.scores import logit_scores
 from openset_jax.report import gallery
 
 KINDS = {"seen_negatives": ["n1", "n2"], "unseen_unknowns": ["u"]}
@@ -51,8 +53,8 @@ def arguments(
         np.where(validation < 0, num_classes, validation),
         training_prior=np.full(num_classes + 1, 1 / (num_classes + 1)),
         prior=np.append(np.full(num_classes, 0.6 / num_classes), 0.4),
-        costs=decision.cost_matrix(None, classes),
-        rule=rule or decision.Rule("keep_knowns", 0.95),
+        costs=thresholds.cost_matrix(None, classes),
+        rule=rule or thresholds.Rule("keep_knowns", 0.95),
     )
     fitted = dataclasses.replace(fitted, **changes)
     kind_label = dict.fromkeys(kinds["seen_negatives"], -1) | dict.fromkeys(kinds["unseen_unknowns"], -2)
@@ -66,7 +68,7 @@ def arguments(
     posteriors = {"before": (None, fitted.prior), "after": (posterior, fitted.prior)}
     result["calibration"] = evaluation.calibration(scored, posteriors, kinds=kinds)
     result["open_set"] = evaluation.evaluate_split(scored, classes=classes, kinds=kinds)["open_set"]
-    further = {"energy": scores.energy(values)}
+    further = {"energy": logit_scores.energy(values)}
     result["scores"] = evaluation.compare_scores(scored, further, kinds=kinds, own=result["open_set"])
     result["scores_left_out"] = {"mahalanobis": "needs features"}
     mistakes = {

@@ -2,7 +2,7 @@ import made_up
 import numpy as np
 import pytest
 
-from openset_jax.openset import intervals, ranking
+from openset_jax.openset.metrics import intervals, ranking
 from openset_jax.report import figures
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from openset_jax.openset.evaluation import Scored
+from openset_jax.openset.metrics.evaluation import Scored
 from openset_jax.report import gallery
 
 KINDS = {"seen_negatives": ["n"], "unseen_unknowns": ["u"]}

@@ -7,9 +7,10 @@ import made_up
 import numpy as np
 import pytest
 
-from openset_jax.openset import decision, evaluation
-from openset_jax.openset.decision import Threshold
-from openset_jax.openset.posterior import correct_prior
+from openset_jax.openset.decision import thresholds
+from openset_jax.openset.decision.posterior import correct_prior
+from openset_jax.openset.decision.thresholds import Threshold
+from openset_jax.openset.metrics import evaluation
 from openset_jax.report import page
 
 TABLE = np.array([[0, 1, 4, 2], [3, 0, 1, 1], [0.5, 2, 0, 1], [6, 2, 3, 0.0]])
@@ -82,8 +83,8 @@ def python_says(given, **changes):
     scored, best = given["scored"], given["scored"].known_class
     if given["under_fitted"] is not None:
         corrected = correct_prior(given["under_fitted"], fitted.fitted_prior, fitted.prior)
-        best = decision.cheapest_class(corrected, fitted.costs)
-    decided = decision.decide(scored.score, best, fitted.threshold.value, len(fitted.classes))
+        best = thresholds.cheapest_class(corrected, fitted.costs)
+    decided = thresholds.decide(scored.score, best, fitted.threshold.value, len(fitted.classes))
     scored = dataclasses.replace(scored, decision=decided)
     return evaluation.operating_point(scored, classes=fitted.classes, kinds=given["kinds"], fitted=fitted, promised=False)
 
@@ -131,7 +132,7 @@ def test_costs_move_them(opened):
     browser, given = opened
     for costs in ((5, 1, 1), (0.5, 2, 0.25), (1, 0, 3)):
         change(browser, **{f"cost_{j}": cost for j, cost in enumerate(costs)})
-        matrix = decision.cost_matrix(dict(zip(decision.COSTS, costs, strict=True)), given["fitted"].classes)
+        matrix = thresholds.cost_matrix(dict(zip(thresholds.COSTS, costs, strict=True)), given["fitted"].classes)
         check(browser, given, python_says(given, costs=matrix))
 
 
@@ -139,7 +140,9 @@ def test_priors_move_them(opened):
     browser, given = opened
     k = len(given["fitted"].classes)
     if k > 12:
-        priors = [decision.deployment_prior({"none": p}, given["fitted"].classes, given["fitted"].prior) for p in (0.8, 0.0)]
+        priors = [
+            thresholds.deployment_prior({"none": p}, given["fitted"].classes, given["fitted"].prior) for p in (0.8, 0.0)
+        ]
     else:
         rng = np.random.default_rng(0)
         priors = [*rng.dirichlet(np.full(k + 1, 0.5), 3), np.eye(k + 1)[0] * 0.7 + np.eye(k + 1)[k] * 0.3]
@@ -156,7 +159,7 @@ def test_all_of_them_together_and_back(opened):
     change(
         browser, slider=40, cost_0=9, cost_1=2, cost_2=0.5, **{f"prior_{j}": repr(float(p)) for j, p in enumerate(inputs)}
     )
-    costs = decision.cost_matrix(dict(zip(decision.COSTS, (9, 2, 0.5), strict=True)), given["fitted"].classes)
+    costs = thresholds.cost_matrix(dict(zip(thresholds.COSTS, (9, 2, 0.5), strict=True)), given["fitted"].classes)
     threshold = at(np.unique(given["scored"].score)[39])
     check(browser, given, python_says(given, threshold=threshold, prior=prior, costs=costs))
     browser.execute_script("document.getElementById('reset').click()")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pages import HOSTILE, data_of, without_scripts
 
-from openset_jax.openset.decision import Threshold
+from openset_jax.openset.decision.thresholds import Threshold
 from openset_jax.report import gallery, live, page
 
 

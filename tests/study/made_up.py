@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from openset_jax.openset.decision import cost_matrix
-from openset_jax.openset.evaluation import Scored
-from openset_jax.study.analysis import Analysis
-from openset_jax.study.outcomes import Outcome, Treatment
+from openset_jax.openset.decision.thresholds import cost_matrix
+from openset_jax.openset.metrics.evaluation import Scored
+from openset_jax.study.stats.analysis import Analysis
+from openset_jax.study.stats.outcomes import Outcome, Treatment
 
 CLASSES = ("a", "b", "c")
 KINDS = {"seen_negatives": ["n1", "n2"], "unseen_unknowns": ["u1", "u2"]}

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from openset_jax.openset.evaluation import Scored
-from openset_jax.study.analysis import Analysis
-from openset_jax.study.outcomes import Outcome, Treatment
+from openset_jax.openset.metrics.evaluation import Scored
+from openset_jax.study.stats.analysis import Analysis
+from openset_jax.study.stats.outcomes import Outcome, Treatment
 
 KINDS = {"seen_negatives": ["n1", "n2"], "unseen_unknowns": ["u"]}
 CLASSES, PER_CLASS, ALL = ("cat", "dog", "owl"), 700, 42_000

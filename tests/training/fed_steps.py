@@ -13,7 +13,7 @@ from small_run import small_config
 
 from openset_jax import build, programs
 from openset_jax.data import batches
-from openset_jax.data.skipped import Skipped
+from openset_jax.data.unreadable import Skipped
 from openset_jax.training import devices, state
 
 WAYS = {

@@ -13,7 +13,7 @@ from small_run import PACKED, ROOT, assert_same_run, command, environment, lines
 
 from openset_jax import build
 from openset_jax.data import batches, pools, resident
-from openset_jax.data.skipped import Skipped
+from openset_jax.data.unreadable import Skipped
 from openset_jax.errors import Stopped, UserError
 from openset_jax.train import train
 from openset_jax.training import devices, feed

@@ -8,9 +8,9 @@ from small_run import small_config
 
 from openset_jax import build, programs
 from openset_jax.data.pools import TEST, TRAIN
-from openset_jax.data.skipped import Skipped
-from openset_jax.openset.feature_scores import SCORES
-from openset_jax.openset.training_features import Accumulator
+from openset_jax.data.unreadable import Skipped
+from openset_jax.openset.scores.feature_scores import SCORES
+from openset_jax.openset.scores.training_features import Accumulator
 from openset_jax.training import devices, scoring, state
 
 

@@ -1,0 +1,1 @@
+"""From logits to decisions: posterior, calibration, prior correction, threshold."""

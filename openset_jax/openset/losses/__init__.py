@@ -1,0 +1,1 @@
+"""Training objectives, and how much each example weighs in them."""

@@ -1,0 +1,1 @@
+"""Metrics of open-set classification, with 95 % intervals."""

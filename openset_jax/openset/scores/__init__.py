@@ -1,0 +1,1 @@
+"""Scores of unknownness; larger means more unknown."""

@@ -1,0 +1,1 @@
+"""Equivalent computations of one operation, chosen by platform."""

@@ -1,0 +1,115 @@
+"""Convolutions of NHWC images, with the exact rewritings that make them fast on each platform.
+
+Each computes the same as the plain form, from the same parameters. CPUs get rewritings of all convolutions without groups,
+NVIDIA's GPUs of those with a stride, which large images begin with (`benchmarks/RESULTS.md` has the figures). Platforms that
+were not measured get the plain form.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from openset_jax.platforms.fusion import by_itself
+
+COLUMNS = 4  # see `convolve_columns`
+
+
+def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: int, groups: int = 1) -> jax.Array:
+    """[b, H, W, c] and [k, k, c / groups, d] -> [b, (H + 2 padding - k) // stride + 1, ..., d]."""
+    plain = lambda x, kernel: convolve_plainly(x, kernel, stride, padding, groups)
+    if groups > 1:
+        return plain(x, kernel)
+    forms = {"default": plain}
+    if stride > 1:
+        forms["cpu"] = lambda x, kernel: convolve_blocks(x, kernel, stride, padding, alone=True)
+        forms["cuda"] = lambda x, kernel: convolve_blocks(x, kernel, stride, padding)
+    elif x.shape[-1] < COLUMNS and x.shape[2] % COLUMNS == 0 and kernel.shape[0] == 2 * padding + 1 <= 2 * COLUMNS + 1:
+        forms["cpu"] = lambda x, kernel: convolve_columns(x, kernel, padding)
+    else:
+        forms["cpu"] = lambda x, kernel: convolve_canonically(x, kernel, (padding, padding))
+    return lax.platform_dependent(x, kernel, **forms)
+
+
+def convolve_plainly(x: jax.Array, kernel: jax.Array, stride: int, padding: int, groups: int = 1) -> jax.Array:
+    """XLA's own."""
+    return _xla(x, kernel, (padding, padding), stride, groups)
+
+
+def _xla(x, kernel, padding, stride=1, groups=1):
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        [(p, p) for p in padding],
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+    )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnames=("padding",))
+def convolve_canonically(x: jax.Array, kernel: jax.Array, padding: tuple[int, int]) -> jax.Array:
+    """Stride 1, padding of height and of width; its gradients are convolutions of batch x height x width x channels, too.
+
+    JAX writes them with exchanged dimensions. XLA's CPU compiler turns such convolutions into ones that its library knows,
+    but not inside loops (several steps a call), where they would take ten times as long.
+    """
+    return _xla(x, kernel, padding)
+
+
+def _convolve_backward(padding, residuals, gradient):
+    x, kernel = residuals
+    turned = kernel[::-1, ::-1].swapaxes(2, 3)
+    of_x = _xla(gradient, turned, [side - 1 - p for side, p in zip(kernel.shape[:2], padding, strict=True)])
+    return of_x, by_itself(functools.partial(_gradient_of_kernel, padding), x, gradient)
+
+
+def _gradient_of_kernel(padding, x, gradient):
+    """Channels are the batch, and the gradient is the kernel, whose input channels are the batch."""
+    of_kernel = _xla(x.transpose(3, 1, 2, 0), gradient.transpose(1, 2, 0, 3), padding)
+    return of_kernel.transpose(1, 2, 0, 3)
+
+
+convolve_canonically.defvjp(lambda x, kernel, padding: (_xla(x, kernel, padding), (x, kernel)), _convolve_backward)
+
+
+def convolve_blocks(x: jax.Array, kernel: jax.Array, stride: int, padding: int, *, alone: bool = False) -> jax.Array:
+    """Space to depth: blocks of stride x stride pixels become channels, and the stride 1.
+
+    The kernel is padded with zeros to a multiple of the stride: 11x11x3 with stride 4 becomes 3x3x48 with stride 1.
+
+    Args:
+      alone: do not fuse the blocks with what they are made of, and differentiate by `convolve_canonically`.
+    """
+    side, blocks = kernel.shape[0], -(-kernel.shape[0] // stride)
+
+    def edges(length):  # zeros before and after, so that the last window ends with the last block; negative: cut off
+        covered = stride * ((length + 2 * padding - side) // stride + blocks)
+        return padding, covered - length - padding, 0
+
+    zero = jnp.zeros((), x.dtype)
+    x = lax.pad(x, zero, [(0, 0, 0), edges(x.shape[1]), edges(x.shape[2]), (0, 0, 0)])
+    kernel = lax.pad(kernel, zero, [(0, blocks * stride - side, 0)] * 2 + [(0, 0, 0)] * 2)
+    b, height, width, c = x.shape
+    x = x.reshape(b, height // stride, stride, width // stride, stride, c).swapaxes(2, 3)
+    x = x.reshape(b, height // stride, width // stride, stride * stride * c)
+    kernel = kernel.reshape(blocks, stride, blocks, stride, *kernel.shape[2:]).swapaxes(1, 2)
+    kernel = kernel.reshape(blocks, blocks, stride * stride * c, -1)
+    return convolve_canonically(lax.optimization_barrier(x), kernel, (0, 0)) if alone else _xla(x, kernel, (0, 0))
+
+
+def convolve_columns(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
+    """Stride 1, few channels, equal size: the pixels of `COLUMNS` columns become channels, of the input and of the output.
+
+    A block of the output sees the blocks before, at and behind it. The kernel is repeated for each column of the block,
+    moved by as many pixels; the rest is zeros. More to multiply, but in products of a shape that libraries are fast at.
+    """
+    b, height, width, c = x.shape
+    side, d, zero = kernel.shape[0], kernel.shape[-1], jnp.zeros((), kernel.dtype)
+    none, room = (0, 0, 0), 3 * COLUMNS - side
+    before = [COLUMNS - padding + column for column in range(COLUMNS)]
+    moved = [lax.pad(kernel, zero, [none, (n, room - n, 0), none, none]) for n in before]
+    kernel = jnp.stack(moved, axis=3).reshape(side, 3, COLUMNS * c, COLUMNS * d)
+    x = x.reshape(b, height, width // COLUMNS, COLUMNS * c)
+    return convolve_canonically(x, kernel, (padding, 1)).reshape(b, height, width, d)

@@ -1,0 +1,1 @@
+"""Statistics over the runs of an experiment."""

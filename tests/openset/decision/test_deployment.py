@@ -1,0 +1,109 @@
+"""What differs where a classifier is used: declared, or estimated from the images of three Gaussian classes and "none"."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from openset_jax.errors import UserError
+from openset_jax.openset.decision import classifier, deployment, thresholds
+
+CLASSES, MEANS = ("cat", "dog"), np.array([[0.0, 0], [3, 0], [0, 3]])  # and "none"
+TRAINING = np.array([0.3, 0.2, 0.5])
+
+
+def draw(prior, count, *, seed, sharpness=1.0):
+    """(logits of K + 1 outputs, label) of images in this mix; sharpness != 1: too sure of themselves, or not enough."""
+    rng = np.random.default_rng(seed)
+    label = rng.choice(3, count, p=prior)
+    x = MEANS[label] + rng.normal(0, 1, (count, 2))
+    return sharpness * (-((x[:, None] - MEANS) ** 2).sum(-1) / 2 + np.log(TRAINING)), label
+
+
+def fit(objective="background", *, calibrate="", logits=None, label=None):
+    costs, rule = thresholds.cost_matrix(None, CLASSES), thresholds.Rule("keep_knowns", 0.95)
+    given = {"training_prior": TRAINING, "prior": TRAINING, "costs": costs, "rule": rule, "calibrate": calibrate}
+    return classifier.fit(objective, CLASSES, logits, label, **given)
+
+
+VALIDATION = draw([0.4, 0.4, 0.2], 3000, seed=0)
+FITTED = fit(logits=VALIDATION[0], label=VALIDATION[1])
+
+
+def test_what_is_declared_takes_the_place_of_what_was_saved_and_the_threshold_stays():
+    changed = deployment.declare(FITTED, priors="none=0.9", costs="accept_none=7")
+    np.testing.assert_allclose(changed.prior, [0.06, 0.04, 0.9])
+    assert changed.costs[-1].tolist() == [7, 7, 0]
+    assert changed.threshold == FITTED.threshold
+    assert deployment.declare(FITTED, threshold=-np.inf).threshold.value == -np.inf
+    same = deployment.declare(FITTED)
+    assert all(getattr(same, f.name) is getattr(FITTED, f.name) for f in dataclasses.fields(FITTED))
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"priors": "owl=0.5"}, "^--priors: no class 'owl'; the classes are cat, dog, none"),
+        ({"priors": "EM"}, "^--priors: 'EM' is neither em nor bbse, nor shares as in"),
+        ({"priors": "none=nan"}, "^--priors: none: nan is not between 0 and 1"),
+        ({"costs": "accept_none=nan"}, "^--costs: 'cat' for an image of 'none' costs nan"),
+        ({"costs": "[[0, 1], [1, 0]]"}, r"^--costs: .* must be \(3, 3\)"),
+        ({"threshold": float("nan")}, "^--threshold: nan"),
+    ],
+)
+def test_errors_name_the_flag(options, says):
+    with pytest.raises(UserError, match=says):
+        deployment.declare(FITTED, **options)
+
+
+def test_without_a_probability_of_none_priors_and_costs_would_change_nothing():
+    known = VALIDATION[1] < 2
+    silent = fit("softmax", logits=VALIDATION[0][known, :2], label=VALIDATION[1][known])
+    assert not silent.has_posterior and silent.posterior(VALIDATION[0][:1, :2]) is None
+    assert deployment.declare(silent, threshold=1.0).threshold.value == 1
+    for options in ({"priors": "none=0.5"}, {"costs": "accept_none=5"}):
+        with pytest.raises(UserError, match=f"^--{next(iter(options))}: .* no probability of 'none'.*--threshold alone"):
+            deployment.declare(silent, **options)
+    with pytest.raises(UserError, match="^--priors=em: .* no probability of 'none'"):
+        deployment.estimate_prior("em", silent, VALIDATION[0][:, :2], VALIDATION[1], VALIDATION[0][:5, :2])
+
+
+@pytest.mark.parametrize("how", deployment.ESTIMATES)
+@pytest.mark.parametrize("mix", [(0.1, 0.1, 0.8), (0.6, 0.3, 0.1)])
+def test_the_mix_of_unlabelled_images_is_found(how, mix):
+    prior, text = deployment.estimate_prior(how, FITTED, *VALIDATION, draw(mix, 5000, seed=1)[0])
+    np.testing.assert_allclose(prior, mix, atol=0.02)
+    assert prior.sum() == pytest.approx(1)
+    assert text.startswith("estimated mix of 5,000 images (") and text.count("\n") == 0
+    assert f"cat {prior[0]:.1%}, dog {prior[1]:.1%}, none {prior[2]:.1%}" in text
+    assert ("converged" in text) == (how == "em")
+
+
+def test_without_a_shift_em_corrects_nothing_however_bad_the_calibration():
+    logits, label = draw(TRAINING, 3000, seed=2, sharpness=0.3)
+    logits[:, -1] -= 1.0
+    unsure = fit(calibrate="none", logits=logits, label=label)
+    weight = (TRAINING / np.bincount(label) * len(label))[label]
+    assert np.abs(np.average(unsure.fitted(logits), axis=0, weights=weight) - TRAINING).max() > 0.05
+    same = np.repeat(logits, np.round(10 * weight).astype(int), axis=0)  # the mix of training, up to rounding
+    prior, _ = deployment.estimate_prior("em", unsure, logits, label, same)
+    np.testing.assert_allclose(prior, TRAINING, atol=0.01)
+
+
+@pytest.mark.parametrize("how", deployment.ESTIMATES)
+def test_unknowns_of_another_kind_are_a_warning(how):
+    elsewhere = draw([0.3, 0.2, 0.5], 2000, seed=3)[0]
+    elsewhere[:1000] = -((np.array([1.2, 1.2]) - MEANS) ** 2).sum(-1) / 2 + np.log(TRAINING)
+    _, text = deployment.estimate_prior(how, FITTED, *VALIDATION, elsewhere)
+    assert "\nWARNING: label shift is implausible: " in text
+
+
+def test_what_cannot_be_estimated():
+    logits, label = VALIDATION
+    with pytest.raises(UserError, match="^--priors=em: there is no readable image"):
+        deployment.estimate_prior("em", FITTED, logits, label, logits[:0])
+    with pytest.raises(UserError, match="^--priors=em: the validation split has no images of 'none'.*declare the mix"):
+        deployment.estimate_prior("em", FITTED, logits[label < 2], label[label < 2], logits)
+    alike = np.where(np.arange(3) == 2, 9.0, logits)  # always "none"
+    with pytest.raises(UserError, match="^--priors=bbse: .*ill-conditioned.* are decided alike"):
+        deployment.estimate_prior("bbse", FITTED, alike, label, alike)

@@ -1,0 +1,135 @@
+"""Scores, answers and labels -> what metrics.json says."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from openset_jax.openset.decision import calibration, classifier, thresholds
+from openset_jax.openset.decision.classifier import Classifier
+from openset_jax.openset.metrics import evaluation
+
+KINDS = {"seen_negatives": ["n1", "n2"], "unseen_unknowns": ["u"]}
+CLASSES = ("a", "b")
+BY_HAND = [
+    ((3, 0, 0), 0, "a"),  # right
+    ((0, 3, 0), 0, "a"),  # taken for b
+    ((0, 3, 4), 1, "b"),  # right among the knowns, but rejected
+    ((0, 0, 5), -1, "n1"),  # rejected
+    ((5, 0, 0), -1, "n2"),  # accepted as a
+]
+
+
+def read(rows):
+    """rows: (logits, label, group)."""
+    logits, label, group = zip(*rows, strict=True)
+    return classifier.read("background", np.array(logits, np.float32), np.array(label), np.array(group, object))
+
+
+def evaluate(rows, **options):
+    return evaluation.evaluate_split(read(rows), classes=CLASSES, kinds=KINDS, **options)
+
+
+def values(tree):
+    """Every {"value", "low", "high"} as its value, once the interval has been looked at."""
+    if isinstance(tree, dict) and set(tree) == {"value", "low", "high"}:
+        assert tree["low"] <= tree["value"] <= tree["high"]
+        return tree["value"]
+    return {k: values(v) for k, v in tree.items()} if isinstance(tree, dict) else tree
+
+
+@pytest.mark.parametrize("with_intervals", [False, True])
+def test_numbers_of_a_case_worked_by_hand(with_intervals):
+    result = values(evaluate(BY_HAND, with_intervals=with_intervals))
+    assert result["known"]["accuracy"] == 2 / 3
+    assert result["known"]["balanced_accuracy"] == (1 / 2 + 1) / 2
+    assert result["known"]["accuracy_with_none"] == 1 / 3
+    assert result["known"]["rejected_at_argmax"] == 1 / 3
+    assert result["known"]["recall"] == {"a": 0.5, "b": 1.0}
+    first = result["open_set"]["by_group"]["n1"]
+    assert (first["auroc"], first["rejected_at_argmax"]) == (1.0, 1.0)
+    assert first["balanced_accuracy"] == pytest.approx((0.5 + 0 + 1) / 3)
+    assert result["open_set"]["by_group"]["n2"]["auroc"] == 0.0
+    assert result["open_set"]["seen_negatives"]["auroc"] == 0.5
+    assert result["counts"] == {"known": {"a": 2, "b": 1}, "seen_negatives": {"n1": 1, "n2": 1}, "unseen_unknowns": {"u": 0}}
+    if with_intervals:
+        assert first["oscr"] == pytest.approx(2 / 3)
+        assert first["ccr_at_fpr"] == {"0.001": None, "0.01": None, "0.1": None}
+        assert result["open_set"]["seen_negatives"]["over_groups"]["groups"] == 2
+
+
+def test_a_number_without_images_is_none_and_seen_and_unseen_stay_apart():
+    result = values(evaluate([((3, 0, 0), 0, "a"), ((0, 3, 0), 1, "b"), ((0, 0, 9), -2, "u")]))
+    nothing = result["open_set"]["seen_negatives"]
+    assert nothing.keys() == result["open_set"]["unseen_unknowns"].keys(), "null, not absent"
+    assert {name: value for name, value in nothing.items() if value is not None} == {"images": 0}
+    assert result["open_set"]["unseen_unknowns"]["auroc"] == 1.0
+    assert result["open_set"]["together"]["images"] == 1
+
+
+def with_decision(rows, threshold):
+    scored = read(rows)
+    decided = thresholds.decide(scored.score, scored.known_class, threshold, len(CLASSES))
+    return dataclasses.replace(scored, decision=decided)
+
+
+def fitted(**changes):
+    given = {
+        "objective": "background", "classes": CLASSES, "temperature": calibration.Identity(), "none": None,
+        "fitted_prior": np.full(3, 1 / 3), "prior": np.array([0.25, 0.25, 0.5]),
+        "costs": thresholds.cost_matrix(None, CLASSES),
+        "rule": thresholds.Rule("keep_knowns", 0.6), "threshold": thresholds.Threshold(0.0, -1.0, 1.0, 10, 5, 6),
+    }  # fmt: skip
+    return Classifier(**given | changes)
+
+
+def test_the_operating_point_by_hand():
+    result = evaluation.operating_point(with_decision(BY_HAND, 0.0), classes=CLASSES, kinds=KINDS, fitted=fitted())
+    assert result["confusion"]["counts"] == [[1, 1, 0], [0, 0, 1], [1, 0, 1], [0, 0, 0]]
+    point = values(result["operating_point"])
+    assert (point["known_recall"], point["known_accuracy"]) == (2 / 3, 1 / 3)
+    assert point["accuracy_of_accepted_knowns"] == 0.5
+    assert point["rejected"] == {"seen_negatives": 0.5, "unseen_unknowns": None}
+    # a: half confused; b: rejected; none: half accepted
+    assert point["expected_cost"] == {"seen_negatives": 0.25 * 0.5 + 0.25 * 1 + 0.5 * 0.5, "unseen_unknowns": None}
+    assert point["promised"] == pytest.approx(6 / 11)
+
+
+def test_calibration_is_measured_under_the_prior_that_is_said():
+    scored = read(BY_HAND)
+    sure = np.eye(3)[[0, 1, 2, 2, 0]]
+    result = evaluation.calibration(scored, {"sure": (sure, np.array([0.25, 0.25, 0.5])), "no": (None, None)}, kinds=KINDS)
+    assert result["seen_negatives"]["no"] is None
+    assert result["unseen_unknowns"]["sure"] is None, "there are none, and half of all should be"
+    # right for half of a, none of b, half of none; always sure
+    assert result["seen_negatives"]["sure"]["expected_calibration_error"]["value"] == pytest.approx(
+        1 - (0.25 * 0.5 + 0.5 * 0.5)
+    )
+
+
+def test_scores_are_compared_with_the_same_classes_and_each_kind_apart():
+    scored = read(BY_HAND)
+    perfect = np.where(scored.label < 0, 1.0, 0.0)
+    own = evaluate(BY_HAND)["open_set"]
+    result = evaluation.compare_scores(scored, {"perfect": perfect, "constant": np.zeros(5)}, kinds=KINDS, own=own)
+    assert list(result) == ["own", "perfect", "constant"]
+    assert all(kinds["unseen_unknowns"] is None for kinds in result.values())
+    found = {name: values(kinds["seen_negatives"]) for name, kinds in result.items()}
+    assert found["perfect"] == {"auroc": 1.0, "oscr": 2 / 3, "unknowns_accepted_at_95_known_recall": 0.0}
+    assert found["constant"] == {"auroc": 0.5, "oscr": 1 / 3, "unknowns_accepted_at_95_known_recall": 1.0}
+    assert found["own"] == {name: values(own["seen_negatives"])[name] for name in evaluation.COMPARED}
+
+
+def test_a_calibration_error_that_may_be_chance_has_an_interval_from_0():
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet((1.0, 1.0, 1.0), 600)
+    label = (p.cumsum(1) > rng.random((600, 1))).argmax(1)
+    label = np.where(label == 2, -1, label)
+    group = np.where(label < 0, "n1", "a").astype(object)
+    scored = evaluation.Scored(label, group, p[:, 2], p[:, :2].argmax(1), p.argmax(1))
+    mix = np.bincount(label % 3, minlength=3) / 600
+    sure = p**3 / (p**3).sum(1, keepdims=True)
+    result = evaluation.calibration(scored, {"right": (p, mix), "sure": (sure, mix)}, kinds=KINDS)["seen_negatives"]
+    right, sure = (result[name]["expected_calibration_error"] for name in ("right", "sure"))
+    assert right["low"] == 0.0 < right["value"]
+    assert 0.0 < sure["low"] < sure["value"]

@@ -1,0 +1,141 @@
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn.metrics import balanced_accuracy_score
+
+from openset_jax.openset.metrics import intervals, ranking
+from openset_jax.openset.metrics.ranking import rank
+
+
+def samples(m, n, shift, *, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.normal(0, 1, m), rng.normal(shift, 1.5, n)
+
+
+def delong_by_the_book(known, unknown):
+    """Standard error from the placement of each image, pair by pair."""
+    won = (unknown[None] > known[:, None]) + 0.5 * (unknown[None] == known[:, None])
+    return np.sqrt(won.mean(1).var(ddof=1) / len(known) + won.mean(0).var(ddof=1) / len(unknown))
+
+
+@pytest.mark.parametrize("decimals", [None, 1, 0])
+def test_delongs_interval_is_that_of_all_pairs(decimals):
+    known, unknown = samples(80, 50, 1.5)
+    if decimals is not None:
+        known, unknown = known.round(decimals), unknown.round(decimals)  # ties
+    value, low, high = intervals.auroc(rank(known, unknown))
+    logit = lambda p: np.log(p / (1 - p))
+    half = (logit(high) - logit(low)) / 2
+    assert half == pytest.approx(1.959963984540054 * delong_by_the_book(known, unknown) / (value * (1 - value)), rel=1e-9)
+    assert low < value < high
+    assert value == ranking.auroc(rank(known, unknown))
+
+
+@pytest.mark.parametrize("shift", [0.5, 3.0])
+def test_delongs_interval_covers_what_it_should(shift):
+    truth = stats.norm.cdf(shift / np.sqrt(1 + 1.5**2))
+    found = [intervals.auroc(rank(*samples(60, 60, shift, seed=seed))) for seed in range(400)]
+    covered = np.mean([low <= truth <= high for _, low, high in found])
+    assert 0.92 <= covered <= 0.99
+
+
+@pytest.mark.parametrize(("order", "value"), [(1, 1.0), (-1, 0.0)])
+def test_a_perfect_sample_is_no_proof_of_a_perfect_score(order, value):
+    found = intervals.auroc(rank(np.zeros(30) - order, np.zeros(50) + order))
+    assert found.value == value
+    assert abs(value - (found.low if value else found.high)) == pytest.approx(1 - 0.025 ** (1 / 30))
+
+
+def test_one_image_says_nothing():
+    ranked = rank(np.zeros(1), np.arange(9.0) - 4)
+    assert intervals.auroc(ranked)[1:] == (0.0, 1.0)
+    assert intervals.bootstrap(ranked, {"oscr": ranking.oscr})["oscr"][1:] == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(("hits", "count"), [(0, 10), (3, 10), (10, 10), (999, 1000)])
+def test_shares_have_the_exact_binomial_interval(hits, count):
+    expected = stats.binomtest(hits, count).proportion_ci(method="exact")
+    assert intervals.share(hits, count) == pytest.approx((hits / count, expected.low, expected.high), abs=1e-12)
+
+
+def test_the_bootstrap_agrees_with_delong():
+    ranked = rank(*samples(400, 300, 1.0))
+    exact = intervals.auroc(ranked)
+    drawn = intervals.bootstrap(ranked, {"auroc": ranking.auroc})["auroc"]
+    assert drawn.value == exact.value
+    assert drawn.high - drawn.low == pytest.approx(exact.high - exact.low, rel=0.1)
+
+
+def test_the_bootstrap_covers_what_it_should():
+    metrics = {"oscr": ranking.oscr, "accepted": ranking.unknowns_accepted}
+    truth, hits = {}, dict.fromkeys(metrics, 0)
+    right = lambda known: np.random.default_rng(len(known)).random(len(known)) < 0.9
+    large = samples(200_000, 200_000, 1.5, seed=-1 % 2**32)
+    truth = {name: float(metric(rank(*large, right(large[0])))) for name, metric in metrics.items()}
+    for seed in range(150):
+        known, unknown = samples(150, 150, 1.5, seed=seed)
+        correct = np.random.default_rng(10_000 + seed).random(150) < 0.9
+        found = intervals.bootstrap(rank(known, unknown, correct), metrics, seed=seed)
+        for name, (_, low, high) in found.items():
+            hits[name] += low <= truth[name] <= high
+    assert all(0.88 <= count / 150 <= 0.99 for count in hits.values()), hits
+
+
+def test_resamples_are_drawn_from_each_side_apart_and_with_their_classes(monkeypatch):
+    monkeypatch.setattr(intervals, "_CHUNK", 500)
+    ranked = rank(*samples(40, 30, 1.0), np.arange(40) < 25)
+    seen = []
+    intervals.bootstrap(ranked, {"all": lambda r: seen.append(r) or r.known.sum(-1)})
+    drawn = seen[0]
+    assert sum(len(r.known) for r in seen[:-1]) == intervals.resamples(70) == 2_000
+    assert (drawn.known.sum(-1) == 40).all()
+    assert (drawn.unknown.sum(-1) == 30).all()
+    assert (drawn.correct <= drawn.known).all()
+    assert not drawn.unknown[:, ranked.unknown == 0].any()
+    correct = np.concatenate([r.correct.sum(-1) for r in seen[:-1]])
+    assert correct.mean() == pytest.approx(25, abs=0.5)
+    assert correct.std() == pytest.approx(np.sqrt(40 * 0.625 * 0.375), rel=0.1)
+
+
+def test_groups_are_drawn_whole():
+    """Two kinds of unknowns, one easy and one hard: other kinds might be either, which images of these do not show."""
+    rng = np.random.default_rng(0)
+    known, easy, hard = rng.normal(0, 1, 300), rng.normal(6, 1, 300), rng.normal(0, 1, 300)
+    ranked = rank(known, np.concatenate([easy, hard]))
+    groups = np.stack([np.isin(ranked.score, kind).astype(int) for kind in (easy, hard)])
+    metrics = {"auroc": ranking.auroc}
+    images = intervals.bootstrap(ranked, metrics)["auroc"]
+    kinds = intervals.bootstrap(ranked, metrics, groups=groups)["auroc"]
+    assert images.high - images.low < 0.06
+    assert kinds.low == pytest.approx(0.5, abs=0.06)
+    assert kinds.high == pytest.approx(1, abs=0.01)
+
+
+def test_the_same_seed_gives_the_same_interval_and_work_is_bounded():
+    ranked = rank(*samples(50, 50, 1.0))
+    metrics = {"oscr": ranking.oscr}
+    assert intervals.bootstrap(ranked, metrics) == intervals.bootstrap(ranked, metrics)
+    assert intervals.bootstrap(ranked, metrics, seed=1) != intervals.bootstrap(ranked, metrics)
+    assert [intervals.resamples(n) for n in (1, 10**4, 10**5, 10**8)] == [2_000, 2_000, 200, 100]
+
+
+def test_the_mean_of_recalls_is_scikit_learns_balanced_accuracy():
+    rng = np.random.default_rng(0)
+    label, answer = rng.integers(0, 4, 60), rng.integers(0, 4, 60)
+    hits = [int((answer[label == k] == k).sum()) for k in range(4)]
+    value, low, high = intervals.mean_of_shares(hits, np.bincount(label).tolist())
+    assert value == pytest.approx(balanced_accuracy_score(label, answer))
+    assert low < value < high
+    assert intervals.mean_of_shares([], []) is None
+
+
+def test_the_interval_of_a_weighted_measure_holds_the_truth_about_as_often_as_it_says():
+    """A mean of two strata of known means."""
+    rng, inside = np.random.default_rng(0), 0
+    label = np.repeat([0, 1], [60, 140])
+    for _ in range(200):
+        values = rng.exponential(np.where(label == 0, 1.0, 3.0))
+        found = intervals.weighted(lambda w, v=values: np.average(v, weights=w), label, np.ones(200), most=200)
+        inside += found.low <= 0.3 * 1 + 0.7 * 3 <= found.high
+        assert found.low <= found.value <= found.high
+    assert 0.88 <= inside / 200 <= 0.99

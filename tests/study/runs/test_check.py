@@ -1,0 +1,75 @@
+"""Before the first arm: what cannot be run, means nothing, or is not comparable is refused with the field named."""
+
+import pytest
+from small_run import small_config
+from study.runs.test_grid import experiment
+
+from openset_jax.errors import UserError
+from openset_jax.study.runs import check, grid
+from openset_jax.training.run_cache import Workshop
+
+
+@pytest.fixture(scope="module")
+def workshop():
+    return Workshop()
+
+
+def checked(config, workshop):
+    arms = grid.arms_of(config)
+    return arms, check.check_grid(arms, [grid.config_of(arm, config.run, {}) for arm in arms], workshop)
+
+
+def test_sizes_are_of_what_an_arm_draws_from(workshop):
+    arms, sizes = checked(experiment(seeds=(0,), a={"sampling": {"negatives": (0, 31, "1x", None)}}), workshop)
+    size = {arm.treatment.label: sizes[arm.name] for arm in arms}
+    assert size["sampling.negatives=0"] == (622, 0, 0, 0.0, 192)
+    assert size["sampling.negatives=31"][:3] == (622, 31, 2)
+    assert size["sampling.negatives=1x"].negatives == round(622 / 5)
+    assert size["as configured"].none == pytest.approx(248 / (622 + 248))
+
+
+@pytest.mark.parametrize(("axes", "says"), [
+    ({"sampling": {"negatives": ("3x",)}}, "=3x, seed 0': sampling.negatives: 373 asked for, but data.negatives has 248"),
+    ({"sampling": {"negatives": ("3y",)}}, "sampling.negatives: '3y' is not a number of images"),
+    ({"sampling": {"policy": ("ballanced",)}}, "sampling.policy: 'ballanced' is not one of"),
+    ({"data": {"negative_groups": (3,)}}, "data.negative_groups: 3 asked for, and data.negatives has 2"),
+    ({"model": {"width": (-1.0,)}}, "model.width: -1.0 is not more than 0"),
+    ({"trainable": ("tail",)}, "trainable: 'tail' is not one of head, fc, all"),
+    ({"objective": {"name": ("sofmax",)}}, "objective.name: 'sofmax' is not one of"),
+    ({"sampling": {"policy": ("two_phase",)}}, "trainable: with sampling.policy=two_phase"),
+    ({"early_stopping": {"patience": (3,)}}, "early_stopping.patience: all arms see as many examples"),
+    ({"decision": {"rule": ("most_cost",)}}, "decision.rule: 'most_cost' is not one of"),
+])  # fmt: skip
+def test_an_arm_that_cannot_be_is_refused_with_its_block_and_field(axes, says, workshop):
+    with pytest.raises(UserError, match=f"^grid.a, the arm .*{says}"):
+        checked(experiment(a=axes), workshop)
+
+
+@pytest.mark.parametrize(("run", "blocks"), [
+    ({}, {"sampling": {"policy": ("balanced", "oversample")}}),  # one stream with two names
+    ({}, {"sampling": {"negative_fraction": (0.2, 0.3)}}),  # of no concern to the policy
+    ({}, {"objective": {"magnitude": (10.0, 50.0)}}),  # objectosphere's
+    ({}, {"log_every": (2, 3)}),
+    ({"objective.name": "softmax"}, {"sampling": {"negatives": (10, 20)}}),  # which uses none
+])  # fmt: skip
+def test_an_axis_that_changes_nothing_is_refused(run, blocks, workshop):
+    with pytest.raises(UserError, match="grid.a: .*would be one and the same run"):
+        checked(experiment(a=blocks, run=small_config(**run)), workshop)
+
+
+def test_arms_that_see_other_numbers_of_examples_are_refused(workshop):
+    with pytest.raises(
+        UserError, match=r"grid.a: the arm 'steps=24, seed 0' would see 384 examples, and .*all must see as many"
+    ):
+        checked(experiment(a={"steps": (12, 24)}), workshop)
+    checked(experiment(a={"steps": (6,), "batch_size": (32,)}, b={"sampling": {"policy": ("balanced",)}}), workshop)
+
+
+def test_two_phases_see_as_many_examples_as_one(workshop):
+    blocks = {
+        "a": {"sampling": {"policy": ("two_phase",)}, "trainable": ("head", "fc")},
+        "b": {"sampling": {"policy": ("balanced",)}},
+    }
+    arms, sizes = checked(experiment(seeds=(0,), **blocks), workshop)
+    assert {size.examples for size in sizes.values()} == {192}
+    assert all(sizes[a.name].none == pytest.approx(248 / 870) for a in arms if a.block == "a"), "of the second phase"
