@@ -1,33 +1,40 @@
-"""What probabilities, priors, labels and weights must be: refused here once, in one wording, with the place of the fault."""
+"""Checks of posteriors, priors, labels and weights. Error messages contain the index of the first invalid entry."""
 
 import numpy as np
 
-TOLERANCE = 1e-6  # how far a sum of probabilities may be from 1; float32 posteriors are within it
+TOLERANCE = 1e-6  # of sums of probabilities; float32 posteriors are within it
 
 
 def posterior(values: np.ndarray, name: str = "posterior") -> np.ndarray:
-    """float64 [n, K + 1] (or [n, K]), as given.
+    """Returns the posterior as float64 [n, K + 1] (or [n, K]).
+
+    Args:
+      name: of the argument, for messages.
 
     Raises:
-      ValueError: it is not [n, classes], or a row (the message says which) is not finite, has a negative, or does not
-        sum to 1 within 1e-6.
+      ValueError: the shape is not [n, classes], or a row is not finite, has a negative entry, or does not sum to 1 within
+        1e-6.
     """
     values = np.asarray(values, np.float64)
     if values.ndim != 2 or not values.shape[1]:
         raise ValueError(f"{name} must be [images, classes], not of shape {values.shape}")
     total = values.sum(axis=1)
-    wrong = ~(np.abs(total - 1) <= TOLERANCE) | (values < 0).any(axis=1)  # NaN is wrong too
+    wrong = ~(np.abs(total - 1) <= TOLERANCE) | (values < 0).any(axis=1)  # NaN is wrong, too
     if wrong.any():
         row = int(wrong.argmax())
         raise ValueError(
-            f"{name}: row {row} of {len(values)} is no distribution "
+            f"{name}: row {row} of {len(values)} is not a distribution "
             f"(sum {total[row]:.9g}, smallest {values[row].min():.3g}); {wrong.sum()} such rows"
         )
     return values
 
 
 def prior(values: np.ndarray, width: int, name: str = "prior") -> np.ndarray:
-    """float64 [width], as given.
+    """Returns the prior as float64 [width].
+
+    Args:
+      width: K + 1.
+      name: of the argument, for messages.
 
     Raises:
       ValueError: the length is not `width`, an entry is negative or not finite, or the sum is not 1 within 1e-6.
@@ -46,15 +53,14 @@ def prior(values: np.ndarray, width: int, name: str = "prior") -> np.ndarray:
 
 
 def labels(values: np.ndarray, count: int, width: int) -> np.ndarray:
-    """int64 [count] in [0, width).
+    """Returns the labels as int64 [count] in [0, width), of which the last is "none".
 
     Raises:
-      ValueError: the length is not `count`, or a label is not a whole number in the range; the message says that "none"
-        is the last, because elsewhere it is -1 or -2.
+      ValueError: the length is not `count`, or a label is not an integer in the range (such as the -1 and -2 of pools).
     """
     given = np.asarray(values)
     if given.shape != (count,):
-        raise ValueError(f"there must be one label for each of {count} images; the labels' shape is {given.shape}")
+        raise ValueError(f"labels must have shape ({count},), one for each image, not {given.shape}")
     wrong = ~((given >= 0) & (given < width) & (given == np.floor(given)))
     if wrong.any():
         row = int(wrong.argmax())
@@ -63,7 +69,7 @@ def labels(values: np.ndarray, count: int, width: int) -> np.ndarray:
 
 
 def weights(values: np.ndarray | None, count: int) -> np.ndarray:
-    """float64 [count]; ones for None.
+    """Returns the weights as float64 [count]; ones for None.
 
     Raises:
       ValueError: the length is not `count`, or a weight is negative or not finite.
@@ -72,7 +78,7 @@ def weights(values: np.ndarray | None, count: int) -> np.ndarray:
         return np.ones(count)
     values = np.asarray(values, np.float64)
     if values.shape != (count,):
-        raise ValueError(f"there must be one weight for each of {count} images; the weights' shape is {values.shape}")
+        raise ValueError(f"weights must have shape ({count},), one for each image, not {values.shape}")
     wrong = ~(values >= 0) | np.isinf(values)
     if wrong.any():
         row = int(wrong.argmax())
@@ -81,10 +87,14 @@ def weights(values: np.ndarray | None, count: int) -> np.ndarray:
 
 
 def finite(values: np.ndarray, name: str, ndim: int) -> np.ndarray:
-    """float64 of `ndim` axes, as given.
+    """Returns the values as float64.
+
+    Args:
+      name: of the argument, for messages.
+      ndim: the number of axes.
 
     Raises:
-      ValueError: it has other axes, or a value is NaN or infinite (the message says in which row).
+      ValueError: the number of axes is not `ndim`, or a value is NaN or infinite.
     """
     values = np.asarray(values, np.float64)
     if values.ndim != ndim:

@@ -1,15 +1,16 @@
-"""Outputs that say what they mean: fitted on validation images, saved with the model, applied unchanged ever after.
+"""Calibrators: fitted on validation images, saved with the model, applied unchanged.
 
-A network's probabilities are too sure of themselves, and a score is no probability at all. A calibrator is a few numbers
-that turn logits into better logits (temperature) or a score into p_none (logistic, isotonic). It holds for one mix of
-classes, that of its validation images as weighted: weight them to the training mix (`mix_weights`), then
-`posterior.correct_prior` goes on to any other.
+The probabilities of a network are overconfident, and a score is not a probability. A calibrator maps logits to calibrated
+logits (temperature), or a score to p_none (logistic, isotonic). The result is calibrated under one class prior, that of the
+weighted validation images. Weight them to the training prior (`mix_weights`); for other priors, use
+`posterior.correct_prior`.
 
-Weights are counts: weight 2 is the image twice. Their scale matters where counts do, to how sure few images can make us.
+An image of weight 2 counts as two images. The scale of the weights matters only for the targets of "logistic" and
+"isotonic", which depend on the number of images.
 """
 
 import dataclasses
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from scipy import optimize
@@ -18,26 +19,27 @@ from sklearn.isotonic import IsotonicRegression
 
 from openset_jax.openset import checks
 
-TEMPERATURES = (0.05, 20.0)  # where one is looked for
-_LEAST = 1e-12  # p_none and 1 - p_none are at least this, whatever the score
+TEMPERATURES = (0.05, 20.0)  # the search range
+_LEAST = 1e-12  # lower bound of p_none and of 1 - p_none
 
 
+@dataclasses.dataclass(frozen=True)
 class _Calibrator:
-    """What all have in common: JSON, exactly (Python writes the digits that a float needs)."""
+    """Serialises calibrators to JSON, exactly: Python writes all digits of a float."""
 
     kind: ClassVar[str]
 
     def to_json(self) -> dict[str, Any]:
-        """{"kind": ..., the fields as floats or lists of floats}."""
+        """Returns {"kind": ..., and the fields as floats or lists of floats}."""
         values = dataclasses.asdict(self).items()
         return {"kind": self.kind, **{k: list(v) if isinstance(v, tuple) else v for k, v in values}}
 
     @classmethod
-    def from_json(cls, saved: dict[str, Any]) -> "_Calibrator":
-        """What `to_json` gave, as it was.
+    def from_json(cls, saved: dict[str, Any]) -> Self:
+        """Returns the calibrator that `to_json` saved.
 
         Raises:
-          ValueError: another kind, or other fields than this kind has.
+          ValueError: the kind or the fields are not those of this class.
         """
         fields = {k: tuple(v) if isinstance(v, list) else v for k, v in saved.items() if k != "kind"}
         wanted = [field.name for field in dataclasses.fields(cls)]
@@ -48,39 +50,40 @@ class _Calibrator:
 
 @dataclasses.dataclass(frozen=True)
 class Identity(_Calibrator):
-    """No calibration: logits as they are."""
+    """No calibration: returns logits unchanged."""
 
     kind = "none"
 
     def apply(self, values: np.ndarray) -> np.ndarray:
-        """float64, unchanged."""
+        """Returns the values as float64."""
         return np.asarray(values, np.float64)
 
 
 @dataclasses.dataclass(frozen=True)
 class Temperature(_Calibrator):
-    """Logits divided by one number (Guo et al. 2017, arXiv 1706.04599, equation 9), of softmax and sigmoid heads alike.
+    """Temperature scaling of softmax or sigmoid heads (Guo et al. 2017, arXiv 1706.04599, equation 9).
 
-    It changes how sure, never the order of the classes of an image.
+    It changes the confidence, never the order of the classes of an image.
 
     Attributes:
-      temperature: in [0.05, 20]; above 1 makes less sure. Images without a single error give 0.05.
+      temperature: in [0.05, 20]; above 1 lowers the confidence. It is 0.05 if all validation images are classified
+        correctly.
     """
 
     kind = "temperature"
     temperature: float
 
     def apply(self, logits: np.ndarray) -> np.ndarray:
-        """Logits [n, C] -> logits float64 [n, C], for `scores.softmax` or `posterior.from_sigmoids`."""
+        """Returns calibrated logits, float64 [n, C], for `logit_scores.softmax` or `posterior.from_sigmoids`."""
         return np.asarray(logits, np.float64) / self.temperature
 
 
 @dataclasses.dataclass(frozen=True)
 class Logistic(_Calibrator):
-    """p_none = 1 / (1 + exp(-(slope score + intercept))), Platt's scaling (Platt 1999), in [1e-12, 1 - 1e-12].
+    """Platt scaling (Platt 1999): p_none = 1 / (1 + exp(-(slope score + intercept))), in [1e-12, 1 - 1e-12].
 
     Attributes:
-      slope: per unit of score. Negative where the score of negatives is the lower one, which is worth a look.
+      slope: log-odds per unit of score; positive, unless negatives have lower scores than knowns, which is unexpected.
       intercept: log-odds of "none" at score 0.
     """
 
@@ -89,17 +92,17 @@ class Logistic(_Calibrator):
     intercept: float
 
     def apply(self, score: np.ndarray) -> np.ndarray:
-        """Score [n] -> p_none float64 [n]."""
+        """Returns p_none, float64 [n], for scores [n]."""
         return np.clip(expit(self.slope * np.asarray(score, np.float64) + self.intercept), _LEAST, 1 - _LEAST)
 
 
 @dataclasses.dataclass(frozen=True)
 class Isotonic(_Calibrator):
-    """p_none as a step-like function that never falls with the score (Zadrozny and Elkan 2002), linear between its points.
+    """Isotonic regression (Zadrozny and Elkan 2002): p_none is non-decreasing in the score, linear between points.
 
     Attributes:
-      score: ascending.
-      p_none: at each score, and beyond the first and the last; never 0 or 1.
+      score: scores of the points, ascending.
+      p_none: at each point, and constant beyond the first and the last; never 0 or 1.
     """
 
     kind = "isotonic"
@@ -107,7 +110,7 @@ class Isotonic(_Calibrator):
     p_none: tuple[float, ...]
 
     def apply(self, score: np.ndarray) -> np.ndarray:
-        """Score [n] -> p_none float64 [n]."""
+        """Returns p_none, float64 [n], for scores [n]."""
         return np.interp(np.asarray(score, np.float64), self.score, self.p_none)
 
 
@@ -116,10 +119,10 @@ KINDS: dict[str, type[Calibrator]] = {kind.kind: kind for kind in (Identity, Tem
 
 
 def from_json(saved: dict[str, Any]) -> Calibrator:
-    """The calibrator that `to_json` gave.
+    """Returns the calibrator that `to_json` saved.
 
     Raises:
-      ValueError: its kind is none of `KINDS`, or its fields are not those of the kind.
+      ValueError: the kind is not one of `KINDS`, or the fields are not those of the kind.
     """
     return _kind(saved.get("kind")).from_json(saved)
 
@@ -133,26 +136,25 @@ def fit(
     heads: Literal["softmax", "sigmoid"] = "softmax",
     weight: np.ndarray | None = None,
 ) -> Calibrator:
-    """The calibrator of that kind under which validation images are likeliest.
+    """Fits a calibrator on validation images.
 
-    "none": needs nothing. "temperature": least negative log-likelihood of softmax, or of all sigmoid heads (a negative is
-    "not k" for each). Logits of K softmax classes are fitted on knowns alone. "logistic": the maximum
-    likelihood, without a penalty, of Platt's targets (N+ + 1) / (N+ + 2) and 1 / (N- + 2) instead of 1 and 0 (N the
-    weight of negatives and of knowns; Platt 1999, section 2.2), which keep it finite where the score separates them.
-    "isotonic": least squares, no lower and no higher than the same two numbers.
+    "none": not fitted. "temperature": minimises the negative log-likelihood of the softmax, or of all sigmoid heads (the
+    target of a negative is 0 for each); logits of K softmax classes are fitted on knowns alone. "logistic": maximises the
+    likelihood, without a penalty, of Platt's targets: (N+ + 1) / (N+ + 2) for negatives and 1 / (N- + 2) for knowns, where
+    N+ and N- are the total weights of negatives and of knowns (Platt 1999, section 2.2). These targets keep the fit finite
+    if the score separates negatives from knowns. "isotonic": least squares, with values between the same two targets.
 
     Args:
-      kind: of `KINDS`.
-      values: logits [n, K + 1], "none" last, or [n, K] ("none", "temperature"); a score [n], larger = more unknown,
-        finite, unclipped ("logistic", "isotonic").
+      kind: one of `KINDS`.
+      values: for "none" and "temperature", logits [n, K + 1], "none" last, or [n, K]; for "logistic" and "isotonic", a
+        score [n], larger = more unknown, finite, unclipped.
       label: int [n] in [0, K], K is "none".
       num_classes: K.
-      heads: what the logits are of. Sigmoids have [n, K].
+      heads: the outputs that the logits belong to; sigmoids have logits [n, K].
       weight: float [n], at least 0; None for ones.
 
     Raises:
-      ValueError: an argument is not as above, or there are no knowns or no negatives (of positive weight) where the kind
-        needs them.
+      ValueError: an argument is not as above, or no known or no negative has a positive weight, and the kind needs one.
     """
     chosen = _kind(kind)
     if chosen is Identity:
@@ -172,14 +174,14 @@ def fit(
 
 
 def mix_weights(label: np.ndarray, prior: np.ndarray) -> np.ndarray:
-    """Weights that give validation images the mix `prior`: prior_k over the share of class k, of mean 1. float64 [n].
+    """Returns weights under which the class shares are `prior`: prior_k / (share of class k), of mean 1, float64 [n].
 
     Args:
       label: int [n] in [0, K], K is "none".
       prior: [K + 1].
 
     Raises:
-      ValueError: a class that is in `prior` has no image, or an argument is not as above.
+      ValueError: a class with a positive prior has no image, or an argument is not as above.
     """
     width = len(prior)
     prior, label = checks.prior(prior, width), checks.labels(label, len(label), width)
@@ -187,12 +189,12 @@ def mix_weights(label: np.ndarray, prior: np.ndarray) -> np.ndarray:
     missing = (count == 0) & (prior > 0)
     if missing.any():
         k = int(missing.argmax())
-        raise ValueError(f"class {k} of {width} has a prior of {prior[k]:.3g} but no validation image to give its weight to")
+        raise ValueError(f"class {k} of {width} has a prior of {prior[k]:.3g}, but no validation image")
     return (prior * len(label) / np.maximum(count, 1))[label]
 
 
-def _kind(name):
-    if name not in KINDS:
+def _kind(name: str | None) -> type[Calibrator]:
+    if name is None or name not in KINDS:
         raise ValueError(f"calibration {name!r} is not one of {', '.join(KINDS)}")
     return KINDS[name]
 
@@ -216,14 +218,14 @@ def _temperature(logits, label, num_classes, heads, weight):
     logits = logits - logits.max(axis=1, keepdims=True) if heads == "softmax" else logits
 
     def slope(log_t):
-        """The derivative of the negative log-likelihood by 1 / T: it rises with 1 / T, because that is convex."""
+        """Returns the derivative of the negative log-likelihood by 1 / T, which increases with 1 / T (convexity)."""
         z = logits * np.exp(-log_t)
         p = expit(z) if heads == "sigmoid" else np.exp(z - logsumexp(z, axis=1, keepdims=True))
         return weight @ (logits * (p - truth)).sum(axis=1) / weight.sum()
 
     low, high = np.log(TEMPERATURES)
     if not np.any(weight @ np.abs(logits)):
-        return Temperature(1.0)  # all classes alike, at every temperature
+        return Temperature(1.0)  # uniform at every temperature
     if slope(low) <= 0:
         return Temperature(TEMPERATURES[0])
     if slope(high) >= 0:
@@ -232,7 +234,7 @@ def _temperature(logits, label, num_classes, heads, weight):
 
 
 def _logistic(score, target, weight):
-    """Maximum likelihood of soft targets, on the standardised score: a trust region gets near, Newton's steps exact."""
+    """Maximises the likelihood of soft targets on the standardised score: trust region, then Newton steps."""
     mean = np.average(score, weights=weight)
     scale = np.sqrt(np.average((score - mean) ** 2, weights=weight))
     total = weight.sum()

@@ -1,69 +1,59 @@
-"""From logits to probabilities and decisions: all that is fitted on validation images, saved with a run, and used unchanged.
+"""From logits to posteriors and decisions: everything that is fitted on validation images and saved with a run.
 
-The posterior of every objective is the same vector, p over {class 1..K, none}: of K + 1 softmax outputs as it is, of
-sigmoids decoded, of networks that have no output for "none" from their score, calibrated on validation negatives. Then
-comes the prior of the deployment. Ranking uses the score, never a probability near 0 or 1, where ties hide the order.
+Every objective has a posterior of the same form, p over {class 1..K, none}: the softmax of K + 1 outputs;
+`posterior.from_sigmoids` of K sigmoids; or, for a softmax over K classes, its score calibrated on validation images. It is
+then corrected to the prior of the deployment. Ranking uses the score instead, since probabilities near 0 and 1 tie.
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from openset_jax.openset import checks
-from openset_jax.openset.decision import calibration, posterior, thresholds
+from openset_jax.openset.decision import calibration, posterior, prior_and_costs, thresholds
 from openset_jax.openset.decision.thresholds import Rule, Threshold
 from openset_jax.openset.losses import objectives
-from openset_jax.openset.metrics.evaluation import Scored
+from openset_jax.openset.losses.objectives import Objective
+from openset_jax.openset.scored import Scored
 from openset_jax.openset.scores import logit_scores
 
 CALIBRATIONS = ("", *calibration.KINDS)
 
 
-def read(objective: str, logits: np.ndarray, label: np.ndarray, group: np.ndarray) -> Scored:
-    """What logits say by themselves, without anything fitted.
+def interpret(objective: Objective, logits: np.ndarray, label: np.ndarray, group: np.ndarray) -> Scored:
+    """Returns the predictions of the logits alone, without calibration or threshold.
 
     Args:
-      objective: name of the one that the network was trained with.
+      objective: the training objective of the network.
       logits: float [n, outputs].
-      label, group: of each image, as `Scored` has them.
+      label, group: of each image; see `Scored`.
     """
-    chosen = objectives.get(objective)
-    known = _known(chosen, logits)
-    answer = known.argmax(1)
-    if chosen.none_output:
-        own = logits.argmax(1)
+    known = logits[:, objective.known_outputs]
+    known_class = known.argmax(1)
+    if objective.none_output:
+        answer = logits.argmax(1)
     else:
-        own = None if chosen.softmax else np.where(known.max(1) > 0, answer, known.shape[1])
-    return Scored(label, group, score(objective, logits), answer, own)
-
-
-def score(objective: str, logits: np.ndarray) -> np.ndarray:
-    """How unknown, float64 [n], larger = more unknown: what AUROC ranks and the threshold is compared with."""
-    chosen = objectives.get(objective)
-    return getattr(logit_scores, chosen.score)(logits if chosen.none_output else _known(chosen, logits))
-
-
-def _known(objective, logits):
-    return logits[:, :-1] if objective.none_output else logits
+        answer = None if objective.softmax else np.where(known.max(1) > 0, known_class, known.shape[1])
+    return Scored(label, group, objective.score(logits), known_class, answer)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Classifier:
-    """What was fitted.
+    """A fitted classifier: calibrators, prior, costs and threshold.
 
     Attributes:
-      objective: its name.
-      classes: the K known ones.
-      temperature: of the logits.
-      none: from the score to p(none), None where the outputs say it themselves.
-      fitted_prior: float64 [K + 1], under which that posterior holds.
+      objective: the training objective of the network.
+      classes: names of the K known classes.
+      temperature: calibrator of the logits.
+      none: calibrator from the score to p_none; None if p_none comes from the outputs alone.
+      fitted_prior: float64 [K + 1], the class prior under which `fitted_posterior` is calibrated.
       prior: float64 [K + 1], of the deployment.
-      costs: float64 [K + 1, K + 1], rows truth, columns answer.
-      rule, threshold: see `decision`.
+      costs: float64 [K + 1, K + 1], rows are the truth, columns the decision.
+      rule, threshold: see `thresholds`.
     """
 
-    objective: str
+    objective: Objective
     classes: tuple[str, ...]
     temperature: calibration.Calibrator
     none: calibration.Calibrator | None
@@ -75,28 +65,32 @@ class Classifier:
 
     @property
     def has_posterior(self) -> bool:
-        """Whether anything told the network of "none": its objective, or validation negatives."""
-        chosen = objectives.get(self.objective)
-        return self.none is not None or chosen.none_output or not chosen.softmax
+        """Whether there is a p_none, from the network's outputs or from a score calibrated on validation negatives."""
+        return self.none is not None or self.objective.says_none
 
     def posterior(self, logits: np.ndarray) -> np.ndarray | None:
-        """float64 [n, K + 1], "none" last, under the deployment's prior; None unless `has_posterior`."""
-        fitted = self.fitted(logits)
+        """Returns the posterior under the prior of the deployment, float64 [n, K + 1]; None unless `has_posterior`."""
+        fitted = self.fitted_posterior(logits)
         return None if fitted is None else posterior.correct_prior(fitted, self.fitted_prior, self.prior)
 
-    def fitted(self, logits: np.ndarray) -> np.ndarray | None:
-        """The same under the prior that it was fitted under."""
-        chosen, logits = objectives.get(self.objective), np.asarray(logits, np.float64)
+    def fitted_posterior(self, logits: np.ndarray) -> np.ndarray | None:
+        """Returns the posterior under `fitted_prior`, float64 [n, K + 1], "none" last; None unless `has_posterior`."""
+        logits = np.asarray(logits, np.float64)
         if self.none is not None:
-            known = self.temperature.apply(_known(chosen, logits))
-            known = logit_scores.softmax(known) if chosen.softmax else posterior.from_sigmoids(known)[:, :-1]
+            known = self.temperature.apply(logits[:, self.objective.known_outputs])
+            known = logit_scores.softmax(known) if self.objective.softmax else posterior.from_sigmoids(known)[:, :-1]
             known = known / known.sum(axis=1, keepdims=True)
-            return posterior.with_none(known, self.none.apply(score(self.objective, logits)))
-        return _own_posterior(chosen, self.temperature.apply(logits))
+            return posterior.with_none(known, self.none.apply(self.objective.score(logits)))
+        return _own_posterior(self.objective, self.temperature.apply(logits))
 
     def classify(self, logits: np.ndarray, label: np.ndarray, group: np.ndarray) -> tuple[Scored, np.ndarray | None]:
-        """What is made of images, decisions included, and their posterior."""
-        scored, probabilities = read(self.objective, logits, label, group), self.posterior(logits)
+        """Returns the predictions with decisions, and the posterior, float64 [n, K + 1] or None.
+
+        Args:
+          logits: float [n, outputs].
+          label, group: of each image; see `Scored`.
+        """
+        scored, probabilities = interpret(self.objective, logits, label, group), self.posterior(logits)
         best = scored.known_class
         if probabilities is not None:
             best = thresholds.cheapest_class(probabilities, self.costs)
@@ -104,9 +98,9 @@ class Classifier:
         return dataclasses.replace(scored, decision=decided), probabilities
 
     def to_json(self) -> dict[str, Any]:
-        """What `from_json` takes."""
+        """Returns the fields as JSON values, without loss of precision."""
         return {
-            "objective": self.objective,
+            "objective": self.objective.name,
             "classes": list(self.classes),
             "temperature": self.temperature.to_json(),
             "none": None if self.none is None else self.none.to_json(),
@@ -114,44 +108,47 @@ class Classifier:
             "prior": self.prior.tolist(),
             "costs": self.costs.tolist(),
             "rule": dataclasses.asdict(self.rule),
-            "threshold": {name: thresholds.plain(v) for name, v in vars(self.threshold).items()},
+            "threshold": {name: thresholds.json_number(v) for name, v in vars(self.threshold).items()},
         }
 
     @classmethod
     def from_json(cls, saved: dict[str, Any]) -> "Classifier":
-        """The classifier that `to_json` gave.
+        """Returns the classifier that `to_json` saved.
 
         Raises:
-          UserError, ValueError, KeyError, TypeError or AttributeError: it gave something else.
+          UserError, ValueError, KeyError, TypeError or AttributeError: `saved` is not the value of `to_json`.
         """
-        objectives.get(saved["objective"])
         classes = tuple(saved["classes"])
+        threshold: dict[str, Any] = {k: float(v) if isinstance(v, str) else v for k, v in saved["threshold"].items()}
         return cls(
-            objective=saved["objective"],
+            objective=objectives.get(saved["objective"]),
             classes=classes,
             temperature=calibration.from_json(saved["temperature"]),
             none=None if saved["none"] is None else calibration.from_json(saved["none"]),
             **{name: checks.prior(saved[name], len(classes) + 1, name) for name in ("fitted_prior", "prior")},
-            costs=thresholds.cost_matrix(saved["costs"], classes, "costs"),
+            costs=prior_and_costs.cost_matrix(saved["costs"], classes, "costs"),
             rule=Rule(**saved["rule"]),
-            threshold=Threshold(**{k: float(v) if isinstance(v, str) else v for k, v in saved["threshold"].items()}),
+            threshold=Threshold(**threshold),
         )
 
 
-def _own_posterior(objective, logits):
-    """What the outputs say of "none" themselves; None where they do not."""
+def _own_posterior(objective: Objective, logits: np.ndarray) -> np.ndarray | None:
+    """Returns the posterior of the outputs alone; None for a softmax over K classes, which has no p_none."""
     if objective.none_output:
         return logit_scores.softmax(logits)
     return None if objective.softmax else posterior.from_sigmoids(logits)
 
 
-def uncalibrated(objective: str, logits: np.ndarray) -> np.ndarray | None:
-    """The posterior of the outputs as they are, under the effective prior of training; None where they do not say "none"."""
-    return _own_posterior(objectives.get(objective), np.asarray(logits, np.float64))
+def uncalibrated_posterior(objective: Objective, logits: np.ndarray) -> np.ndarray | None:
+    """Returns the posterior of the outputs without calibration, float64 [n, K + 1], "none" last.
+
+    It is that of the effective prior of training. None for a softmax over K classes.
+    """
+    return _own_posterior(objective, np.asarray(logits, np.float64))
 
 
 def fit(
-    objective: str,
+    objective: Objective,
     classes: tuple[str, ...],
     logits: np.ndarray,
     label: np.ndarray,
@@ -163,45 +160,57 @@ def fit(
     calibrate: str = "",
     resamples: int = thresholds.RESAMPLES,
 ) -> Classifier:
-    """Calibrates and chooses the threshold on validation images.
+    """Fits the calibrators and chooses the threshold on validation images.
 
     Args:
-      objective: its name.
-      logits, label: of validation images: float [n, outputs], int [n] in [0, K], K for negatives.
-      training_prior: float [K + 1], the effective one of training.
-      prior, costs, rule: of the deployment.
-      calibrate: of `CALIBRATIONS`; "" for temperature, and logistic where the outputs do not say "none" themselves.
-      resamples: for the threshold's interval.
+      objective: the training objective of the network.
+      classes: names of the K known classes.
+      logits, label: of the validation images: float [n, outputs], int [n] in [0, K], K for negatives.
+      training_prior: float [K + 1], the effective prior of training. For a softmax over K classes, `fitted_prior` is 1/2 for
+        "none" and the rest of this in proportion.
+      prior: float [K + 1], of the deployment.
+      costs: float [K + 1, K + 1], of the deployment; rows are the truth, columns the decision.
+      rule: for the threshold.
+      calibrate: one of `CALIBRATIONS`; "" is "temperature", and for a softmax over K classes also "logistic" for p_none.
+      resamples: of the bootstrap, for the interval of the threshold.
 
     Raises:
-      UserError: there are no validation negatives, and something asked for needs them.
+      UserError: there are no validation negatives, and the rule or the calibration needs them.
     """
-    chosen, k, logits = objectives.get(objective), len(classes), np.asarray(logits, np.float64)
-    negative, value = label == k, score(objective, logits)
-    silent = chosen.softmax and not chosen.none_output
-    by_score = calibrate in ("logistic", "isotonic") or silent
+    k, logits = len(classes), np.asarray(logits, np.float64)
+    negative, value = label == k, objective.score(logits)
+    by_score = calibrate in ("logistic", "isotonic") or not objective.says_none
     thresholds.check_negatives(rule, calibrate, int(negative.sum()))
     reference = np.asarray(training_prior, np.float64)
-    if silent:
+    if not objective.says_none:
         reference = np.append(reference[:-1] / reference[:-1].sum() / 2, 0.5)
-    temperature, none = calibration.Identity(), None
+    temperature: calibration.Calibrator = calibration.Identity()
+    none: calibration.Calibrator | None = None
     if negative.any():
         weight = calibration.mix_weights(label, reference)
-        heads = "softmax" if chosen.softmax else "sigmoid"
+        heads: Literal["softmax", "sigmoid"] = "softmax" if objective.softmax else "sigmoid"
         if calibrate != "none":
-            own = _known(chosen, logits) if by_score and chosen.softmax else logits
+            own = logits[:, objective.known_outputs] if by_score and objective.softmax else logits
             temperature = calibration.fit("temperature", own, label, k, heads=heads, weight=weight)
         if by_score:
             kind = calibrate if calibrate in ("logistic", "isotonic") else "logistic"
             none = calibration.fit(kind, value, label, k, weight=weight)
     unfinished = Classifier(objective, classes, temperature, none, reference, prior, costs, rule, _NOT_YET)
-    known_gain = negative_gain = None
+    known_cost = negative_cost = None
     if rule.name == "least_cost":
-        best = thresholds.cheapest_class(unfinished.posterior(logits), costs)
-        gains = thresholds.gains(best, label, costs, prior)
-        known_gain, negative_gain = gains[~negative], gains[negative]
-    gain = {"known_gain": known_gain, "negative_gain": negative_gain}
-    threshold = thresholds.choose(rule, value[~negative], value[negative], **gain, resamples=resamples)
+        probabilities = unfinished.posterior(logits)
+        assert probabilities is not None  # there are negatives: `check_negatives`
+        best = thresholds.cheapest_class(probabilities, costs)
+        cost = thresholds.acceptance_costs(best, label, costs, prior)
+        known_cost, negative_cost = cost[~negative], cost[negative]
+    threshold = thresholds.choose(
+        rule,
+        value[~negative],
+        value[negative],
+        known_cost=known_cost,
+        negative_cost=negative_cost,
+        resamples=resamples,
+    )
     return dataclasses.replace(unfinished, threshold=threshold)
 
 

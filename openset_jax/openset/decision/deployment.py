@@ -1,105 +1,111 @@
-"""Where a saved classifier is used, what is otherwise than was said in training: the mix of classes, costs, the threshold.
+"""Adapts a saved classifier to its deployment: replaces the class prior, the costs or the threshold.
 
-The mix is declared, or estimated from the very images that are to be classified. Probabilities and the cheapest class
-follow; the threshold on the score stays as it was saved, unless another one is given.
+The prior is given, or estimated from the images to be classified. The posterior and the class of least cost change with the
+prior and the costs; the threshold on the score does not, unless another one is given.
 """
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 
 from openset_jax.errors import UserError
-from openset_jax.openset.decision import calibration, label_shift, thresholds
+from openset_jax.openset.decision import calibration, label_shift, prior_and_costs
 from openset_jax.openset.decision.classifier import Classifier
 
-ESTIMATES = ("em", "bbse")  # in place of a mix: how to estimate it
+ESTIMATES = ("em", "bbse")  # estimators of the prior
 
 
-def declare(fitted: Classifier, *, priors: str = "", costs: str = "", threshold: float | None = None) -> Classifier:
-    """The classifier with what is given in place of what was saved.
+def declare(classifier: Classifier, *, priors: str = "", costs: str = "", threshold: float | None = None) -> Classifier:
+    """Returns the classifier with another prior, other costs or another threshold.
 
     Args:
-      priors, costs: as `thresholds.parse` takes them; "" for those saved.
+      priors, costs: text for `prior_and_costs.parse`; "" for the saved ones.
+      threshold: on the score; None for the saved one.
 
     Raises:
-      UserError: names the flag that cannot be, or that would change nothing, as there is no posterior.
+      UserError: a value is invalid, or a prior or costs are given for a classifier without a posterior.
     """
-    changes = {}
+    changes: dict[str, Any] = {}
     if priors:
         if "=" not in priors and priors.lstrip()[:1] not in ("[", "{"):
             raise UserError(f'--priors: {priors!r} is neither {" nor ".join(ESTIMATES)}, nor shares as in "none=0.6"')
-        given = thresholds.parse(priors, "--priors")
-        changes["prior"] = thresholds.deployment_prior(given, fitted.classes, fitted.fitted_prior, "--priors")
+        given = prior_and_costs.parse(priors, "--priors")
+        changes["prior"] = prior_and_costs.deployment_prior(given, classifier.classes, classifier.fitted_prior, "--priors")
     if costs:
-        changes["costs"] = thresholds.cost_matrix(thresholds.parse(costs, "--costs"), fitted.classes, "--costs")
+        given = prior_and_costs.parse(costs, "--costs")
+        changes["costs"] = prior_and_costs.cost_matrix(given, classifier.classes, "--costs")
     if changes:
-        check_posterior(fitted, "--priors" if priors else "--costs")
+        check_posterior(classifier, "--priors" if priors else "--costs")
     if threshold is not None:
         if math.isnan(threshold):
-            raise UserError("--threshold: nan is not a number that scores can be compared with")
-        changes["threshold"] = dataclasses.replace(fitted.threshold, value=threshold, low=threshold, high=threshold)
-    return dataclasses.replace(fitted, **changes)
+            raise UserError("--threshold: nan cannot be compared with scores")
+        changes["threshold"] = dataclasses.replace(classifier.threshold, value=threshold, low=threshold, high=threshold)
+    return dataclasses.replace(classifier, **changes)
 
 
-def check_posterior(fitted: Classifier, flag: str) -> None:
-    """Raises UserError, naming the flag, where nothing told the network of "none", so that it has no posterior."""
-    if not fitted.has_posterior:
+def check_posterior(classifier: Classifier, flag: str) -> None:
+    """Raises UserError, naming the flag, if the classifier has no posterior."""
+    if not classifier.has_posterior:
         raise UserError(
-            f"{flag}: this run has no probability of 'none' to go by: objective.name={fitted.objective} has no output for "
-            "it, and there were no validation negatives to calibrate its score on; train with data.held_out_negatives or "
-            "data.negatives, or decide by --threshold alone"
+            f"{flag}: this run has no probability of 'none': objective.name={classifier.objective.name} has no output for "
+            "'none', and there were no validation negatives to calibrate its score on; train with data.held_out_negatives "
+            "or data.negatives, or decide by --threshold alone"
         )
 
 
 def estimate_prior(
-    how: str, fitted: Classifier, logits: np.ndarray, label: np.ndarray, now: np.ndarray
+    method: str, classifier: Classifier, logits: np.ndarray, label: np.ndarray, unlabelled_logits: np.ndarray
 ) -> tuple[np.ndarray, str]:
-    """The mix of classes of unlabelled images, and what is to be said of it.
+    """Estimates the class prior of unlabelled images.
 
-    EM starts from the mean posterior of the validation images in the mix of `fitted_prior`, and what it finds is taken as a
-    change of that: without a shift the mix is `fitted_prior`, though calibration is never perfect (Alexandari, Kundaje and
-    Shrikumar 2020, arXiv 1901.06852, who correct posteriors by the same ratio of both).
+    EM starts from r, the mean posterior of the validation images weighted to `fitted_prior`, and gives q. The estimate is
+    proportional to fitted_prior_k q_k / r_k. So without a shift it is `fitted_prior`, even if the calibration is imperfect
+    (Alexandari, Kundaje and Shrikumar 2020, arXiv 1901.06852, correct posteriors by the same ratio).
 
     Args:
-      how: of `ESTIMATES`.
-      logits, label: of the validation images that `fitted` was fitted on: float [n, outputs], int [n] in [0, K].
-      now: float [m, outputs], logits of the unlabelled images.
+      method: one of `ESTIMATES`.
+      classifier: fitted on the validation images.
+      logits, label: of the validation images: float [n, outputs], int [n] in [0, K].
+      unlabelled_logits: float [m, outputs].
 
     Returns:
-      (float64 [K + 1], which `declare` would have been given; lines of text: the mix, and a warning where the images cannot
-      be validation images in any mix, see `label_shift.implausibility`, or EM has not converged).
+      (the prior, float64 [K + 1], "none" last; lines of text: the prior, whether EM has converged, and a warning if label
+      shift is implausible, see `label_shift.implausibility`).
 
     Raises:
-      UserError: there is no posterior, a class has no validation images, there is no unlabelled image, or BBSE refuses.
+      UserError: there is no posterior, a class has no validation images, there is no unlabelled image, or the confusion
+        matrix is too ill-conditioned for BBSE.
     """
-    flag, names = f"--priors={how}", [*fitted.classes, "none"]
-    check_posterior(fitted, flag)
+    flag, names = f"--priors={method}", [*classifier.classes, "none"]
+    check_posterior(classifier, flag)
     count = np.bincount(label, minlength=len(names))
     if not count.all():
         raise UserError(
-            f"{flag}: the validation split has no images of {names[count.argmin()]!r}, so that its share cannot be "
-            'estimated; declare the mix, --priors="none=0.6"'
+            f"{flag}: the validation split has no images of {names[count.argmin()]!r}, so its share cannot be estimated; "
+            'give the class prior instead, as in --priors="none=0.6"'
         )
-    if not len(now):
-        raise UserError(f"{flag}: there is no readable image to estimate the mix of classes from")
-    validation, unlabelled = fitted.fitted(logits), fitted.fitted(now)
-    if how == "em":
-        weight = calibration.mix_weights(label, fitted.fitted_prior)
+    if not len(unlabelled_logits):
+        raise UserError(f"{flag}: there is no readable image to estimate the class prior from")
+    validation, unlabelled = classifier.fitted_posterior(logits), classifier.fitted_posterior(unlabelled_logits)
+    assert validation is not None and unlabelled is not None  # `check_posterior`
+    if method == "em":
+        weight = calibration.mix_weights(label, classifier.fitted_prior)
         reference = weight @ validation / weight.sum()
-        found = label_shift.estimate_prior_em(unlabelled, reference)
-        ratio = np.divide(found.prior, reference, out=np.zeros(len(names)), where=reference > 0)
-        prior = ratio * fitted.fitted_prior / (ratio @ fitted.fitted_prior)
-        state = "converged" if found.converged else "NOT converged: the mix is uncertain"
-        by = f"EM, {found.iterations} iterations, {state}"
+        em = label_shift.estimate_prior_em(unlabelled, reference)
+        ratio = np.divide(em.prior, reference, out=np.zeros(len(names)), where=reference > 0)
+        prior = ratio * classifier.fitted_prior / (ratio @ classifier.fitted_prior)
+        state = "converged" if em.converged else "NOT converged: the estimate is uncertain"
+        by = f"EM, {em.iterations} iterations, {state}"
     else:
         try:
-            found = label_shift.estimate_prior_bbse(validation, label, unlabelled, names=names)
+            bbse = label_shift.estimate_prior_bbse(validation, label, unlabelled, names=names)
         except ValueError as error:
             raise UserError(f"{flag}: {error}") from error
-        prior, by = found.prior, f"BBSE, condition {found.condition:.3g}"
-    mix = ", ".join(f"{name} {share:.1%}" for name, share in zip(names, prior, strict=True))
-    lines = [f"estimated mix of {len(now):,} images ({by}): {mix}"]
-    if doubt := label_shift.implausibility(validation, label, unlabelled, prior, names=names):
-        lines.append(f"WARNING: {doubt}")
+        prior, by = bbse.prior, f"BBSE, condition number {bbse.condition:.3g}"
+    shares = ", ".join(f"{name} {share:.1%}" for name, share in zip(names, prior, strict=True))
+    lines = [f"estimated class prior of {len(unlabelled):,} images ({by}): {shares}"]
+    if warning := label_shift.implausibility(validation, label, unlabelled, prior, names=names):
+        lines.append(f"WARNING: {warning}")
     return prior, "\n".join(lines)

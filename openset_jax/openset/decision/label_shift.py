@@ -1,8 +1,8 @@
-"""Which mix of classes do unlabelled images come from? Two estimates of a prior, and a test of their premise.
+"""Estimators of the class prior of unlabelled images, and a test of their assumption, label shift.
 
-The premise is label shift: where the network is deployed the classes are mixed in other shares, but the images of each
-class, and of "none", look as they did in validation. "none" is where it fails first, because the next unknowns come from
-elsewhere. Then an estimate is a number without a meaning: ask `implausibility` before `posterior.correct_prior` uses one.
+Label shift: the deployment has other shares of the classes than validation, but the images of each class, and of "none",
+have the same distribution. The assumption is most often wrong for "none", because new unknowns differ from the validation
+negatives. If it is wrong, the estimate is meaningless: call `implausibility` before `posterior.correct_prior`.
 """
 
 import itertools
@@ -15,11 +15,17 @@ from scipy import stats
 from openset_jax.openset import checks
 from openset_jax.openset.decision.posterior import correct_prior
 
-_FEWEST = 10  # images expected in a cell of a chi-square test, in both samples
+_FEWEST = 10  # least expected number of images in a cell of a chi-square test, in each sample
 
 
 class EmPrior(NamedTuple):
-    """float64 [K + 1] that sums to 1, how many iterations it took, and whether it had stopped moving by then."""
+    """The result of EM.
+
+    Attributes:
+      prior: float64 [K + 1], sums to 1.
+      iterations: number of iterations.
+      converged: whether the last change was within the tolerance.
+    """
 
     prior: np.ndarray
     iterations: int
@@ -27,7 +33,12 @@ class EmPrior(NamedTuple):
 
 
 class BbsePrior(NamedTuple):
-    """float64 [K + 1] that sums to 1, and the condition number of the confusion matrix: errors grow with it."""
+    """The result of black box shift estimation.
+
+    Attributes:
+      prior: float64 [K + 1], sums to 1.
+      condition: condition number of the confusion matrix; the error of the prior grows with it.
+    """
 
     prior: np.ndarray
     condition: float
@@ -36,23 +47,23 @@ class BbsePrior(NamedTuple):
 def estimate_prior_em(
     posterior: np.ndarray, training: np.ndarray, *, tolerance: float = 1e-6, max_iterations: int = 1000
 ) -> EmPrior:
-    """The most likely mix of classes of unlabelled images, by EM (Saerens, Latinne and Decaestecker 2002, equation 2.9).
+    """Estimates the maximum-likelihood class prior of unlabelled images by EM (Saerens et al. 2002, equation 2.9).
 
-    Corrects the posterior to the present prior, takes the mean of it as the next one, and starts from `training`. The
-    posterior must be calibrated (Alexandari, Kundaje and Shrikumar 2020, arXiv 1901.06852). They take for `training` the
-    mean posterior of validation images in the training mix, so that without a shift nothing is corrected even if
-    calibration is not perfect.
+    Starts from `training`. Each iteration corrects the posterior to the current prior and takes its mean as the next prior
+    (Saerens, Latinne and Decaestecker 2002). The posterior must be calibrated (Alexandari, Kundaje and Shrikumar 2020,
+    arXiv 1901.06852). Alexandari et al. set `training` to the mean posterior of validation images under the training prior,
+    so that without a shift the prior does not change, even if the calibration is imperfect.
 
     Args:
-      posterior: [n, K + 1] of the unlabelled images, under the mix `training`.
-      training: [K + 1]. A class of 0 stays at 0.
-      tolerance: converged once no share of the mix moves by more than this in an iteration.
-      max_iterations: gives up then, with `converged` False.
+      posterior: [n, K + 1], of the unlabelled images, under the prior `training`.
+      training: [K + 1]. A class with a prior of 0 keeps it.
+      tolerance: EM has converged if no entry of the prior changes by more in an iteration.
+      max_iterations: the limit, after which `converged` is False.
 
     Raises:
-      ValueError: there is no image, a row of `posterior` is no distribution, or `training` is no prior.
+      ValueError: there is no image, a row of `posterior` is not a distribution, or `training` is not a prior.
     """
-    posterior = _some(posterior, "posterior")
+    posterior = _nonempty(posterior, "posterior")
     prior = checks.prior(training, posterior.shape[1], "the training prior")
     for iteration in range(1, max_iterations + 1):
         before, prior = prior, correct_prior(posterior, training, prior).mean(axis=0)
@@ -69,31 +80,32 @@ def estimate_prior_bbse(
     names: Sequence[str] | None = None,
     max_condition: float = 100.0,
 ) -> BbsePrior:
-    """The mix of classes under which validation images would be decided as the unlabelled are (black box shift estimation).
+    """Estimates the class prior of unlabelled images by black box shift estimation (BBSE).
 
-    Lipton, Wang and Smola 2018 (arXiv 1802.03916), hard decisions (argmax). Their weights are w = C^-1 m, with
-    C_ij = P(decided i, is j) on validation and m_i = P(decided i) on the unlabelled images, and the mix is w_j P(is j).
-    Solved here for the mix at once, with P(decided i | is j): it is the same, and neither the training prior nor the mix of
-    the validation images matters. The posterior need not be calibrated. Negative shares become 0 and the rest are scaled
-    to sum to 1.
+    Lipton, Wang and Smola 2018 (arXiv 1802.03916), with decisions by argmax. Their weights are w = C^-1 m, with
+    C_ij = P(argmax i, label j) on validation and m_i = P(argmax i) on the unlabelled images; the prior is w_j P(label j).
+    Here sum_j P(argmax i | label j) prior_j = m_i is solved for the prior, which is equivalent, and needs neither the
+    training prior nor the class shares of the validation images. The posterior need not be calibrated. Negative entries
+    become 0, and the prior is normalised.
 
     Args:
       validation_posterior, posterior: [n, K + 1], [m, K + 1], from the same network and under the same prior.
       validation_label: int [n] in [0, K], K is "none".
-      names: [K + 1], of the classes, for messages.
-      max_condition: refuses confusion matrices that are worse conditioned than this.
+      names: [K + 1], of the classes and "none", for messages.
+      max_condition: maximum condition number of the confusion matrix.
 
     Raises:
-      ValueError: a class has no validation image; decisions hardly depend on which of some classes an image is of, so
-        that their shares cannot be found (says which classes; a network that always answers "none" is the plainest
-        case); there is no unlabelled image; or an argument is not as above.
+      ValueError: a class has no validation image; the confusion matrix is ill-conditioned, for example because the network
+        always answers "none" (the message names two classes that it does not distinguish); there is no unlabelled image; or
+        an argument is not as above.
     """
-    validation_posterior, posterior = _some(validation_posterior, "validation_posterior"), _some(posterior, "posterior")
-    label, width = _both(validation_posterior, validation_label, posterior)
+    validation_posterior = _nonempty(validation_posterior, "validation_posterior")
+    posterior = _nonempty(posterior, "posterior")
+    label, width = _labels(validation_posterior, validation_label, posterior)
     names = _names(names, width)
     count = np.bincount(label, minlength=width)
     if not count.all():
-        raise ValueError(f"{names[count.argmin()]!r} has no validation image, so its share cannot be estimated")
+        raise ValueError(f"{names[int(count.argmin())]!r} has no validation image, so its share cannot be estimated")
     confusion = _shares(validation_posterior.argmax(axis=1), label, width, width)
     _, singular, right = np.linalg.svd(confusion)
     condition = float(singular[0] / singular[-1]) if singular[-1] else np.inf
@@ -101,7 +113,7 @@ def estimate_prior_bbse(
         first, second = sorted(np.argsort(np.abs(right[-1]))[-2:].tolist())
         raise ValueError(
             f"the confusion matrix is too ill-conditioned to estimate a prior from ({condition:.3g} > {max_condition:g}): "
-            f"images of {names[first]!r} and {names[second]!r} are decided alike; estimate the prior by EM, or declare it"
+            f"the network does not distinguish {names[first]!r} from {names[second]!r}; estimate the prior by EM, or give it"
         )
     decided = np.bincount(posterior.argmax(axis=1), minlength=width) / len(posterior)
     prior = np.clip(np.linalg.solve(confusion, decided), 0, None)
@@ -116,33 +128,34 @@ def implausibility(
     *,
     names: Sequence[str] | None = None,
     level: float = 1e-3,
-    smallest: float = 0.02,
+    min_distance: float = 0.02,
 ) -> str:
-    """A warning where the unlabelled images cannot be the validation images of each class in the mix `prior`; "" otherwise.
+    """Tests label shift: returns a warning if unlabelled images differ from validation images under `prior`, else "".
 
-    Compares how often each class is decided, and how often p_none lies in each tenth that it has in that mixture, by a
-    chi-square test each (Pearson 1900) whose covariance includes that the validation images are a sample too. With the
-    most likely prior (EM) such a test errs on the silent side (Chernoff and Lehmann 1954). The prior of BBSE matches the
-    decisions by construction and is less certain, which the test does not know: after it, doubt a warning that p_none alone
-    gives. Where a class has 100 validation images or fewer, `level` is rough.
+    Two chi-square tests (Pearson 1900) compare the unlabelled images with the validation images weighted to `prior`: one
+    test the frequencies of the argmax classes, the other those of p_none between its deciles. Their covariance
+    includes the sampling error of the validation images. For the maximum-likelihood prior (EM) the tests are conservative
+    (Chernoff and Lehmann 1954). The prior of BBSE matches the decisions by construction and has an error of its own, which
+    the tests ignore, so that a warning from p_none alone is less reliable. For classes of 100 validation images or fewer
+    `level` is approximate.
 
-    "" is no proof of label shift: unknowns that get the same posteriors as validation images cannot be seen here.
+    An empty result does not prove label shift: unknowns with the posteriors of validation images are not detectable.
 
     Args:
-      validation_posterior, posterior: [n, K + 1], [m, K + 1], from the same network and under the same prior. Not
-        corrected.
-      validation_label: int [n] in [0, K], K is "none". In any mix.
-      prior: [K + 1], the estimated (or declared) mix of the unlabelled images.
-      names: [K + 1], of the classes, for the message.
-      level: about how often to warn, at most, where label shift holds.
-      smallest: warns only if at least this share of the images would have to move to fit: with many images chance
-        explains nothing, however small.
+      validation_posterior, posterior: [n, K + 1], [m, K + 1], from the same network and under the same prior, without
+        correction to `prior`.
+      validation_label: int [n] in [0, K], K is "none"; any class shares.
+      prior: [K + 1], the estimated or declared prior of the unlabelled images.
+      names: [K + 1], of the classes and "none", for the message.
+      level: significance level of both tests together.
+      min_distance: no warning below this total variation distance, because with many images every small difference is
+        significant.
 
     Raises:
-      ValueError: a class that is in `prior` has no validation image, or an argument is not as above.
+      ValueError: a class with a positive prior has no validation image, or an argument is not as above.
     """
     validation_posterior, posterior = checks.posterior(validation_posterior), checks.posterior(posterior)
-    label, width = _both(validation_posterior, validation_label, posterior)
+    label, width = _labels(validation_posterior, validation_label, posterior)
     prior, count = checks.prior(prior, width), np.bincount(label, minlength=width)
     missing = (count == 0) & (prior > checks.TOLERANCE)
     if missing.any():
@@ -165,13 +178,13 @@ def implausibility(
         observed = np.bincount(now, minlength=len(texts)) / max(len(now), 1)
         statistic, freedom = _chi_square(share, count, observed, len(now), prior)
         difference = observed - share @ prior
-        if stats.chi2.sf(statistic, freedom) < level / len(aspects) and np.abs(difference).sum() / 2 >= smallest:
+        if stats.chi2.sf(statistic, freedom) < level / len(aspects) and np.abs(difference).sum() / 2 >= min_distance:
             cell = int(np.abs(difference).argmax())
             return (
-                f"label shift is implausible: {observed[cell]:.1%} of the {len(now)} unlabelled images {texts[cell]}, and "
-                f"{(share @ prior)[cell]:.1%} would, if they were validation images in the estimated mix (chi-square "
-                f'{statistic:.0f} with {freedom} degrees of freedom). Images of a class, most likely of "none", are unlike '
-                "those of validation, or the posterior is not calibrated; no prior corrects that: look at some of them"
+                f"label shift is implausible: {observed[cell]:.1%} of the {len(now)} unlabelled images {texts[cell]}, but "
+                f"{(share @ prior)[cell]:.1%} of validation images weighted to this prior (chi-square {statistic:.0f} "
+                f'with {freedom} degrees of freedom). The images of a class, most likely of "none", differ from those of '
+                "validation, or the posterior is not calibrated. No prior corrects this: look at some of the images"
             )
     return ""
 
@@ -181,10 +194,15 @@ def _names(names, width):
 
 
 def _chi_square(share, count, observed, size, prior):
-    """(statistic, degrees of freedom) of `observed` [cells], from `size` images, against share [cells, classes] @ prior."""
+    """Returns (statistic, degrees of freedom) of `observed` [cells], from `size` images, against share @ prior.
+
+    Args:
+      share: [cells, classes], of the validation images.
+      count: [classes], number of validation images.
+    """
     expected = share @ prior
     noise = prior**2 / np.maximum(count, 1)  # of the validation images of each class
-    cells = [np.array([k]) for k in np.argsort(expected)]  # the rarest are merged until all hold enough
+    cells = [np.array([k]) for k in np.argsort(expected)]  # merges the rarest until all have enough
     while len(cells) > 1:
         rarest = share[cells[0]].sum(axis=0)
         mean = rarest @ prior
@@ -193,9 +211,8 @@ def _chi_square(share, count, observed, size, prior):
         cells = sorted([np.concatenate(cells[:2]), *cells[2:]], key=lambda cell: expected[cell].sum())
     if len(cells) == 1 or not size:
         return 0.0, 1
-    merge = np.stack([np.isin(np.arange(len(share)), cell) for cell in cells[:-1]]).astype(
-        float
-    )  # the last follows from the rest
+    kept = cells[:-1]  # the last follows from the others
+    merge = np.stack([np.isin(np.arange(len(share)), cell) for cell in kept]).astype(float)
     share, expected, observed = merge @ share, merge @ expected, merge @ observed
     covariance = (
         (np.diag(expected) - np.outer(expected, expected)) / size + np.diag(share @ noise) - (share * noise) @ share.T
@@ -205,7 +222,7 @@ def _chi_square(share, count, observed, size, prior):
 
 
 def _tenths(values, weight):
-    """Ascending different values between the tenths of a weighted sample: at most 9."""
+    """Returns the deciles of a weighted sample, ascending and without duplicates."""
     order = np.argsort(values)
     mass = np.cumsum(weight[order])
     if not len(mass) or not mass[-1]:
@@ -215,21 +232,21 @@ def _tenths(values, weight):
 
 
 def _shares(cell, label, cells, width):
-    """P(cell | label): float64 [cells, width], of 0 for classes without images."""
+    """Returns P(cell | label), float64 [cells, width]; 0 for classes without images."""
     table = np.zeros((cells, width))
     np.add.at(table, (cell, label), 1)
     return table / np.maximum(table.sum(axis=0), 1)
 
 
-def _some(posterior, name):
+def _nonempty(posterior: np.ndarray, name: str) -> np.ndarray:
     posterior = checks.posterior(posterior, name)
     if not len(posterior):
         raise ValueError(f"{name} has no image: there is nothing to estimate a prior from")
     return posterior
 
 
-def _both(validation_posterior, label, posterior):
-    """(labels, number of classes with "none")."""
+def _labels(validation_posterior: np.ndarray, label: np.ndarray, posterior: np.ndarray) -> tuple[np.ndarray, int]:
+    """Returns (the checked labels, K + 1)."""
     width = validation_posterior.shape[1]
     if posterior.shape[1] != width:
         raise ValueError(f"validation_posterior has {width} classes and posterior has {posterior.shape[1]}; they must agree")

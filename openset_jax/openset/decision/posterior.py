@@ -1,9 +1,9 @@
-"""Any objective's outputs -> probabilities over K known classes and "none", and what another mix of classes makes of them.
+"""The posterior over K known classes and "none", and its correction to another class prior.
 
-All objectives end in the same float64 [n, K + 1], "none" last, rows summing to 1, so that priors, costs and thresholds
-are one piece of code for all of them. A softmax over K + 1 classes is there already (`scores.softmax`).
+Every objective has a posterior of the same form, float64 [n, K + 1], "none" last, rows summing to 1, so that the code for
+priors, costs and thresholds is shared. For a softmax over K + 1 classes it is `logit_scores.softmax`.
 
-Decide with these, do not rank with them: near 0 and 1 they tie where scores still tell images apart.
+Use posteriors for decisions, and scores for ranking: probabilities near 0 and 1 tie while scores still differ.
 """
 
 import numpy as np
@@ -11,16 +11,16 @@ from scipy.special import expit
 
 from openset_jax.openset import checks
 
-EPSILON = 1e-6  # the least p_none of `from_sigmoids`
+EPSILON = 1e-6  # lower bound of p_none in `from_sigmoids`
 
 
 def from_sigmoids(logits: np.ndarray) -> np.ndarray:
-    """The posterior of K heads "class k or not", trained with the all-zeros label for negatives ("one versus rest").
+    """Returns the posterior of K sigmoid heads that were trained with the all-zeros label for negatives (one-vs-rest).
 
-    A calibrated head says s_k = p_k itself: its rest holds the other classes as well as the negatives. So p_k = s_k and
-    p_none = 1 - sum s_k, as the K + 1 events exclude each other. (The product of "not k" over all heads is only an
-    approximation of p_none.) Nothing makes the heads agree, though: where sum s_k exceeds 1 - 1e-6
-    (`EPSILON`), p_none is 1e-6 and the s_k are scaled to sum to 1 - 1e-6, so that a prior can still bring "none" back.
+    A calibrated head has s_k = p_k, because its negative side contains the other classes and the negatives. The K + 1
+    events are mutually exclusive, so p_k = s_k and p_none = 1 - sum s_k. (The product of 1 - s_k over all heads only
+    approximates p_none.) The heads need not be consistent: if sum s_k exceeds 1 - 1e-6 (`EPSILON`), p_none is 1e-6 and the
+    s_k are scaled to sum to 1 - 1e-6, so that a prior can still raise p_none.
 
     Args:
       logits: [n, K], finite.
@@ -39,20 +39,20 @@ def from_sigmoids(logits: np.ndarray) -> np.ndarray:
 
 
 def with_none(class_posterior: np.ndarray, p_none: np.ndarray) -> np.ndarray:
-    """p_k = (1 - p_none) p(k | known): a posterior over the known classes, and how likely "none" is beside it.
+    """Returns the posterior with p_k = (1 - p_none) p(k | known).
 
-    For objectives without an output for "none" (p_none is then a calibrated score), and for any other whose p_none is
-    calibrated anew: then `class_posterior` is the softmax of the logits of the known classes.
+    For a p_none that is a calibrated score: that of a softmax over K classes, and that of other objectives with the
+    calibration "logistic" or "isotonic".
 
     Args:
-      class_posterior: [n, K], rows summing to 1.
+      class_posterior: [n, K], p(k | known), rows summing to 1.
       p_none: [n] in [0, 1].
 
     Returns:
       float64 [n, K + 1], "none" last.
 
     Raises:
-      ValueError: a row of `class_posterior` is no distribution, the lengths differ, or a p_none is not in [0, 1].
+      ValueError: a row of `class_posterior` is not a distribution, the lengths differ, or a p_none is not in [0, 1].
     """
     known = checks.posterior(class_posterior, "class_posterior")
     p_none = np.asarray(p_none, np.float64)
@@ -66,23 +66,23 @@ def with_none(class_posterior: np.ndarray, p_none: np.ndarray) -> np.ndarray:
 
 
 def correct_prior(posterior: np.ndarray, training: np.ndarray, deployment: np.ndarray) -> np.ndarray:
-    """The posterior under the mix of classes of the deployment: p(k | x) deployment_k / training_k, made to sum to 1.
+    """Returns the posterior under another class prior: p(k | x) deployment_k / training_k, normalised.
 
-    Bayes' rule with the same images of each class in another mix (Saerens, Latinne and Decaestecker 2002, equation 2.4;
-    for two classes Elkan 2001, theorem 2). It cannot help where the images of "none" themselves are others than in
-    training: `label_shift.implausibility` looks for that.
+    Bayes' rule under label shift: the images of each class have the same distribution under both priors (Saerens, Latinne
+    and Decaestecker 2002, equation 2.4; for two classes Elkan 2001, theorem 2). It does not correct for a change of the
+    images of "none" themselves; `label_shift.implausibility` tests for that.
 
     Args:
-      posterior: [n, K + 1], "none" last, calibrated under the mix `training`.
-      training: [K + 1], the effective prior: what the network saw, after sampling and weights.
+      posterior: [n, K + 1], "none" last, calibrated under the prior `training`.
+      training: [K + 1], the effective prior of training, which includes sampling and weights.
       deployment: [K + 1].
 
     Returns:
-      float64 [n, K + 1]. A row that is 0 for all classes of the deployment says nothing of them: it becomes `deployment`.
+      float64 [n, K + 1]. A row that is 0 wherever `deployment` is positive is replaced by `deployment`.
 
     Raises:
-      ValueError: a row of `posterior` is no distribution; a prior has the wrong length, a negative, or a sum other than
-        1 within 1e-6; or a class that training never had is in the deployment.
+      ValueError: a row of `posterior` is not a distribution; a prior has the wrong length, a negative entry, or a sum that
+        differs from 1 by more than 1e-6; or a class with a training prior of 0 has a positive deployment prior.
     """
     posterior = checks.posterior(posterior)
     width = posterior.shape[1]
@@ -92,8 +92,8 @@ def correct_prior(posterior: np.ndarray, training: np.ndarray, deployment: np.nd
     if unseen.any():
         k = int(unseen.argmax())
         raise ValueError(
-            f"the training prior of class {k} of {width} is 0 but its deployment prior is {deployment[k]:g}: "
-            "what was never trained cannot be recognised; the deployment prior must be 0 there too"
+            f"the training prior of class {k} of {width} is 0 but its deployment prior is {deployment[k]:g}: a class "
+            "without training images cannot be recognised; its deployment prior must be 0 too"
         )
     joint = posterior * np.divide(deployment, training, out=np.zeros(width), where=training > 0)
     total = joint.sum(axis=1, keepdims=True)

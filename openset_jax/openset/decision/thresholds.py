@@ -1,13 +1,10 @@
-"""Accept or reject: a threshold on the score, chosen on validation images by a stated rule, and what it can be held to.
+"""Chooses the threshold on validation images; gives its bootstrap interval, and predicts the share that it accepts.
 
-An image is accepted where its score is at or below the threshold, and is then given the class that costs least; otherwise
-the answer is "none". The threshold is chosen once, saved, and used unchanged by whatever comes after.
+If the score of an image is at or below the threshold, the image is accepted, and the decision is the class of least expected
+cost; otherwise the decision is "none". The threshold is chosen once, saved, and used unchanged.
 """
 
 import dataclasses
-import json
-from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -15,7 +12,6 @@ from scipy import stats
 from openset_jax.errors import UserError
 from openset_jax.openset.metrics.intervals import LEVEL, Interval
 
-COSTS = ("accept_none", "confuse_knowns", "reject_known")
 RULES = ("keep_knowns", "accept_negatives", "least_cost")
 _TAIL = (1 - LEVEL) / 2
 RESAMPLES = 1_000
@@ -23,32 +19,43 @@ RESAMPLES = 1_000
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """How the threshold is chosen.
+    """A rule to choose the threshold.
 
     Attributes:
-      name: "keep_knowns": accept the share `target` of knowns; "accept_negatives": accept at most the share `target` of
-        negatives; "least_cost": the least expected cost under a deployment prior.
-      target: a share, None for "least_cost".
+      name: "keep_knowns": accept at least the share `target` of knowns; "accept_negatives": accept at most the share
+        `target` of negatives; "least_cost": least expected cost under the deployment prior.
+      target: a share in [0, 1]; None for "least_cost".
     """
 
     name: str
     target: float | None
 
+    @property
+    def share(self) -> float:
+        """The target.
 
-def plain(number: float | None) -> float | str | None:
-    """As JSON can hold it: infinities, which it has no number for, are "inf" and "-inf"."""
+        Raises:
+          ValueError: the rule has none.
+        """
+        if self.target is None:
+            raise ValueError(f"rule {self.name!r} has no target share")
+        return self.target
+
+
+def json_number(number: float | None) -> float | str | None:
+    """Returns the number, or "inf" or "-inf" for the infinities, which JSON lacks."""
     return str(number) if number in (np.inf, -np.inf) else number
 
 
 @dataclasses.dataclass(frozen=True)
 class Threshold:
-    """A rule applied to validation images.
+    """A threshold chosen on validation images.
 
     Attributes:
-      value, low, high: the threshold, and its 95 % bootstrap interval.
-      knowns, negatives: validation images it was chosen on.
-      kept: how many of the side that the rule is about are accepted: known images ("keep_knowns"), negatives
-        ("accept_negatives"), None for "least_cost".
+      value, low, high: the threshold and its 95 % bootstrap interval.
+      knowns, negatives: number of validation images.
+      kept: number of accepted validation images: knowns for "keep_knowns", negatives for "accept_negatives"; None for
+        "least_cost".
     """
 
     value: float
@@ -64,44 +71,46 @@ def choose(
     known_score: np.ndarray,
     negative_score: np.ndarray,
     *,
-    known_gain: np.ndarray | None = None,
-    negative_gain: np.ndarray | None = None,
+    known_cost: np.ndarray | None = None,
+    negative_cost: np.ndarray | None = None,
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> Threshold:
-    """The threshold of a rule, on validation images.
+    """Chooses the threshold on validation images.
 
     Args:
       known_score, negative_score: float [m], [n], larger = more unknown.
-      known_gain, negative_gain: for "least_cost": what accepting each image costs, less what rejecting it does, times what
-        it stands for under the deployment prior; from `gains`.
-      resamples: for the interval; with 0 it is the threshold alone.
+      known_cost, negative_cost: float [m], [n], from `acceptance_costs`; only for "least_cost".
+      resamples: number of bootstrap resamples; with 0, low and high are the threshold.
 
     Raises:
       UserError: too few validation images for the rule.
+      ValueError: "least_cost" without costs.
     """
     m, n = len(known_score), len(negative_score)
     if not m:
         raise UserError("decision.rule: the validation split has no known images to choose a threshold on")
     check_negatives(rule, "", n)
     if rule.name == "keep_knowns":
-        pick = lambda known, _: _order_statistic(known_score[known], rule.target)
+        pick = lambda known, negative: _order_statistic(known_score[known], rule.share)
     elif rule.name == "accept_negatives":
-        pick = lambda _, negative: _just_below(negative_score[negative], rule.target)
+        pick = lambda known, negative: _just_below(negative_score[negative], rule.share)
+    elif known_cost is None or negative_cost is None:
+        raise ValueError(f"rule {rule.name!r} needs the acceptance costs of the validation images")
     else:
         pick = lambda known, negative: _cheapest(
             np.concatenate([known_score[known], negative_score[negative]]),
-            np.concatenate([known_gain[known], negative_gain[negative]]),
+            np.concatenate([known_cost[known], negative_cost[negative]]),
         )
     value, rng = pick(np.arange(m), np.arange(n)), np.random.default_rng(seed)
-    drawn = [pick(rng.integers(0, m, m), rng.integers(0, max(n, 1), n)) for _ in range(resamples)] or [value]
-    low, high = np.quantile(drawn, [_TAIL, 1 - _TAIL], method="inverted_cdf")
+    resampled = [pick(rng.integers(0, m, m), rng.integers(0, max(n, 1), n)) for _ in range(resamples)] or [value]
+    low, high = np.quantile(resampled, [_TAIL, 1 - _TAIL], method="inverted_cdf")
     kept = {"keep_knowns": known_score, "accept_negatives": negative_score}.get(rule.name)
     return Threshold(value, float(low), float(high), m, n, None if kept is None else int((kept <= value).sum()))
 
 
 def check_negatives(rule: Rule, calibrate: str, count: int) -> None:
-    """Raises UserError where so many validation negatives are too few for the rule or the calibration."""
+    """Raises UserError if the rule or the calibration needs more validation negatives than `count`."""
     if rule.name not in RULES:
         raise UserError(f"decision.rule: {rule.name!r} is not one of {', '.join(RULES)}")
     asked = f"decision.rule: {rule.name}" if rule.name != "keep_knowns" else f"decision.calibration: {calibrate}"
@@ -110,42 +119,42 @@ def check_negatives(rule: Rule, calibrate: str, count: int) -> None:
             f"{asked} needs negatives in the validation split; set data.held_out_negatives or data.negatives, or raise "
             "data.validation_fraction"
         )
-    if rule.name == "accept_negatives" and rule.target * count < 1:
+    if rule.name == "accept_negatives" and rule.share * count < 1:
         raise UserError(
-            f"decision.accept_negatives: a share of {rule.target:g} needs at least {int(np.ceil(1 / rule.target)):,} "
+            f"decision.accept_negatives: a share of {rule.share:g} needs at least {int(np.ceil(1 / rule.share)):,} "
             f"negatives in the validation split; there are {count:,}"
         )
 
 
-def _order_statistic(score, share):
-    """The smallest score at or below which at least `share` of them are."""
+def _order_statistic(score: np.ndarray, share: float) -> float:
+    """Returns the smallest score t such that at least `share` of the scores are <= t."""
     place = int(np.ceil(share * len(score) - 1e-9)) - 1
     return float(np.partition(score, place)[place])
 
 
-def _just_below(score, share):
-    """The largest number at or below which at most `share` of the scores are."""
+def _just_below(score: np.ndarray, share: float) -> float:
+    """Returns the largest float t such that at most `share` of the scores are <= t."""
     place = int(np.floor(share * len(score) + 1e-9))
     return float(np.nextafter(np.partition(score, place)[place], -np.inf)) if place < len(score) else float(score.max())
 
 
-def _cheapest(score, gain):
-    """The score up to which accepting costs least in all; -inf if accepting none does."""
+def _cheapest(score: np.ndarray, cost: np.ndarray) -> float:
+    """Returns the threshold of least total cost; -inf if accepting no image costs least."""
     order = np.argsort(score)
-    total, score = np.cumsum(gain[order]), score[order]
-    last = np.flatnonzero(np.append(score[1:] != score[:-1], True))  # equals are accepted together
+    total, score = np.cumsum(cost[order]), score[order]
+    last = np.flatnonzero(np.append(score[1:] != score[:-1], True))  # ties are accepted together
     best = last[np.argmin(total[last])]
     return float(score[best]) if total[best] < 0 else -np.inf
 
 
-def gains(known_class: np.ndarray, truth: np.ndarray, costs: np.ndarray, prior: np.ndarray) -> np.ndarray:
-    """For "least_cost": what accepting each image would cost, less what rejecting it does, times what it stands for.
+def acceptance_costs(known_class: np.ndarray, truth: np.ndarray, costs: np.ndarray, prior: np.ndarray) -> np.ndarray:
+    """Returns the cost of accepting each image minus the cost of rejecting it, weighted to the deployment prior.
 
     Args:
-      known_class: int [n] in [0, K), the class it would be given.
+      known_class: int [n] in [0, K), the class of each image if accepted.
       truth: int [n] in [0, K].
-      costs: float [K + 1, K + 1], rows truth, columns answer.
-      prior: float [K + 1] of the deployment. Classes without images here are left to the others.
+      costs: float [K + 1, K + 1], rows are the truth, columns the decision.
+      prior: float [K + 1], of the deployment. Classes without images do not contribute.
 
     Returns:
       float64 [n].
@@ -156,126 +165,42 @@ def gains(known_class: np.ndarray, truth: np.ndarray, costs: np.ndarray, prior: 
 
 
 def promise(rule: Rule, threshold: Threshold, count: int) -> Interval | None:
-    """What share of `count` further images of the rule's side will be accepted: mean, and 95 % *prediction* interval.
+    """Predicts the share of `count` new knowns ("keep_knowns") or negatives ("accept_negatives") that is accepted.
 
-    The validation images and the further ones are draws of one population; the share that falls at or below an order
-    statistic is a beta variate whatever the population is, so that the number accepted is beta-binomial (Wilks 1941;
-    Fligner and Wolfe 1976). With ties it is conservative. None for "least_cost", which promises no share.
+    Validation images and new images are samples of one population. The share of the population at or below an order
+    statistic has a beta distribution for all continuous scores, so the number accepted is beta-binomial (Wilks 1941; Fligner
+    and Wolfe 1976). With ties the interval is conservative.
+
+    Returns:
+      The mean and the 95 % prediction interval; None for "least_cost", which has no target share, or if `count` is 0.
     """
-    if rule.name == "least_cost" or not count:
+    accepted = threshold.kept
+    if accepted is None or not count:
         return None
     if rule.name == "keep_knowns":
-        below, all_ = threshold.kept, threshold.knowns
-        shape = below, all_ - below + 1
-    else:  # below the next larger one, which is rejected
-        below, all_ = threshold.kept, threshold.negatives
-        shape = below + 1, all_ - below
+        shape = accepted, threshold.knowns - accepted + 1
+    else:  # the threshold is just below the first score that is rejected
+        shape = accepted + 1, threshold.negatives - accepted
     if not shape[1]:
         return Interval(1.0, 1.0, 1.0)
-    accepted = stats.betabinom(count, *shape)
-    low, high = accepted.ppf([_TAIL, 1 - _TAIL]) / count
-    return Interval(float(accepted.mean() / count), float(low), float(high))
+    further = stats.betabinom(count, *shape)
+    low, high = further.ppf([_TAIL, 1 - _TAIL]) / count
+    return Interval(float(further.mean() / count), float(low), float(high))
 
 
 def decide(score: np.ndarray, known_class: np.ndarray, threshold: float, num_classes: int) -> np.ndarray:
-    """The answer to each image, int [n] in [0, K]: its class where the score is at most the threshold, else K, "none"."""
+    """Returns the decisions, int [n] in [0, K]: `known_class` if the score is at most the threshold, else K ("none")."""
     return np.where(score <= threshold, known_class, num_classes)
 
 
 def cheapest_class(posterior: np.ndarray, costs: np.ndarray) -> np.ndarray:
-    """Which of the K classes costs least, were the image accepted: int [n]. With equal costs the most probable one."""
-    beyond = costs[:, :-1] - costs[:, :-1].min(axis=1, keepdims=True)  # else what all have in common rounds the rest away
+    """Returns the class of least expected cost if the image is accepted, int [n] in [0, K).
+
+    With equal costs of all errors it is the most probable class.
+
+    Args:
+      posterior: float [n, K + 1].
+      costs: float [K + 1, K + 1], rows are the truth, columns the decision.
+    """
+    beyond = costs[:, :-1] - costs[:, :-1].min(axis=1, keepdims=True)  # large common costs would round differences away
     return (posterior @ beyond).argmin(axis=1)
-
-
-def cost_matrix(given: Any, classes: Sequence[str], field: str = "decision.costs") -> np.ndarray:
-    """float64 [K + 1, K + 1]: what each answer (column) costs for each truth (row), "none" last.
-
-    Args:
-      given: some of `COSTS` by name, which are 1 where they are not said, with right answers free; or the whole table; None
-        for all ones.
-      field: where it was given, for messages.
-
-    Raises:
-      UserError: an unknown name, a table of another shape, or a cost that is negative or not finite.
-    """
-    size = len(classes) + 1
-    if given is None or isinstance(given, dict):
-        named = dict.fromkeys(COSTS, 1.0) | (given or {})
-        if strange := set(named) - set(COSTS):
-            raise UserError(f"{field}: {min(strange)!r} is not one of {', '.join(COSTS)}")
-        if not all(isinstance(cost, int | float) for cost in named.values()):
-            raise UserError(f"{field}: {given!r} does not give a number for each")
-        costs = np.full((size, size), named["confuse_knowns"], np.float64)
-        costs[-1], costs[:, -1] = named["accept_none"], named["reject_known"]
-        np.fill_diagonal(costs, 0)
-    else:
-        try:
-            costs = np.array(given, np.float64)
-        except (TypeError, ValueError) as error:
-            raise UserError(f"{field}: not a table of numbers ({error})") from error
-        if costs.shape != (size, size):
-            raise UserError(
-                f"{field}: the table's shape is {costs.shape}; with {len(classes)} classes and 'none' it must be "
-                f"({size}, {size}): rows are the truth, columns the answer, in the order {', '.join(classes)}, none"
-            )
-    wrong = ~(np.isfinite(costs) & (costs >= 0))
-    if wrong.any():
-        (truth, answer), names = np.argwhere(wrong)[0], [*classes, "none"]
-        raise UserError(
-            f"{field}: {names[answer]!r} for an image of {names[truth]!r} costs {costs[truth, answer]:g}; a cost must be a "
-            "number, 0 or more"
-        )
-    return costs
-
-
-def parse(text: str, field: str) -> Any:
-    """ "name=number,name=number", or JSON, as flags and configs give priors and costs; None for "".
-
-    Raises:
-      UserError: neither of them, or a name comes twice; names `field`.
-    """
-    if not text.strip():
-        return None
-    try:
-        if text.lstrip()[0] in "[{":
-            return json.loads(text)
-        pairs = [(name.strip(), float(number)) for name, number in (part.rsplit("=", 1) for part in text.split(","))]
-    except ValueError as error:
-        raise UserError(f'{field}: {text!r} is neither "name=number,name=number" nor JSON ({error})') from error
-    if len(dict(pairs)) < len(pairs):
-        raise UserError(f"{field}: {text!r} names something twice")
-    return dict(pairs)
-
-
-def deployment_prior(given: Any, classes: Sequence[str], training: np.ndarray, field: str = "decision.prior") -> np.ndarray:
-    """float64 [K + 1], "none" last: how often each class comes where the classifier will be used.
-
-    Args:
-      given: {name or "none": share}; classes that are not named share what is left, in proportion to the training prior.
-        None: as in training, or all alike where training had no negatives.
-      training: float [K + 1], the effective prior of training.
-      field: where it was given, for messages.
-
-    Raises:
-      UserError: a name that is no class, a share outside [0, 1], or shares that do not sum to 1.
-    """
-    names = [*classes, "none"]
-    training = np.asarray(training, np.float64)
-    reference = training if training[-1] > 0 else np.full(len(names), 1 / len(names))
-    if given is None:
-        return reference
-    if not isinstance(given, dict) or not all(isinstance(share, int | float) for share in given.values()):
-        raise UserError(f"{field}: {given!r} does not give a number for each class")
-    if strange := [name for name in given if name not in names]:
-        raise UserError(f"{field}: no class {strange[0]!r}; the classes are {', '.join(names)}")
-    if wrong := [name for name, share in given.items() if not 0 <= share <= 1]:
-        raise UserError(f"{field}: {wrong[0]}: {given[wrong[0]]!r} is not between 0 and 1")
-    total, rest = sum(given.values()), np.array([name not in given for name in names])
-    left = 1 - total
-    if left < -1e-6 or (left > 1e-6 and not reference[rest].sum()):
-        raise UserError(f"{field}: the shares of {', '.join(given)} sum to {total:g}, not to 1")
-    prior = np.array([given.get(name, 0.0) for name in names], np.float64)
-    if rest.any():
-        prior[rest] = max(left, 0) * reference[rest] / max(reference[rest].sum(), 1e-300)
-    return prior / prior.sum()

@@ -1,1 +1,1 @@
-"""Training objectives, and how much each example weighs in them."""
+"""Training objectives and example weights."""

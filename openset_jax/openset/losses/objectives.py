@@ -1,56 +1,68 @@
-"""Training losses: functions of a network's outputs and the labels, one value per example.
+"""Training objectives: the loss of each example, and the table of objectives that a config can name.
 
-In all of them z are logits, K the number of known classes, and a label of K stands for "none of these". How the values of a
-batch become one number, and what `negative_weight` does to it, is in `Weights`. Every paper weighs negatives in its own way:
+Notation: z are the logits, K is the number of known classes, and the label K means "none of these". `Weights` reduces the
+losses of a batch to one number and applies `negative_weight`. The papers weigh negatives differently:
 
 | paper | here |
 |---|---|
-| K + 1 classes, natural batches | background, negative_weight=None: every example counts the same |
+| K + 1 classes, natural batches | background, negative_weight=None: all examples have equal weights |
 | Dhamija et al. 2018, background: negatives weigh as much as one known class | background, negative_weight=1 / K |
 | Dhamija et al. 2018, entropic: one mean over the batch | entropic, negative_weight=None |
-| Hendrycks et al. 2019, lambda = 0.5, both means apart | outlier_exposure, negative_weight=0.5 |
+| Hendrycks et al. 2019, lambda = 0.5, two means | outlier_exposure, negative_weight=0.5 |
 | Liu et al. 2020, 0.1 times both hinges | energy_margin, negative_weight=0.1 |
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+from jax.typing import ArrayLike
 
 from openset_jax.errors import UserError
+from openset_jax.openset.scores import logit_scores
 
 
-def background(logits: jax.Array, features: jax.Array, label: jax.Array, *, adjustment: jax.Array) -> jax.Array:
-    """Softmax cross-entropy over K classes and "none", the extra class that all negatives belong to.
+class Loss(Protocol):
+    """A loss with its own options bound."""
 
-    Called "background" or "garbage class"; Dhamija, Guenther and Boult 2018 (arXiv 1811.04110), section 2.
+    def __call__(self, logits: jax.Array, features: jax.Array, label: jax.Array, adjustment: ArrayLike) -> jax.Array:
+        """Returns the loss of each example, float32 [b], in nats.
+
+        Args:
+          logits: float32 [b, K], or [b, K + 1] with "none" last.
+          features: float32 [b, F], of the penultimate layer.
+          label: int32 [b] in [0, K].
+          adjustment: float32 [outputs], added to the logits: see `Weights.adjustment`.
+        """
+
+
+def background(logits: jax.Array, features: jax.Array, label: jax.Array, adjustment: ArrayLike) -> jax.Array:
+    """Computes the softmax cross-entropy over K classes and "none", the class of all negatives.
+
+    Also called "garbage class"; Dhamija, Guenther and Boult 2018 (arXiv 1811.04110), section 2. See `Loss` for arguments.
 
     Args:
       logits: float32 [b, K + 1], "none" last.
-      features: not used.
-      label: int32 [b] in [0, K].
-      adjustment: float32 [K + 1], added to the logits: see `Weights.adjustment`.
-
-    Returns:
-      float32 [b], nats.
     """
     return optax.softmax_cross_entropy_with_integer_labels(logits + adjustment, label)
 
 
-def one_vs_rest(logits: jax.Array, features: jax.Array, label: jax.Array) -> jax.Array:
-    """The sum of K binary cross-entropies: "this class or not". A negative's label is all zeros.
+def one_vs_rest(logits: jax.Array, features: jax.Array, label: jax.Array, adjustment: ArrayLike) -> jax.Array:
+    """Computes the sum of K binary cross-entropies, one for each class against the rest. Negatives have all targets 0.
 
     Args:
       logits: float32 [b, K].
+      adjustment: not used; logit adjustment is defined for a softmax only.
     """
-    targets = jax.nn.one_hot(label, logits.shape[-1])  # all zeros for K
+    targets = jax.nn.one_hot(label, logits.shape[-1])  # all zeros for label K
     return optax.sigmoid_binary_cross_entropy(logits, targets).sum(-1)
 
 
-def softmax(logits: jax.Array, features: jax.Array, label: jax.Array, *, adjustment: jax.Array) -> jax.Array:
-    """Cross-entropy of the knowns over K classes, and 0 for negatives.
+def softmax(logits: jax.Array, features: jax.Array, label: jax.Array, adjustment: ArrayLike) -> jax.Array:
+    """Computes the cross-entropy over K classes for knowns, and 0 for negatives.
 
     Args:
       logits: float32 [b, K].
@@ -59,56 +71,62 @@ def softmax(logits: jax.Array, features: jax.Array, label: jax.Array, *, adjustm
     return jnp.where(_known(logits, label), jax.nn.logsumexp(logits + adjustment, -1) - own, 0.0)
 
 
-def entropic(logits: jax.Array, features: jax.Array, label: jax.Array, *, adjustment: jax.Array) -> jax.Array:
-    """Cross-entropy of the knowns, and of negatives against the uniform distribution: -(1 / K) sum_k log p_k.
+def entropic(logits: jax.Array, features: jax.Array, label: jax.Array, adjustment: ArrayLike) -> jax.Array:
+    """Computes the cross-entropy for knowns, and that of the uniform distribution, -(1 / K) sum_k log p_k, for negatives.
 
-    Entropic open-set loss (Dhamija, Guenther and Boult 2018, arXiv 1811.04110, equation 2); outlier exposure (Hendrycks,
-    Mazeika and Dietterich 2019, arXiv 1812.04606, section 3) is the same function with another weight.
+    Entropic open-set loss (Dhamija, Guenther and Boult 2018, arXiv 1811.04110, equation 2). Outlier exposure (Hendrycks,
+    Mazeika and Dietterich 2019, arXiv 1812.04606, section 3) is the same function with another weight of negatives.
 
     Args:
       logits: float32 [b, K].
     """
-    uniform = jax.nn.logsumexp(logits, -1) - logits.mean(-1)  # unadjusted: of balanced classes none is to be likelier
-    return softmax(logits, features, label, adjustment=adjustment) + jnp.where(_known(logits, label), 0.0, uniform)
+    uniform = jax.nn.logsumexp(logits, -1) - logits.mean(-1)  # not adjusted: uniform outputs are the target
+    return softmax(logits, features, label, adjustment) + jnp.where(_known(logits, label), 0.0, uniform)
 
 
 def objectosphere(
-    logits: jax.Array, features: jax.Array, label: jax.Array, *, adjustment: jax.Array, magnitude: float, ring_weight: float
+    logits: jax.Array,
+    features: jax.Array,
+    label: jax.Array,
+    adjustment: ArrayLike,
+    *,
+    magnitude: float,
+    ring_weight: float,
 ) -> jax.Array:
-    """The entropic loss, and features that are long for knowns and short for negatives.
+    """Computes the entropic loss plus a penalty on knowns with a small feature norm and negatives with a large one.
 
-    ring_weight * max(0, magnitude - ||F||)^2 for knowns, ring_weight * ||F||^2 for negatives (Dhamija, Guenther and Boult
-    2018, arXiv 1811.04110, equation 3, whose xi is 50 and whose weight 1e-4 in the authors' experiments).
+    The penalty is ring_weight * max(0, magnitude - ||F||)^2 for knowns and ring_weight * ||F||^2 for negatives (Dhamija,
+    Guenther and Boult 2018, arXiv 1811.04110, equation 3; the authors use a magnitude xi of 50 and a weight of 1e-4).
 
     Args:
       logits: float32 [b, K].
-      features: float32 [b, F], of the penultimate layer.
+      magnitude: the feature norm from which knowns have no penalty.
     """
     squared = jnp.square(features).sum(-1)
-    length = jnp.sqrt(jnp.maximum(squared, 1e-12))  # the root's slope at 0 is infinite
+    length = jnp.sqrt(jnp.maximum(squared, 1e-12))  # the derivative of the root is infinite at 0
     ring = jnp.where(_known(logits, label), jnp.square(jax.nn.relu(magnitude - length)), squared)
-    return entropic(logits, features, label, adjustment=adjustment) + ring_weight * ring
+    return entropic(logits, features, label, adjustment) + ring_weight * ring
 
 
 def energy_margin(
     logits: jax.Array,
     features: jax.Array,
     label: jax.Array,
+    adjustment: ArrayLike,
     *,
-    adjustment: jax.Array,
     margins: tuple[float, float] | None,
     negative_weight: float,
 ) -> jax.Array:
-    """Cross-entropy of the knowns, and squared hinges that part energies E = -logsumexp(z).
+    """Computes the cross-entropy for knowns plus squared hinges that separate the energies E = -logsumexp(z).
 
-    negative_weight * max(0, E - m_known)^2 for knowns; max(0, m_negative - E)^2 for negatives, which `Weights` weighs as
-    much (Liu, Wang, Owens and Li 2020, arXiv 2010.03759, equation 8). Without margins, the cross-entropy alone.
+    The hinges are negative_weight * max(0, E - m_known)^2 for knowns and max(0, m_negative - E)^2 for negatives; `Weights`
+    multiplies the latter by negative_weight, too (Liu, Wang, Owens and Li 2020, arXiv 2010.03759, equation 8).
 
     Args:
       logits: float32 [b, K].
-      margins: (m_known, m_negative).
+      margins: (m_known, m_negative); None for the cross-entropy alone.
     """
-    loss = softmax(logits, features, label, adjustment=adjustment)
+    loss = softmax(logits, features, label, adjustment)
     if margins is None:
         return loss
     energy = -jax.nn.logsumexp(logits, -1)
@@ -116,56 +134,81 @@ def energy_margin(
     return loss + jnp.where(_known(logits, label), negative_weight * jnp.square(too_high), jnp.square(too_low))
 
 
-def _known(logits, label):
+def _known(logits: jax.Array, label: jax.Array) -> jax.Array:
     return label < logits.shape[-1]
 
 
 class Objective(NamedTuple):
-    """A loss and what must be known about it.
+    """A loss, the outputs that it needs, and its score.
 
     Attributes:
-      loss: (logits, features, label, **options) -> loss of each example.
+      name: in the config, `objective.name`.
+      loss: a `Loss` that also takes `options` as keywords.
       none_output: whether the network has an output for "none".
-      negative_weight: the mass of the negative term for each unit of the known one, where the config does not say: None
-        for one mean over all examples.
-      softmax: whether outputs compete; else each is a binary answer.
-      score: name of the function of `scores` that ranks images by how unknown they are.
-      options: names of the loss's own options, fields of the config's `objective`.
-      uses_negatives: whether negatives are trained on at all.
+      negative_weight: the default of `objective.negative_weight`: the weight of the negative term relative to the known
+        term; None for one mean over all examples.
+      softmax: whether the outputs are one softmax; otherwise each is a sigmoid.
+      score: logits float [n, outputs] -> float64 [n], larger = more unknown; for AUROC and the threshold.
+      options: names of the loss's own options, which are fields of the config's `objective`.
+      uses_negatives: whether the network trains on negatives.
     """
 
+    name: str
     loss: Callable[..., jax.Array]
     none_output: bool
     negative_weight: float | None
     softmax: bool = True
-    score: str = "msp"
+    score: Callable[[np.ndarray], np.ndarray] = logit_scores.msp
     options: tuple[str, ...] = ()
     uses_negatives: bool = True
 
+    @property
+    def says_none(self) -> bool:
+        """Whether the network can answer "none" by itself, without a threshold."""
+        return self.none_output or not self.softmax
 
-OBJECTIVES = {
-    "background": Objective(background, True, None, score="none_log_odds"),
-    "one_vs_rest": Objective(one_vs_rest, False, None, softmax=False, score="energy"),
-    "softmax": Objective(softmax, False, None, uses_negatives=False),
-    "entropic": Objective(entropic, False, None),
-    "outlier_exposure": Objective(entropic, False, 0.5),
-    "objectosphere": Objective(objectosphere, False, None, options=("magnitude", "ring_weight")),
-    "energy_margin": Objective(energy_margin, False, 0.1, score="energy", options=("margins", "negative_weight")),
+    def num_outputs(self, num_classes: int) -> int:
+        """Returns the number of the network's outputs for K known classes: K, or K + 1."""
+        return num_classes + self.none_output
+
+    @property
+    def known_outputs(self) -> slice:
+        """The outputs of the K known classes."""
+        return slice(-1) if self.none_output else slice(None)
+
+    def predict_class(self, logits: jax.Array, num_classes: int) -> jax.Array:
+        """Returns the class of each example, int32 [b] in [0, K]; never K ("none") unless `says_none`."""
+        best = jnp.argmax(logits, -1)
+        return best if self.softmax else jnp.where(logits.max(-1) > 0, best, num_classes)
+
+
+OBJECTIVES: dict[str, Objective] = {
+    objective.name: objective
+    for objective in (
+        Objective("background", background, True, None, score=logit_scores.none_log_odds),
+        Objective("one_vs_rest", one_vs_rest, False, None, softmax=False, score=logit_scores.energy),
+        Objective("softmax", softmax, False, None, uses_negatives=False),
+        Objective("entropic", entropic, False, None),
+        Objective("outlier_exposure", entropic, False, 0.5),
+        Objective("objectosphere", objectosphere, False, None, options=("magnitude", "ring_weight")),
+        Objective(
+            "energy_margin",
+            energy_margin,
+            False,
+            0.1,
+            score=logit_scores.energy,
+            options=("margins", "negative_weight"),
+        ),
+    )
 }
 
 
 def get(name: str) -> Objective:
-    """The objective of that name.
+    """Returns the objective of that name.
 
     Raises:
-      UserError: there is none.
+      UserError: no objective has that name.
     """
     if name not in OBJECTIVES:
         raise UserError(f"objective.name: {name!r} is not one of {', '.join(OBJECTIVES)}")
     return OBJECTIVES[name]
-
-
-def answer(objective: Objective, logits: jax.Array, *, num_classes: int) -> jax.Array:
-    """The class of each example, int32 [b] in [0, K]; networks without a none-output and without sigmoids never say K."""
-    best = jnp.argmax(logits, -1)
-    return best if objective.softmax else jnp.where(logits.max(-1) > 0, best, num_classes)

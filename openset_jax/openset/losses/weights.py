@@ -1,29 +1,31 @@
-"""What each example counts: class weights, the mass of negatives, logit adjustment, and the prior that they amount to."""
+"""Example weights in the loss: class weights, weight of negatives, logit adjustment; the effective prior of all three."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import ArrayLike
+from scipy import optimize
 
 from openset_jax.errors import UserError
+from openset_jax.openset.losses.objectives import Loss
 
 CLASS_WEIGHTS = ("none", "inverse_frequency", "effective_number")
 
 
 class Weights(NamedTuple):
-    """How the losses of a batch become one number.
+    """The reduction of the losses of a batch to one number.
 
-    With `negative_weight` w, the mean over the knowns of the batch plus w times the mean over its negatives: then the number
-    of negatives decides how many kinds are seen, and not what they weigh. Without, one mean over all.
+    With a `negative_weight` w, it is the mean over the knowns of the batch plus w times the mean over its negatives, so
+    that the weight of the negatives does not depend on their number. With None, it is one mean over all examples.
 
     Attributes:
-      by_class: float64 [K + 1], of an example of each class, "none" last; their mean under the sampler's prior is 1.
+      by_class: float64 [K + 1], the weight of an example of each class, "none" last; mean 1 under the sampler's prior.
       negative_weight: w, or None.
       tau: the strength of logit adjustment, 0 for none.
-      prior: float64 [K + 1], the sampler's.
+      prior: float64 [K + 1], of the sampler.
     """
 
     by_class: np.ndarray
@@ -33,7 +35,7 @@ class Weights(NamedTuple):
 
     @property
     def mass(self) -> np.ndarray:
-        """float64 [K + 1]: what all examples of a class together weigh in the loss of an average batch."""
+        """The total weight of the examples of each class in the loss of an average batch, float64 [K + 1]."""
         mass = self.prior * self.by_class
         if self.negative_weight is None:
             return mass
@@ -41,15 +43,15 @@ class Weights(NamedTuple):
 
     @property
     def effective_prior(self) -> np.ndarray:
-        """float64 [K + 1], sums to 1: the prior under which the outputs of a softmax are probabilities.
+        """The prior under which the softmax outputs estimate the posterior, float64 [K + 1], sums to 1.
 
-        The mass of each class; to the power of 1 - tau with logit adjustment, which takes the rest out of the logits.
+        The normalised mass^(1 - tau): logit adjustment removes the factor mass^tau from the outputs.
         """
         prior = np.where(self.mass > 0, np.maximum(self.mass, 1e-300) ** (1 - self.tau), 0.0)
         return prior / prior.sum()
 
     def adjustment(self, num_outputs: int) -> np.ndarray:
-        """float32 [num_outputs]: tau log prior, which training adds to the logits.
+        """Returns tau log prior, float32 [num_outputs], which training adds to the logits.
 
         The logit-adjusted loss (Menon et al. 2021, arXiv 2007.07314, equation 10); tau = 1 is balanced softmax (Ren et al.
         2020, arXiv 2007.10740, equation 3).
@@ -57,20 +59,24 @@ class Weights(NamedTuple):
         mass = self.mass[:num_outputs] / self.mass[:num_outputs].sum()
         return (self.tau * np.log(np.where(mass > 0, mass, 1.0))).astype(np.float32)
 
-    def of_examples(self, label: jax.Array, axis: str) -> jax.Array:
-        """float32 [b]: factors such that the mean over devices of the sum of factor x loss is the number asked for.
 
-        Args:
-          label: int32 [b] in [0, K], of one device's share of the batch.
-          axis: of the devices.
-        """
-        weight = jnp.asarray(self.by_class, jnp.float32)[label]
-        if self.negative_weight is None:
-            return weight / len(label)
-        negative = label == len(self.prior) - 1
-        mass = lax.psum(jnp.stack([jnp.where(negative, 0.0, weight).sum(), negative.sum(dtype=jnp.float32)]), axis)
-        share = jnp.where(negative, self.negative_weight / jnp.maximum(mass[1], 1), weight / jnp.maximum(mass[0], 1e-9))
-        return lax.axis_size(axis) * share
+def example_weights(label: jax.Array, by_class: ArrayLike, negative_weight: float | None, axis: str) -> jax.Array:
+    """Returns weights, float32 [b]: the sum of weight x loss on each device, averaged over devices, is the reduced loss.
+
+    Args:
+      label: int32 [b] in [0, K], of one device's share of the batch.
+      by_class: float [K + 1], see `Weights`.
+      negative_weight: see `Weights`.
+      axis: name of the mapped axis over devices.
+    """
+    table = jnp.asarray(by_class, jnp.float32)
+    weight = table[label]
+    if negative_weight is None:
+        return weight / len(label)
+    negative = label == len(table) - 1
+    mass = lax.psum(jnp.stack([jnp.where(negative, 0.0, weight).sum(), negative.sum(dtype=jnp.float32)]), axis)
+    share = jnp.where(negative, negative_weight / jnp.maximum(mass[1], 1), weight / jnp.maximum(mass[0], 1e-9))
+    return lax.axis_size(axis) * share
 
 
 def make_weights(
@@ -82,16 +88,19 @@ def make_weights(
     beta: float = 0.9999,
     tau: float = 0.0,
 ) -> Weights:
-    """The weights that a config asks for.
+    """Computes the class weights.
 
     Args:
       prior: float [K + 1], of the sampler.
-      counts: int [K + 1], images of each class that may be drawn.
+      counts: int [K + 1], number of training images of each class.
+      negative_weight: see `Weights`.
       class_weights: "inverse_frequency": 1 / prior; "effective_number": (1 - beta) / (1 - beta^count) (Cui et al. 2019,
         arXiv 1901.05555, equation 2); "none": 1.
+      beta: of "effective_number", in [0, 1).
+      tau: see `Weights`.
 
     Raises:
-      UserError: no such class weights.
+      UserError: `class_weights` is not one of `CLASS_WEIGHTS`.
     """
     prior, counts = np.asarray(prior, np.float64), np.asarray(counts, np.float64)
     if class_weights not in CLASS_WEIGHTS:
@@ -105,22 +114,22 @@ def make_weights(
     return Weights(weight, negative_weight, tau, prior)
 
 
-def plateau_loss(loss: Callable[..., jax.Array], weights: Weights, num_outputs: int) -> float:
-    """The loss of a network that ignores its images: the least over constant logits, with features of zero (dead units).
+def plateau_loss(loss: Loss, weights: Weights, num_outputs: int) -> float:
+    """Returns the minimum of the loss over constant logits, with features 0: that of a network that ignores its images.
 
-    For `background` with nothing weighted it is the entropy of the prior.
+    For `background` without weights it is the entropy of the prior.
 
     Args:
-      loss: (logits, features, label) -> loss of each example.
+      loss: with its own options bound.
+      num_outputs: of the network, K or K + 1.
     """
-    from scipy import optimize
-
     labels = np.flatnonzero(weights.mass > 0)
     mass = jnp.asarray(weights.mass[labels], jnp.float32)
+    adjustment = weights.adjustment(num_outputs)
 
-    def total(logits):
+    def total(logits: jax.Array) -> jax.Array:
         logits = jnp.broadcast_to(logits, (len(labels), num_outputs))
-        return (mass * loss(logits, jnp.zeros((len(labels), 1)), jnp.asarray(labels))).sum()
+        return (mass * loss(logits, jnp.zeros((len(labels), 1)), jnp.asarray(labels), adjustment)).sum()
 
     both = jax.jit(jax.value_and_grad(total))
     evaluate = lambda z: tuple(np.asarray(v, np.float64) for v in both(z.astype(np.float32)))

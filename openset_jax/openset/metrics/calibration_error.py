@@ -1,10 +1,11 @@
-"""Are probabilities what they say? Errors of a posterior over K classes and "none", a label like others. NumPy, no files.
+"""Calibration metrics of a posterior over K classes and "none".
 
-Every measure takes a weight for each image, a count: weight 2 is the image twice. Scaling all weights changes nothing.
+Every metric takes a weight for each image: an image of weight 2 counts as two images. Multiplying all weights by a constant
+changes nothing.
 
-The calibration error depends on its bins, and a finite sample has one even where the posterior is right, the larger the
-fewer images; the negative log-likelihood and the Brier score are proper, so they have neither fault, but mix calibration
-with how well classes are told apart. So all three are told.
+The expected calibration error depends on the bins, and in a finite sample it is positive even for a correct posterior, and
+larger for fewer images. The negative log-likelihood and the Brier score are proper scoring rules without these problems, but
+they also measure how well the classes are separated. Therefore all three are reported.
 """
 
 import functools
@@ -17,12 +18,12 @@ from openset_jax.openset import checks
 
 
 class Reliability(NamedTuple):
-    """Images in bins of the probability of the likeliest class, from the least: what a reliability diagram draws.
+    """A reliability diagram: bins of the probability of the most likely class, ascending.
 
     Attributes:
-      confidence: float64 [b], mean probability of the likeliest class.
-      accuracy: float64 [b], the share of them whose likeliest class is the label.
-      mass: float64 [b], each bin's share of all weight; sums to 1, none is 0.
+      confidence: float64 [b], mean probability of the most likely class.
+      accuracy: float64 [b], share of images whose most likely class is the label.
+      mass: float64 [b], each bin's share of the total weight; positive, sums to 1.
     """
 
     confidence: np.ndarray
@@ -31,20 +32,20 @@ class Reliability(NamedTuple):
 
 
 def reliability(posterior: np.ndarray, label: np.ndarray, bins: int = 15, weight: np.ndarray | None = None) -> Reliability:
-    """Confidence against accuracy in bins of equal mass.
+    """Returns the accuracy over the confidence in bins of equal mass.
 
     The diagram is that of Guo et al. 2017 (arXiv 1706.04599), the bins are those of Nguyen and O'Connor 2015 (EMNLP).
-    Images of one confidence share a bin, the one that the middle of their mass falls in. So the order of images plays no
-    part, every image is in one bin, and there can be fewer bins than asked for.
+    Images of equal confidence are in one bin, which contains the middle of their mass. Therefore the order of the images
+    does not matter. Empty bins are left out.
 
     Args:
       posterior: [n, K + 1], rows summing to 1.
       label: int [n] in [0, K], K is "none".
-      bins: at most this many.
+      bins: maximum number of bins.
       weight: float [n], at least 0; None for ones.
 
     Returns:
-      Arrays of b <= bins; of length 0 where there are no images, or none of positive weight.
+      Arrays of length b <= bins, of length 0 if no image has a positive weight.
 
     Raises:
       ValueError: an argument is not as above.
@@ -52,15 +53,17 @@ def reliability(posterior: np.ndarray, label: np.ndarray, bins: int = 15, weight
     if bins < 1:
         raise ValueError(f"there must be at least one bin, not {bins}")
     posterior, label, weight = _checked(posterior, label, weight)
-    return _binned(*_steps(posterior), posterior.argmax(axis=1) == label, weight, bins)
+    top, place = _confidences(posterior)
+    return _binned(top, place, posterior.argmax(axis=1) == label, weight, bins)
 
 
-def _steps(posterior):
-    """(the different probabilities of the likeliest class, ascending; which of them each image has)."""
-    return np.unique(posterior.max(axis=1), return_inverse=True)
+def _confidences(posterior: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (the distinct confidences, ascending; the index of each image's confidence among them)."""
+    top, place = np.unique(posterior.max(axis=1), return_inverse=True)
+    return top, place
 
 
-def _binned(top, place, right, weight, bins):
+def _binned(top: np.ndarray, place: np.ndarray, right: np.ndarray, weight: np.ndarray, bins: int) -> Reliability:
     if not weight.sum():
         return Reliability(*np.empty((3, 0)))
     mass, hits = (np.bincount(place, w, len(top)) for w in (weight, weight * right))
@@ -72,100 +75,57 @@ def _binned(top, place, right, weight, bins):
     return Reliability(sums / mass, hits / mass, mass / mass.sum())
 
 
-def expected_calibration_error(
-    posterior: np.ndarray, label: np.ndarray, bins: int = 15, weight: np.ndarray | None = None
-) -> float | None:
-    """The mean over images of |accuracy - confidence| of their bin.
-
-    Of the likeliest class, as in Guo et al. 2017 (arXiv 1706.04599), equation 5, but in bins of equal mass.
-    Arguments and errors are those of `reliability`.
-
-    Returns:
-      A value in [0, 1], or None where there are no images.
-    """
-    return _error(reliability(posterior, label, bins, weight))
-
-
-def _error(table):
+def _error(table: Reliability) -> float | None:
     return float(np.sum(table.mass * np.abs(table.accuracy - table.confidence))) if len(table.mass) else None
 
 
 def by_chance(posterior: np.ndarray, weight: np.ndarray, *, bins: int = 15, resamples: int = 200, seed: int = 0) -> float:
-    """The calibration error that 1 in 40 samples of these images would exceed, were their probabilities right.
+    """Returns the 97.5 % quantile of the expected calibration error under correct probabilities.
 
-    Consistency resampling (Broecker and Smith 2007, Weather and Forecasting 22): each image is right with the probability
-    of its likeliest class. What is not above this may be chance.
+    Consistency resampling (Broecker and Smith 2007, Weather and Forecasting 22): each image is classified correctly with
+    the probability of its most likely class. A measured error at or below the quantile does not differ significantly from 0.
 
     Args:
       posterior: [n, K + 1], rows summing to 1.
       weight: float [n], at least 0.
     """
     posterior, rng = checks.posterior(posterior), np.random.default_rng(seed)
-    top, place = _steps(posterior)
-    drawn = lambda: _error(_binned(top, place, rng.random(len(place)) < top[place], weight, bins))
-    return float(np.quantile([drawn() for _ in range(resamples)], 0.975)) if weight.sum() else 0.0
+    top, place = _confidences(posterior)
+    resampled = lambda: _error(_binned(top, place, rng.random(len(place)) < top[place], weight, bins))
+    return float(np.quantile([resampled() for _ in range(resamples)], 0.975)) if weight.sum() else 0.0
 
 
 def measures(posterior: np.ndarray, label: np.ndarray, *, bins: int = 15) -> dict[str, Callable[[np.ndarray], float | None]]:
-    """The three of them as functions of weights [n] alone, for resampling: what does not depend on weights is done once.
+    """Returns the three metrics as functions of the weights, float64 [n], for resampling.
+
+    "expected_calibration_error", in [0, 1]: the mean over bins, weighted by mass, of |accuracy - confidence| for the most
+    likely class, as in Guo et al. 2017 (arXiv 1706.04599), equation 5, but in bins of equal mass.
+    "negative_log_likelihood", in [0, 36.1] nats: the mean of -log p(label). Probabilities are clipped at 2^-52, as in
+    scikit-learn, so that one image cannot make the mean infinite. "brier", in [0, 2]: the mean of
+    sum_k (p_k - [label = k])^2 over all K + 1 classes (Brier 1950); for two classes, twice the value that is often called
+    the Brier score. All are None if no image has a positive weight.
 
     Args:
       posterior: [n, K + 1], rows summing to 1.
       label: int [n] in [0, K], K is "none".
-    """
-    posterior, label, _ = _checked(posterior, label, None)
-    (top, place), right = _steps(posterior), posterior.argmax(axis=1) == label
-    return {
-        "expected_calibration_error": lambda weight: _error(_binned(top, place, right, weight, bins)),
-        "negative_log_likelihood": functools.partial(_mean, _log_losses(posterior, label)),
-        "brier": functools.partial(_mean, _square_losses(posterior, label)),
-    }
-
-
-def negative_log_likelihood(posterior: np.ndarray, label: np.ndarray, weight: np.ndarray | None = None) -> float | None:
-    """The mean of -log p(label), in nats.
-
-    A probability below 2^-52 counts as that, 36 nats, so that one image does not make the mean infinite (scikit-learn
-    does so).
-
-    Args:
-      posterior: [n, K + 1], rows summing to 1.
-      label: int [n] in [0, K], K is "none".
-      weight: float [n], at least 0; None for ones.
-
-    Returns:
-      A value in [0, 36.1], or None where there are no images.
+      bins: maximum number of bins.
 
     Raises:
       ValueError: an argument is not as above.
     """
-    posterior, label, weight = _checked(posterior, label, weight)
-    return _mean(_log_losses(posterior, label), weight)
+    posterior, label, _ = _checked(posterior, label, None)
+    top, place = _confidences(posterior)
+    right, own = posterior.argmax(axis=1) == label, posterior[np.arange(len(label)), label]
+    log_loss = -np.log(np.clip(own, np.finfo(np.float64).eps, 1))
+    square_loss = (posterior**2).sum(axis=1) - 2 * own + 1
+    return {
+        "expected_calibration_error": lambda weight: _error(_binned(top, place, right, weight, bins)),
+        "negative_log_likelihood": functools.partial(_mean, log_loss),
+        "brier": functools.partial(_mean, square_loss),
+    }
 
 
-def _log_losses(posterior, label):
-    return -np.log(np.clip(posterior[np.arange(len(label)), label], np.finfo(np.float64).eps, 1))
-
-
-def brier(posterior: np.ndarray, label: np.ndarray, weight: np.ndarray | None = None) -> float | None:
-    """The mean of sum_k (p_k - [label = k])^2 over all K + 1 classes (Brier 1950).
-
-    For two classes it is twice what is often called the Brier score. Arguments and errors are those of
-    `negative_log_likelihood`.
-
-    Returns:
-      A value in [0, 2], or None where there are no images.
-    """
-    posterior, label, weight = _checked(posterior, label, weight)
-    return _mean(_square_losses(posterior, label), weight)
-
-
-def _square_losses(posterior, label):
-    own = posterior[np.arange(len(label)), label]
-    return (posterior**2).sum(axis=1) - 2 * own + 1
-
-
-def _mean(values, weight):
+def _mean(values: np.ndarray, weight: np.ndarray) -> float | None:
     total = weight.sum()
     return float(np.sum(values * weight) / total) if total else None
 

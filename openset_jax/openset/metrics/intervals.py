@@ -1,6 +1,6 @@
-"""How far a number could be from the one measured, had other test images been drawn: 95 % intervals. NumPy, no files.
+"""95 % confidence intervals of metrics over the test images of one trained network.
 
-They are about the images of one trained network; another seed is another network, whose spread these do not contain.
+They cover the variation between samples of test images, not the variation between training seeds.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,53 +14,74 @@ from openset_jax.openset.metrics.ranking import Ranking
 
 LEVEL = 0.95
 _TAIL = (1 - LEVEL) / 2
-_MOST, _FEWEST, _DRAWS = 2_000, 100, 20_000_000  # resamples; images drawn for all of them together
-_CHUNK = 4_000_000  # numbers held at once
+_MOST, _FEWEST, _DRAWS = 2_000, 100, 20_000_000  # limits of the number of resamples; images drawn in all of them
+_MOST_OF_CURVES = 500  # maximum number of resamples of curves
+_CHUNK = 4_000_000  # numbers held in memory at once
 
 
 class Interval(NamedTuple):
-    """A number and its interval, as in `metrics.json`."""
+    """A value with the ends of its interval, as in `metrics.json`."""
 
     value: float
     low: float
     high: float
 
 
-def share(hits: int, count: int) -> Interval:
-    """hits / count, with the exact binomial interval (Clopper and Pearson 1934), which is not empty at 0 and 1 either."""
+class Bands(NamedTuple):
+    """Pointwise 95 % intervals of the ROC and OSCR curves.
+
+    Each point is in its interval with 95 % confidence; that a whole curve is in its band is less certain.
+
+    Attributes:
+      unknown: float64 [p], share of unknowns accepted, from 0 to 1, dense near 0, where thresholds are.
+      known: float64 [2, p], low and high ends of the share of knowns accepted (the ROC, knowns positive).
+      correct: float64 [2, p], low and high ends of the share of knowns accepted and classified correctly (OSCR).
+    """
+
+    unknown: np.ndarray
+    known: np.ndarray
+    correct: np.ndarray
+
+
+def proportion(hits: int, count: int) -> Interval:
+    """Returns hits / count with the exact binomial interval (Clopper and Pearson 1934).
+
+    The interval has a positive width at 0 and at 1, too.
+    """
     low = special.betaincinv(hits, count - hits + 1, _TAIL) if hits else 0.0
     high = special.betaincinv(hits + 1, count - hits, 1 - _TAIL) if hits < count else 1.0
     return Interval(hits / count, float(low), float(high))
 
 
 def auroc(ranking: Ranking) -> Interval:
-    """AUROC with DeLong's interval (DeLong, DeLong and Clarke-Pearson 1988), on the scale of log-odds, within [0, 1].
+    """Returns the AUROC with DeLong's interval (DeLong, DeLong and Clarke-Pearson 1988), computed on the log-odds scale.
 
-    O(g) once sorted. Where all pairs are in one order the variance is 0 and says nothing; then it is the exact interval
-    of as many independent pairs as there are, min(m, n).
+    O(g) for g distinct scores. For an AUROC of 0 or 1 the estimated variance is 0, which is not informative: the interval is
+    then the exact binomial interval of min(m, n) independent pairs. With fewer than 2 images on a side it is [0, 1].
     """
     value, m, n = float(rankings.auroc(ranking)), int(ranking.known.sum()), int(ranking.unknown.sum())
     if min(m, n) < 2:
-        return Interval(value, 0.0, 1.0)  # nothing is known of the spread of one image
+        return Interval(value, 0.0, 1.0)
     if value in (0.0, 1.0):
-        return share(round(value * min(m, n)), min(m, n))
-    known_beats = 1 - (np.cumsum(ranking.unknown) - ranking.unknown / 2) / n  # of a known at each score: unknowns above
-    unknown_beats = (np.cumsum(ranking.known) - ranking.known / 2) / m  # of an unknown at each score: knowns below
+        return proportion(round(value * min(m, n)), min(m, n))
+    # by score, ties one half: the share of unknowns with a higher score, and the share of knowns with a lower score
+    known_beats = 1 - (np.cumsum(ranking.unknown) - ranking.unknown / 2) / n
+    unknown_beats = (np.cumsum(ranking.known) - ranking.known / 2) / m
     variance = _variance(known_beats, ranking.known) / m + _variance(unknown_beats, ranking.unknown) / n
     half = stats.norm.ppf(1 - _TAIL) * np.sqrt(variance) / (value * (1 - value))
     return Interval(value, *(float(special.expit(special.logit(value) + s * half)) for s in (-1, 1)))
 
 
 def _variance(values, counts):
-    """The sample variance."""
+    """Returns the sample variance of `values` that occur `counts` times."""
     total = counts.sum()
     mean = (values * counts).sum() / total
     return ((values - mean) ** 2 * counts).sum() / (total - 1)
 
 
-def resamples(count: int) -> int:
-    """Bootstrap resamples of so many images: 2,000, or as many as 20 million draws make, at least 100."""
-    return int(np.clip(_DRAWS // max(count, 1), _FEWEST, _MOST))
+def num_resamples(images: int) -> int:
+    """Returns the number of bootstrap resamples: 20 million / images, clipped to [100, 2000]."""
+    return int(np.clip(_DRAWS // max(images, 1), _FEWEST, _MOST))
 
 
 def bootstrap(
@@ -69,118 +90,155 @@ def bootstrap(
     *,
     seed: int = 0,
     groups: np.ndarray | None = None,
-    most: int = _MOST,
+    resamples: int = _MOST,
 ) -> dict[str, Interval]:
-    """Percentile intervals (Efron 1979) of several metrics on the same resamples, knowns and unknowns drawn apart.
+    """Returns percentile bootstrap intervals (Efron 1979) of several metrics, all from the same resamples.
 
-    Metrics are in [0, 1]. One that is 0, or 1, on all of them has the exact interval of min(m, n) independent images, or of
-    as many groups.
+    Knowns and unknowns are resampled separately. A metric that is 0 on all resamples, or 1 on all, has the exact binomial
+    interval of min(m, n) independent images (with `groups`: of the number of groups).
 
     Args:
-      metrics: name -> a function of a ranking that keeps leading axes.
-      groups: int64 [c, g]: the unknowns of each score by group. Then whole groups are drawn, not images: how far the
-        number could be with other kinds of unknowns. None: images are drawn.
-      most: resamples, unless `resamples` says fewer.
-
-    Returns:
-      name -> value and interval.
+      metrics: name -> function from a `Ranking` of [..., g] to float64 [...] in [0, 1].
+      groups: int64 [c, g]: the number of unknowns of each group at each score. If given, whole groups are resampled instead
+        of unknown images: the interval covers the variation between groups.
+      resamples: maximum number of resamples; see `num_resamples`.
     """
-    parts = {name: [] for name in metrics}
+    values: dict[str, list[np.ndarray]] = {name: [] for name in metrics}
     m, n = int(ranking.known.sum()), int(ranking.unknown.sum())
-    if min(m, n) < 2:  # nothing is known of the spread of one image
+    if min(m, n) < 2:
         return {name: Interval(float(metric(ranking)), 0.0, 1.0) for name, metric in metrics.items()}
-    for some in drawn(ranking, most=most, seed=seed, groups=groups):
+    for resampled in resampled_rankings(ranking, resamples=resamples, seed=seed, groups=groups):
         for name, metric in metrics.items():
-            parts[name].append(metric(some))
+            values[name].append(metric(resampled))
     count = min(m, n) if groups is None else len(groups)
-    return {name: _percentiles(metric(ranking), np.concatenate(parts[name]), count) for name, metric in metrics.items()}
+    return {name: _percentiles(metric(ranking), np.concatenate(values[name]), count) for name, metric in metrics.items()}
 
 
-def drawn(ranking: Ranking, *, most: int, seed: int = 0, groups: np.ndarray | None = None) -> Iterator[Ranking]:
-    """The resamples of `bootstrap`, some at a time: rankings with one leading axis."""
+def resampled_rankings(
+    ranking: Ranking, *, resamples: int, seed: int = 0, groups: np.ndarray | None = None
+) -> Iterator[Ranking]:
+    """Yields the resamples of `bootstrap` in chunks: rankings with one leading axis."""
     rng, wrong = np.random.default_rng(seed), ranking.known - ranking.correct
     m, n, width = int(ranking.known.sum()), int(ranking.unknown.sum()), len(ranking.score)
-    left = min(most, resamples(m + n))
+    left = min(resamples, num_resamples(m + n))
     while left:
         count = min(left, max(1, _CHUNK // max(m, n, 2 * width)))
-        knowns = _draw(rng, np.concatenate([ranking.correct, wrong]), count)
+        knowns = _resample(rng, np.concatenate([ranking.correct, wrong]), count)
         correct, known = knowns[:, :width], knowns[:, :width] + knowns[:, width:]
         if groups is None:
-            unknown = _draw(rng, ranking.unknown, count)
+            unknown = _resample(rng, ranking.unknown, count)
         else:
             unknown = rng.multinomial(len(groups), np.full(len(groups), 1 / len(groups)), count) @ groups
         yield Ranking(ranking.score, known, correct, unknown)
         left -= count
 
 
-def _draw(rng, counts, resamples):
-    """Resamples of images that come with these counts: int64 [resamples, len(counts)]."""
+def _resample(rng, counts, resamples):
+    """Returns resamples of images that occur `counts` times: int64 [resamples, len(counts)]."""
     width, total = len(counts), int(counts.sum())
     place = np.repeat(np.arange(width), counts)[rng.integers(0, total, (resamples, total))]
     place += width * np.arange(resamples)[:, None]
     return np.bincount(place.ravel(), minlength=resamples * width).reshape(resamples, width)
 
 
-def weighted(
-    measure: Callable[[np.ndarray], float], label: np.ndarray, weight: np.ndarray, *, most: int = _MOST
-) -> Interval:
-    """The basic bootstrap interval (Davison and Hinkley 1997, equation 5.6) of a measure that is at least 0.
+def bands(ranking: Ranking, *, points: int = 201, resamples: int = _MOST_OF_CURVES, seed: int = 0) -> Bands:
+    """Returns percentile bootstrap bands at fixed shares of unknowns ("vertical averaging", Fawcett 2006, section 7).
 
-    2 v - q for the quantiles q of the resamples: calibration errors of resamples are too large by about as much as that of
-    the sample is, which percentiles would count twice. Images of each label are drawn apart.
+    Knowns and unknowns are resampled separately. Curves are linear between thresholds, as ties count one half in the
+    areas. A low end that is 1 everywhere is not informative, and is replaced by that of the exact binomial interval of
+    min(m, n) independent images. With fewer than 2 images on a side the bands are [0, 1].
 
     Args:
-      measure: weights of the images, float64 [n] -> the number.
+      points: p, the number of shares.
+      resamples: maximum number of resamples; see `num_resamples`.
+    """
+    m, n = int(ranking.known.sum()), int(ranking.unknown.sum())
+    grid = np.linspace(0, 1, points) ** 2
+    if min(m, n) < 2:
+        widest = np.stack([np.zeros(points), np.ones(points)])
+        return Bands(grid, widest, widest)
+    curves = [
+        [np.interp(grid, accepted, share) for share in shares]
+        for resampled in resampled_rankings(ranking, resamples=resamples, seed=seed)
+        for accepted, *shares in zip(*rankings.curve(resampled), strict=True)
+    ]
+    low, high = np.quantile(np.array(curves), [_TAIL, 1 - _TAIL], axis=0)
+    low = np.where(low[:, :1] == 1, proportion(min(m, n), min(m, n)).low, low)
+    low[0, -1] = 1  # where all unknowns are accepted, all knowns are
+    return Bands(grid, np.stack([low[0], high[0]]), np.stack([low[1], high[1]]))
+
+
+def weighted(
+    measure: Callable[[np.ndarray], float | None], label: np.ndarray, weight: np.ndarray, *, resamples: int = _MOST
+) -> Interval:
+    """Returns the basic bootstrap interval (Davison and Hinkley 1997, equation 5.6) of a measure that is at least 0.
+
+    Its ends are 2 v - q, for the value v and the quantiles q of the resamples. A calibration error is biased upwards, and
+    resampling adds about the same bias again, which percentiles would count twice. Images of each label are resampled
+    separately.
+
+    Args:
+      measure: weights of the images, float64 [n] -> the value; None only if all weights are 0.
       label: int [n].
       weight: float64 [n].
-      most: resamples, unless `resamples` says fewer.
+      resamples: maximum number of resamples; see `num_resamples`.
+
+    Raises:
+      ValueError: all weights are 0.
     """
-    rng, value = np.random.default_rng(0), float(measure(weight))
+    rng, value = np.random.default_rng(0), measure(weight)
+    if value is None:
+        raise ValueError("the measure has no value for these weights")
     strata = [np.flatnonzero(label == k) for k in np.unique(label)]
-    drawn = []
-    for _ in range(min(most, resamples(len(label)))):
+    values = []
+    for _ in range(min(resamples, num_resamples(len(label)))):
         counts = np.empty(len(label))
         for rows in strata:
             counts[rows] = np.bincount(rng.integers(0, len(rows), len(rows)), minlength=len(rows))
-        drawn.append(measure(weight * counts))
-    low, high = np.quantile(drawn, [_TAIL, 1 - _TAIL])
+        values.append(measure(weight * counts))
+    low, high = np.quantile(np.array(values, np.float64), [_TAIL, 1 - _TAIL])
     return Interval(value, float(np.clip(2 * value - high, 0, value)), float(max(2 * value - low, value)))
 
 
-def mean_of_shares(hits: Sequence[int], counts: Sequence[int]) -> Interval | None:
-    """The mean over classes of hits / count, as balanced accuracy is; images of each class are drawn apart. None of none."""
+def mean_of_proportions(hits: Sequence[int], counts: Sequence[int]) -> Interval | None:
+    """Returns the mean over classes of hits / count (balanced accuracy: correct / images); None if there are no classes.
+
+    Parametric bootstrap; images of each class are resampled separately.
+    """
     if not len(counts):
         return None
-    hits, counts = np.asarray(hits), np.asarray(counts)
-    drawn = np.random.default_rng(0).binomial(counts, hits / counts, (_MOST, len(counts))) / counts
-    return _percentiles(np.mean(hits / counts), drawn.mean(1), counts.min())
+    successes, images = np.asarray(hits), np.asarray(counts)
+    resampled = np.random.default_rng(0).binomial(images, successes / images, (_MOST, len(images))) / images
+    return _percentiles(np.mean(successes / images), resampled.mean(1), images.min())
 
 
 def expected_cost(confusion: np.ndarray, costs: np.ndarray, prior: np.ndarray) -> Interval | None:
-    """sum over truths y of prior_y times the mean cost of the answers to images of y; images of each truth are drawn apart.
+    """Returns the sum over true classes y of prior_y times the mean cost of the decisions for images of y.
+
+    Parametric bootstrap; images of each true class are resampled separately.
 
     Args:
-      confusion: int [K + 1, K + 1], images by truth (rows) and answer.
-      costs: float [K + 1, K + 1].
+      confusion: int [K + 1, K + 1], number of images; rows are the truth, columns the decision.
+      costs: float [K + 1, K + 1], likewise.
       prior: float [K + 1].
 
     Returns:
-      None where a truth that the prior says will come has no image.
+      None if a class with a positive prior has no image.
     """
     counts = confusion.sum(1)
     if (counts[prior > 0] == 0).any():
         return None
-    rng, drawn, value = np.random.default_rng(0), 0.0, 0.0
-    for row, cost, share_, count in zip(confusion, costs, prior, counts, strict=True):
-        if share_ > 0:
-            drawn = drawn + share_ * (rng.multinomial(count, row / count, _MOST) @ cost) / count
-            value += share_ * float(row @ cost) / count
-    return _percentiles(value, drawn)
+    rng, resampled, value = np.random.default_rng(0), np.zeros(_MOST), 0.0
+    for row, cost, share, count in zip(confusion, costs, prior, counts, strict=True):
+        if share > 0:
+            resampled = resampled + share * (rng.multinomial(count, row / count, _MOST) @ cost) / count
+            value += share * float(row @ cost) / count
+    return _percentiles(value, resampled)
 
 
-def _percentiles(value, drawn, count=0):
-    """The interval; where all resamples are at 0 or at 1, which says nothing, that of `count` independent images."""
-    low, high = np.quantile(drawn, [_TAIL, 1 - _TAIL])
+def _percentiles(value, resampled, count=0):
+    """Returns the percentile interval; if all resamples are 0, or all 1, the exact binomial one of `count` images."""
+    low, high = np.quantile(resampled, [_TAIL, 1 - _TAIL])
     if count and low == high and low in (0, 1):
-        return share(round(low * count), int(count))
+        return proportion(round(low * count), int(count))
     return Interval(float(value), float(low), float(high))

@@ -1,10 +1,11 @@
-"""Knowns against unknowns, in the order of one score: AUROC, average precision, errors at 95 % recall, OSCR.
+"""Ranking metrics of knowns and unknowns: AUROC, average precision, error rates at 95 % recall, OSCR.
 
-A score is larger the more unknown an image looks. Images of one score are accepted or rejected together, and a pair of
-equals counts one half in every area: nothing depends on the order that ties happen to come in.
+A score is larger for images that look more unknown. Images with equal scores are accepted or rejected together, and a tied
+pair counts one half in every area, so that no metric depends on the order of ties. Metrics are float64, of the ranking's
+leading axes.
 
-Names say which side is positive. "FPR at 95 % TPR" is no name: half of the field means the unknowns that are accepted when
-95 % of knowns are, the other half the knowns that are rejected when 95 % of unknowns are.
+The names say which side is positive. "FPR at 95 % TPR" is ambiguous: some authors mean the unknowns accepted when 95 % of
+knowns are accepted, others the knowns rejected when 95 % of unknowns are rejected.
 """
 
 import dataclasses
@@ -14,12 +15,12 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Ranking:
-    """How many images have each score, from the smallest score, the most known, to the largest.
+    """The number of images at each score.
 
     Attributes:
-      score: float64 [g], the different scores, ascending.
-      known, correct, unknown: int64 [..., g], known images of each score, those of them whose class is right, and unknown
-        images. Leading axes are resamples; every function below keeps them.
+      score: float64 [g], the distinct scores, ascending: images that look most like known classes come first.
+      known, correct, unknown: int64 [..., g], number of known images at each score, of known images that are classified
+        correctly, and of unknown images. Leading axes are resamples; every function below keeps them.
     """
 
     score: np.ndarray
@@ -27,21 +28,21 @@ class Ranking:
     correct: np.ndarray
     unknown: np.ndarray
 
-    def turned(self) -> "Ranking":
-        """The same with the sides exchanged: what was unknown is known; of no use where `correct` is asked for."""
+    def swapped(self) -> "Ranking":
+        """Returns the ranking with knowns and unknowns exchanged; its `correct` is its `known`."""
         known, unknown = self.unknown[..., ::-1], self.known[..., ::-1]
         return Ranking(-self.score[::-1], known, known, unknown)
 
 
 def rank(known_score: np.ndarray, unknown_score: np.ndarray, correct: np.ndarray | None = None) -> Ranking:
-    """Sorts two samples of a score.
+    """Sorts the scores of known and unknown images.
 
     Args:
-      known_score, unknown_score: float [m], [n]; infinities are scores like others.
-      correct: bool [m], whether the class of each known image is right; None for all.
+      known_score, unknown_score: float [m], [n]; may be infinite.
+      correct: bool [m], whether each known image is classified correctly; None if all are.
 
     Raises:
-      ValueError: a score is NaN (says where), or a side has none.
+      ValueError: a score is NaN (the message has its index), or a side has no scores.
     """
     for side, values in (("known", known_score), ("unknown", unknown_score)):
         if not len(values):
@@ -61,26 +62,26 @@ def rank(known_score: np.ndarray, unknown_score: np.ndarray, correct: np.ndarray
 
 
 def auroc(ranking: Ranking) -> np.ndarray:
-    """P(an unknown's score is above a known's) + P(they are equal) / 2.
+    """Returns P(an unknown's score is above a known's) + P(they are equal) / 2.
 
-    Unknowns are positive; knowns as positives give the same. The Mann-Whitney statistic.
+    Unknowns are positive; with knowns positive the value is the same. The Mann-Whitney statistic.
     """
     return _area(ranking.known, ranking.unknown)
 
 
 def oscr(ranking: Ranking) -> np.ndarray:
-    """The area under the correct classification rate over the false positive rate of unknowns.
+    """Returns the area under the correct classification rate (CCR) over the false positive rate (FPR) of unknowns.
 
-    CCR and FPR at a threshold are the shares of knowns accepted and classified right, and of unknowns accepted (Dhamija,
-    Guenther and Boult 2018, arXiv 1811.04110). The area is P(a known is classified right and its score is below an
-    unknown's) + P(right and equal) / 2, which is OpenAUC (Wang et al. 2022, arXiv 2210.13458); at most the accuracy, and at
-    most the AUROC.
+    At a threshold, CCR is the share of knowns accepted and classified correctly, and FPR the share of unknowns accepted
+    (Dhamija, Guenther and Boult 2018, arXiv 1811.04110). The area is P(a known is classified correctly and its score is
+    below an unknown's) + P(correct and equal) / 2, which is OpenAUC (Wang et al. 2022, arXiv 2210.13458). It is at most the
+    accuracy and at most the AUROC.
     """
     return _area(ranking.correct, ranking.unknown) * _share(ranking.correct, ranking.known)
 
 
 def _area(below, above):
-    """P(above > below) + P(equal) / 2, in halves of pairs, which are whole numbers; 0 where there is no pair."""
+    """Returns P(above > below) + P(equal) / 2; 0 if there are no pairs. Half pairs are counted: integers."""
     halves = ((2 * np.cumsum(below, -1) - below) * above).sum(-1, dtype=np.float64)
     return halves / np.maximum(2.0 * below.sum(-1) * above.sum(-1), 1)
 
@@ -90,91 +91,92 @@ def _share(part, whole):
 
 
 def average_precision(ranking: Ranking) -> np.ndarray:
-    """Of unknowns as the positive side: the mean, over unknowns, of the precision at the score of each.
+    """Returns the mean over unknowns of the precision at the score of each. Unknowns are positive.
 
-    scikit-learn's average_precision_score. It depends on how many unknowns there are: see `average_precision_balanced`. For
-    knowns as the positive side, ask `ranking.turned()`.
+    Equal to scikit-learn's average_precision_score. It depends on the ratio of unknowns to knowns; see
+    `average_precision_balanced`. For knowns as the positive side, pass `ranking.swapped()`.
     """
     precision, unknown = _precision(ranking, 1.0)
     return (precision * unknown).sum(-1) / unknown.sum(-1)
 
 
 def average_precision_balanced(ranking: Ranking) -> np.ndarray:
-    """The same as if there were as many knowns as unknowns, so that test sets of different mixes can be compared."""
+    """Returns the average precision as if there were as many knowns as unknowns, which makes test sets comparable."""
     weight = ranking.unknown.sum(-1, keepdims=True) / ranking.known.sum(-1, keepdims=True)
     precision, unknown = _precision(ranking, weight)
     return (precision * unknown).sum(-1) / unknown.sum(-1)
 
 
 def aupr_trapezoid(ranking: Ranking) -> np.ndarray:
-    """The area under precision over recall by trapezoids, of unknowns as the positive side, from (0, 1) on.
+    """Returns the trapezoidal area under precision over recall, from recall 0, precision 1. Unknowns are positive.
 
-    What OpenOOD and pytorch-ood call AUPR. It flatters: a constant score of as many knowns as unknowns gets 0.75, where
-    average precision gets 0.5.
+    OpenOOD and pytorch-ood call it AUPR. It is optimistic: a constant score has 0.75 on equal numbers of knowns and
+    unknowns, where average precision is 0.5.
     """
     precision, unknown = _precision(ranking, 1.0)
     before = np.concatenate([np.ones_like(precision[..., :1]), precision[..., :-1]], -1)
-    # where nothing is selected yet, the curve is still at its start
+    # before any image is selected, the curve is at its start
     selected = np.cumsum(unknown + ranking.known[..., ::-1], -1)
     before[..., 1:] = np.where(selected[..., :-1] > 0, before[..., 1:], 1.0)
     return ((precision + before) / 2 * unknown).sum(-1) / unknown.sum(-1)
 
 
 def _precision(ranking, known_weight):
-    """(precision when all from a score on are called unknown, unknowns of that score), from the largest score on."""
+    """Returns (precision if images from a score upwards are rejected, unknowns at that score), largest score first."""
     unknown, known = ranking.unknown[..., ::-1], ranking.known[..., ::-1]
     hits = np.cumsum(unknown, -1)
     return hits / np.maximum(hits + known_weight * np.cumsum(known, -1), np.finfo(float).tiny), unknown
 
 
 def unknowns_accepted(ranking: Ranking, known_recall: float = 0.95) -> np.ndarray:
-    """The share of unknowns accepted at the smallest threshold that accepts at least so many of the knowns.
+    """Returns the share of unknowns accepted at the smallest threshold that accepts at least `known_recall` of knowns.
 
-    "FPR at 95 % TPR" with knowns as the positive side. Accepted: at or below the threshold.
+    "FPR at 95 % TPR" with knowns as the positive side. An image is accepted if its score is at or below the threshold.
     """
     return _at_recall(ranking.unknown, ranking.known, known_recall)
 
 
 def knowns_rejected(ranking: Ranking, unknown_recall: float = 0.95) -> np.ndarray:
-    """The share of knowns rejected at the largest threshold that rejects at least so many of the unknowns.
+    """Returns the share of knowns rejected at the largest threshold that rejects at least `unknown_recall` of unknowns.
 
-    "FPR at 95 % TPR" with unknowns as the positive side. Rejected: at or above the threshold.
+    "FPR at 95 % TPR" with unknowns as the positive side. An image is rejected if its score is at or above the threshold.
     """
-    return unknowns_accepted(ranking.turned(), unknown_recall)
+    return unknowns_accepted(ranking.swapped(), unknown_recall)
 
 
-def _at_recall(asked, given, recall):
-    reached = np.argmax(np.cumsum(given, -1) / given.sum(-1, keepdims=True) >= recall, -1)
-    return np.take_along_axis(np.cumsum(asked, -1), reached[..., None], -1)[..., 0] / asked.sum(-1)
+def _at_recall(measured, recalled, recall):
+    """Returns the share of `measured` accepted at the smallest threshold that accepts at least `recall` of `recalled`."""
+    reached = np.argmax(np.cumsum(recalled, -1) / recalled.sum(-1, keepdims=True) >= recall, -1)
+    return np.take_along_axis(np.cumsum(measured, -1), reached[..., None], -1)[..., 0] / measured.sum(-1)
 
 
 def ccr_at_fpr(ranking: Ranking, fpr: float) -> np.ndarray:
-    """The largest share of knowns that is accepted and classified right while at most `fpr` of unknowns is accepted.
+    """Returns the largest share of knowns accepted and classified correctly with at most `fpr` of unknowns accepted.
 
     Raises:
-      ValueError: fewer than 1 / fpr unknowns: one of them is more than the rate asked for.
+      ValueError: there are fewer than 1 / fpr unknowns: a single one exceeds the rate. Not raised for resamples.
     """
-    if ranking.unknown.ndim == 1 and fpr * (count := int(ranking.unknown.sum())) < 1:  # resamples are of one that may
+    if ranking.unknown.ndim == 1 and fpr * (count := int(ranking.unknown.sum())) < 1:  # not for resamples
         raise ValueError(f"a rate of {fpr:g} needs at least {np.ceil(1 / fpr):,.0f} unknowns; there are {count:,}")
     accepted = np.cumsum(ranking.unknown, -1) / ranking.unknown.sum(-1, keepdims=True)
-    reached = (accepted <= fpr).sum(-1)  # scores that can be accepted; a share never falls
+    reached = (accepted <= fpr).sum(-1)  # number of thresholds within the rate; the rates ascend
     right = np.concatenate([np.zeros_like(ranking.correct[..., :1]), np.cumsum(ranking.correct, -1)], -1)
     return np.take_along_axis(right, reached[..., None], -1)[..., 0] / ranking.known.sum(-1)
 
 
 def detection_error(ranking: Ranking) -> np.ndarray:
-    """The smallest mean of both error rates, knowns rejected and unknowns accepted, over all thresholds."""
+    """Returns the smallest mean, over all thresholds, of the rates of knowns rejected and of unknowns accepted."""
     error = 1 - np.cumsum(ranking.known, -1) / ranking.known.sum(-1, keepdims=True)
     error = error + np.cumsum(ranking.unknown, -1) / ranking.unknown.sum(-1, keepdims=True)
-    return np.minimum(error.min(-1), 1) / 2  # 1: all rejected
+    return np.minimum(error.min(-1), 1) / 2  # the sum is 1 if all are rejected
 
 
 def aurc(ranking: Ranking) -> np.ndarray:
-    """Area under the risk-coverage curve: the mean, over 1, 2, ... all images accepted in the order of the score, of the
-    share of errors among them; smaller is better.
+    """Returns the area under the risk-coverage curve; smaller is better.
 
-    An accepted unknown is an error, and so is an accepted known of the wrong class (Geifman, Uziel and El-Yaniv 2019,
-    arXiv 1805.08206, for knowns alone). Among equals, what a random order gives on average.
+    With the N images sorted by score, the mean over n = 1..N of the error rate among the first n. Errors are accepted
+    unknowns and accepted knowns of the wrong class (Geifman, Uziel and El-Yaniv 2019, arXiv 1805.08206, for knowns alone).
+    Ties have the mean over all orders of the tied images.
     """
     images = ranking.known + ranking.unknown
     errors = images - ranking.correct
@@ -188,9 +190,9 @@ def aurc(ranking: Ranking) -> np.ndarray:
 
 
 def curve(ranking: Ranking) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Shares accepted at every threshold, from none to all: (of unknowns, of knowns, of knowns and classified right).
+    """Returns the shares accepted at every threshold: (of unknowns, of knowns, of knowns and classified correctly).
 
-    The first against the second is the ROC, with knowns as the positive side; the first against the third OSCR.
+    The second over the first is the ROC with knowns as the positive side; the third over the first is OSCR.
 
     Returns:
       Three float64 [..., g + 1], ascending from 0.

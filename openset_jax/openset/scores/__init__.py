@@ -1,1 +1,1 @@
-"""Scores of unknownness; larger means more unknown."""
+"""Open-set scores of images; larger means more unknown."""

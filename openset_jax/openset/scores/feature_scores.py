@@ -1,15 +1,16 @@
-"""Features and logits -> how unknown: every score that one restored network gives without training it again.
+"""Open-set scores from features and logits, and the table of all post-hoc scores of a trained network.
 
-Each function here makes a score from what was kept of the training images (`training_features`) and from the last layer.
-A score takes a batch, features [n, F] and logits [n, K], and returns float64 [n]: **larger = more unknown**. `SCORES` is the
-table of all of them, those of `scores` included; a new one is a function and a line there.
+Each function makes a `Scorer` from the statistics of the training images (`training_features`) and the last layer. A scorer
+maps features [n, F] and logits [n, K] to float64 [n], **larger = more unknown**. `SCORES` is the table of all scores, with
+those of `logit_scores`; adding a score is one function and one line.
 
-    one pass:     accumulator = training_features.Accumulator(K); accumulator.update(features, logits, label) ...
-    then:         made = {name: score.make(accumulator.finish(), head) for name, score in SCORES.items()}
+    first pass:   accumulator = training_features.Accumulator(K); accumulator.update(features, logits, label) ...
+                  training = accumulator.finish()
+    then:         made = {name: score.make(training, head) for name, score in SCORES.items()}
     second pass:  made[name](features, logits)
 
-Of a network with K + 1 outputs, logits and the last layer are those of the K known classes. Features are the input of the
-last layer, at least 0 where ASH is asked for (after a ReLU).
+For a network with K + 1 outputs, the logits and the last layer are those of the K known classes. Features are the inputs of
+the last layer; ASH needs features of at least 0 (after a ReLU).
 """
 
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from sklearn.neighbors import NearestNeighbors
 from openset_jax.openset.scores import logit_scores, openmax
 from openset_jax.openset.scores.training_features import LEAST, TrainingFeatures
 
-_CHUNK = 1024  # rows in float64 at once
+_CHUNK = 1024  # rows held in float64 at once
 
 Scorer = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (features [n, F], logits [n, K]) -> float64 [n]
 
@@ -40,32 +41,32 @@ class Head(NamedTuple):
     bias: np.ndarray
 
     def logits(self, features: np.ndarray) -> np.ndarray:
-        """float64 [n, K]."""
+        """Returns the logits, float64 [n, K], of features [n, F]."""
         return np.asarray(features, np.float64) @ np.asarray(self.kernel, np.float64) + self.bias
 
 
 def mahalanobis(training: TrainingFeatures, head: Head | None = None) -> Scorer:
-    """The squared distance to the nearest class mean, by the covariance within classes.
+    """Makes the squared Mahalanobis distance to the nearest class mean, with the covariance within classes.
 
-    Lee et al. 2018, arXiv 1807.03888, equation 2, without their perturbation of the input. The covariance is divided by the
-    number n of images, as in OpenOOD, and inverted in the directions in which training images vary. pytorch-ood divides by
-    n - 1, adds 1e-6 to the variances, and takes half of the distance.
+    Lee et al. 2018, arXiv 1807.03888, equation 2, without their input perturbation. The covariance is divided by the number
+    n of images, as in OpenOOD, and inverted in the directions with variance in the training images. pytorch-ood divides by
+    n - 1, adds 1e-6 to the variances, and halves the distance.
 
     Raises:
-      ValueError: training features do not vary within the classes.
+      ValueError: the training features do not vary within the classes.
     """
     to_class = _squared_distance(training.whitening_within, training.mean, training.class_mean)
     return lambda features, logits: to_class(features).min(axis=1)
 
 
 def relative_mahalanobis(training: TrainingFeatures, head: Head | None = None) -> Scorer:
-    """The same less the squared distance to the mean of all images, by the covariance of all.
+    """Makes `mahalanobis` minus the squared distance to the mean of all images, with the covariance of all images.
 
     Ren et al. 2021, arXiv 2106.09022, section 2. As in OpenOOD; pytorch-ood does not divide the second covariance by the
-    number of images, so that next to nothing is subtracted.
+    number of images, so that the second term almost vanishes.
 
     Raises:
-      ValueError: training features do not vary within the classes.
+      ValueError: the training features do not vary within the classes.
     """
     to_class = _squared_distance(training.whitening_within, training.mean, training.class_mean)
     to_all = _squared_distance(training.whitening_total, training.mean, training.mean[None])
@@ -79,13 +80,13 @@ def _squared_distance(whitening, origin, centres):
 
 
 def knn(training: TrainingFeatures, head: Head | None = None, *, k: int = 50) -> Scorer:
-    """The distance of the normalised features to their k-th nearest in the sample of training images.
+    """Makes the distance of the normalised features to their k-th nearest neighbour in the training sample.
 
-    Sun et al. 2022, arXiv 2204.06507. In [0, 2]; OpenOOD has its square, pytorch-ood does not normalise. Features that are
-    all 0 have no direction: they are 1 from everything, where OpenOOD has NaN.
+    Sun et al. 2022, arXiv 2204.06507. In [0, 2]; OpenOOD squares it, pytorch-ood does not normalise. Features that are all 0
+    have the distance 1 to all images; it is NaN in OpenOOD.
 
     Args:
-      k: 50 is usual for 50,000 images; in a sample of a tenth of them, a tenth of it is as near.
+      k: 50 in the paper, for 50,000 images; scale it with the number of stored images.
 
     Raises:
       ValueError: k is not in [1, number of stored images].
@@ -103,18 +104,18 @@ def _unit(features):
 
 
 def vim(training: TrainingFeatures, head: Head, *, dim: int | None = None) -> Scorer:
-    """ViM: a further logit for what lies outside the principal subspace of the features.
+    """Makes ViM: a virtual logit for the residual of the features outside their principal subspace, plus the energy.
 
-    Wang et al. 2022, arXiv 2203.10807, section 4: alpha |residual| + energy, where alpha |residual| is on average over the
-    sample of training images what their largest logit is over all. Its logistic function is the further logit's probability.
-    pytorch-ood cuts the logits of the energy off at 100, where confident images tie.
+    Wang et al. 2022, arXiv 2203.10807, section 4: alpha |residual| + energy, where alpha makes the mean of alpha |residual|
+    over the training sample equal to the mean largest logit of all training images. The logistic function of the score is
+    the probability of the virtual logit. pytorch-ood clips the logits of the energy at 100, so that confident images tie.
 
     Args:
-      dim: of the principal subspace. None: 1000 of more than 1500 dimensions and 512 of fewer, as the authors, but at most
-        half, as OpenOOD's 256 of 512. Dimensions are those that training features fill: a unit that is never on is none.
+      dim: dimension of the principal subspace. None: 1000 if the rank r of the training features is above 1500, else
+        min(512, r // 2); the authors' values, limited to half of the rank (OpenOOD: 256 of 512).
 
     Raises:
-      ValueError: dim is below 0, or leaves the training images no residual.
+      ValueError: dim is below 0, or not below the rank of the training features.
     """
     kernel, bias = np.asarray(head.kernel, np.float64), np.asarray(head.bias, np.float64)
     origin = -np.linalg.pinv(kernel.T) @ bias
@@ -124,7 +125,7 @@ def vim(training: TrainingFeatures, head: Head, *, dim: int | None = None) -> Sc
     if dim is None:
         dim = 1000 if rank > 1500 else min(512, rank // 2)
     if not 0 <= dim < rank:
-        raise ValueError(f"dim must be from 0 to below {rank}, the dimensions that training features fill, not {dim}")
+        raise ValueError(f"dim must be in [0, {rank}), below the rank of the training features, not {dim}")
     rest = vectors[:, : len(values) - dim]
     residual = lambda x: np.linalg.norm((np.asarray(x, np.float64) - origin) @ rest, axis=1)
     chunks = [training.features[i : i + _CHUNK] for i in range(0, len(training.features), _CHUNK)]
@@ -133,7 +134,7 @@ def vim(training: TrainingFeatures, head: Head, *, dim: int | None = None) -> Sc
 
 
 def react(training: TrainingFeatures, head: Head, *, percentile: float = 90) -> Scorer:
-    """ReAct: the energy after features are cut off at a percentile of all features of the sample of training images.
+    """Makes ReAct: the energy of features that are clipped at a percentile of the features of the training sample.
 
     Sun, Guo and Li 2021, arXiv 2111.12797.
     """
@@ -142,15 +143,15 @@ def react(training: TrainingFeatures, head: Head, *, percentile: float = 90) -> 
 
 
 def ash(training: TrainingFeatures | None, head: Head, *, percentile: float = 90, variant: str = "s") -> Scorer:
-    """ASH: the energy when only the largest features of each image are kept (Djurisic et al. 2023, arXiv 2209.09858).
+    """Makes ASH: the energy from the largest features of each image alone (Djurisic et al. 2023, arXiv 2209.09858).
 
     Args:
-      percentile: of each image's features, what is set to 0.
-      variant: what becomes of the kept: "p", nothing; "b", all their share of the sum before; "s", times
-        exp(sum before / sum after).
+      percentile: share of each image's features that are set to 0, in percent.
+      variant: of the kept features: "p", unchanged; "b", all equal, with the sum of all features; "s", multiplied by
+        exp(sum of all features / sum of the kept features).
 
     Raises:
-      ValueError: there is no such variant, or the percentile is not in [0, 100).
+      ValueError: the variant is unknown, or the percentile is not in [0, 100).
     """
     if variant not in ("p", "b", "s") or not 0 <= percentile < 100:
         raise ValueError(f"ASH has variants p, b and s, and percentiles in [0, 100), not {variant!r} and {percentile}")
@@ -166,7 +167,7 @@ def ash(training: TrainingFeatures | None, head: Head, *, percentile: float = 90
             return mask * before / kept
         if variant == "p":
             return features * mask
-        # features of at least 0 are within these bounds, but for an image with none above 0
+        # for features of at least 0 the ratio is in [1, width / kept], or 0 / 0 = 1
         ratio = np.divide(before, after, out=np.ones_like(after), where=after > 0)
         return features * mask * np.exp(np.clip(ratio, 1, width / kept))
 
@@ -174,12 +175,12 @@ def ash(training: TrainingFeatures | None, head: Head, *, percentile: float = 90
 
 
 def dice(training: TrainingFeatures, head: Head, *, percentile: float = 90) -> Scorer:
-    """DICE: the energy with only the weights that contribute most, by weight times mean feature.
+    """Makes DICE: the energy from only those weights with the largest contribution, weight times mean feature.
 
     Sun and Li 2022, arXiv 2111.09805.
 
     Args:
-      percentile: of the contributions, what is set to 0.
+      percentile: share of the weights that are set to 0, in percent.
     """
     contribution = training.mean[:, None] * head.kernel
     sparse = head._replace(kernel=np.where(contribution > np.percentile(contribution, percentile), head.kernel, 0.0))
@@ -189,7 +190,7 @@ def dice(training: TrainingFeatures, head: Head, *, percentile: float = 90) -> S
 def open_max(
     training: TrainingFeatures, head: Head | None = None, *, tail: int = 20, shift: float = 1.0, revised: int = 3
 ) -> Scorer:
-    """OpenMax, with centres of all training images that are classified right and tails of those in the sample.
+    """Makes OpenMax, with centres from all correctly classified training images, and tails from those in the sample.
 
     See `openmax.fit` for `tail` and `shift`, and `openmax.openmax` for `revised`.
     """
@@ -199,7 +200,7 @@ def open_max(
 
 
 def kl_matching(training: TrainingFeatures, head: Head | None = None) -> Scorer:
-    """See `logit_scores.kl_matching`; typical posteriors are of the training images, by predicted class."""
+    """Makes `logit_scores.kl_matching` with the typical posteriors of the training images, by predicted class."""
     return lambda features, logits: logit_scores.kl_matching(logits, training.log_typical)
 
 
@@ -208,13 +209,13 @@ def _of_logits(score):
 
 
 class Score(NamedTuple):
-    """A line of the table.
+    """A row of the table of scores.
 
     Attributes:
-      make: (training, head, **options) -> the score.
-      fitted: whether it needs the training images; else `training` may be None.
-      needs_head: whether it needs the last layer; else `head` may be None.
-      moved: whether its logits are those of images that ODIN moved (`openset.odin`); it is given no features.
+      make: (training, head, **options) -> the scorer.
+      fitted: whether the score needs training images; if False, `training` may be None.
+      needs_head: whether the score needs the last layer; if False, `head` may be None.
+      moved: whether the logits must be those of images that ODIN perturbed (`eval_program.perturbed_logits`).
     """
 
     make: Callable[..., Scorer]
@@ -223,7 +224,7 @@ class Score(NamedTuple):
     moved: bool = False
 
 
-SCORES = {
+SCORES: dict[str, Score] = {
     "msp": Score(_of_logits(logit_scores.msp), False, False),
     "max_logit": Score(_of_logits(logit_scores.max_logit), False, False),
     "energy": Score(_of_logits(logit_scores.energy), False, False),

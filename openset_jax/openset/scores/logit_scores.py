@@ -1,10 +1,10 @@
-"""Logits -> how unknown: larger means more likely "none". These are what AUROC ranks.
+"""Open-set scores from logits; larger means more likely "none".
 
-`none_log_odds` needs an output for "none". All others are about the known classes: of a network with K + 1 outputs they get
-the first K logits. Everything is computed from logits and their logarithms, never from probabilities: those round to 0 and
-1 where the images still differ, and an unknown that ties with a known is a lost answer.
+`none_log_odds` needs an output for "none". All others take the logits of the K known classes; for a network with K + 1
+outputs, the first K. Scores are computed in the log domain, never from probabilities, which round to 0 and 1 and then tie
+for images whose logits still differ.
 
-Scores that also look at features, or at training images, are in `feature_scores`, with the table of all of them.
+Scores that use features or training images are in `feature_scores`, with the table of all scores.
 """
 
 import numpy as np
@@ -12,10 +12,7 @@ from scipy.special import log_softmax, logsumexp
 
 
 def none_log_odds(logits: np.ndarray) -> np.ndarray:
-    """log p(none) / (1 - p(none)) under a softmax over K classes and "none".
-
-    Computed from logits, never from probabilities: near 0 and 1 those are equal in floating point where the log-odds still
-    order the images.
+    """Returns log p(none) / (1 - p(none)) under a softmax over K classes and "none".
 
     Args:
       logits: [n, K + 1], "none" last.
@@ -28,16 +25,16 @@ def none_log_odds(logits: np.ndarray) -> np.ndarray:
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """float64 [n, K + 1], rows summing to 1."""
+    """Returns probabilities, float64 [n, outputs], rows summing to 1."""
     logits = np.asarray(logits, np.float64)
     return np.exp(logits - logsumexp(logits, axis=1, keepdims=True))
 
 
 def msp(logits: np.ndarray) -> np.ndarray:
-    """Log-odds against the likeliest class: log (1 - p) / p, where p is the maximum softmax probability.
+    """Returns the log-odds log (1 - p) / p, where p is the maximum softmax probability.
 
-    It falls strictly with p, so it ranks as -p does (Hendrycks and Gimpel 2017, arXiv 1610.02136), but tells apart images
-    whose p is 1 in floating point.
+    Strictly decreasing in p: the same ranking as by -p (Hendrycks and Gimpel 2017, arXiv 1610.02136), but images for which p
+    rounds to 1 do not tie.
 
     Args:
       logits: [n, K] of the known classes.
@@ -46,14 +43,16 @@ def msp(logits: np.ndarray) -> np.ndarray:
       float64 [n], at most log(K - 1).
 
     Raises:
-      ValueError: fewer than two classes: p is 1.
+      ValueError: there are fewer than two classes, so that p is always 1.
     """
     top, others = _top_and_others(logits)
     return others - top[:, -1]
 
 
 def max_logit(logits: np.ndarray) -> np.ndarray:
-    """The largest logit, negated: float64 [n] (Hendrycks et al. 2022, arXiv 1911.11132; Vaze et al. 2022, arXiv 2110.06207).
+    """Returns minus the largest logit, float64 [n].
+
+    Hendrycks et al. 2022, arXiv 1911.11132; Vaze et al. 2022, arXiv 2110.06207.
 
     Args:
       logits: [n, K] of the known classes.
@@ -62,11 +61,11 @@ def max_logit(logits: np.ndarray) -> np.ndarray:
 
 
 def energy(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """-T log sum exp(z / T): float64 [n] (Liu et al. 2020, arXiv 2010.03759, equation 4, whose sign this is).
+    """Returns the energy -T log sum exp(z / T), float64 [n] (Liu et al. 2020, arXiv 2010.03759, equation 4).
 
     Args:
       logits: [n, K] of the known classes.
-      temperature: T > 0. Towards 0 it is `max_logit`.
+      temperature: T > 0. The limit for T -> 0 is `max_logit`.
 
     Raises:
       ValueError: T is not positive.
@@ -77,9 +76,9 @@ def energy(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
 
 
 def entropy(logits: np.ndarray) -> np.ndarray:
-    """-sum p log p of the softmax, in nats: float64 [n], in [0, log K].
+    """Returns the entropy -sum p log p of the softmax, in nats: float64 [n], in [0, log K].
 
-    0 log 0 is 0, where pytorch-ood has NaN.
+    0 log 0 is 0; it is NaN in pytorch-ood.
 
     Args:
       logits: [n, K] of the known classes.
@@ -89,41 +88,41 @@ def entropy(logits: np.ndarray) -> np.ndarray:
 
 
 def generalised_entropy(logits: np.ndarray, *, gamma: float = 0.1, top: int = 100) -> np.ndarray:
-    """GEN: the sum of p^gamma (1 - p)^gamma over the likeliest classes (Liu, Lochman and Zach 2023, CVPR, section 3).
+    """Returns GEN: the sum of p^gamma (1 - p)^gamma over the M most likely classes (Liu, Lochman and Zach 2023, CVPR).
 
-    A small gamma asks how small the small probabilities are, and 1 - p of a confident image is one of them. It is taken as
-    the mass of the other classes; as 1 minus a rounded p, in OpenOOD, it is 0 or wrong in every digit.
+    Section 3 of the paper. A small gamma makes the score sensitive to small values of p and of 1 - p. Here 1 - p is the sum
+    of the other probabilities; in OpenOOD it is computed from a rounded p, and is 0 or has no correct digit for p near 1.
 
     Args:
       logits: [n, K] of the known classes.
       gamma: in (0, 1).
-      top: M, how many classes count; all where there are fewer.
+      top: M; all classes if there are fewer.
 
     Returns:
       float64 [n], at least 0.
 
     Raises:
-      ValueError: fewer than two classes, or gamma or M out of range.
+      ValueError: there are fewer than two classes, or gamma or M is out of range.
     """
     if not 0 < gamma < 1 or top < 1:
         raise ValueError(f"gamma must be in (0, 1) and M at least 1; they are {gamma} and {top}")
     ascending, others = _top_and_others(logits, sort=True)
     total = np.logaddexp(others, ascending[:, -1])
     log_p = ascending - total[:, None]
-    log_rest = np.log1p(-np.exp(log_p[:, :-1]))  # exact: none of these is above one half
+    log_rest = np.log1p(-np.exp(log_p[:, :-1]))  # accurate, because each p here is at most one half
     log_rest = np.concatenate([log_rest, (others - total)[:, None]], axis=1)
     return np.exp(gamma * (log_p + log_rest))[:, -top:].sum(axis=1)
 
 
 def kl_matching(logits: np.ndarray, log_typical: np.ndarray) -> np.ndarray:
-    """The divergence KL(p || d) to the nearest typical posterior d (Hendrycks et al. 2022, arXiv 1911.11132).
+    """Returns the divergence KL(p || d) to the nearest typical posterior d (Hendrycks et al. 2022, arXiv 1911.11132).
 
-    As in OpenOOD; pytorch-ood takes the posterior of the class that the image is given, which need not be the nearest.
+    As in OpenOOD; pytorch-ood uses the d of the predicted class, which need not be the nearest.
 
     Args:
       logits: [n, K] of the known classes.
-      log_typical: [c, K], natural logarithms of the mean softmax of the images that are given each class, finite. Those of
-        `training_features`.
+      log_typical: [c, K], finite, natural logarithms of the mean softmax of the training images predicted as each class;
+        see `TrainingFeatures`.
 
     Returns:
       float64 [n], nats, at least 0 up to rounding.
@@ -134,21 +133,21 @@ def kl_matching(logits: np.ndarray, log_typical: np.ndarray) -> np.ndarray:
 
 
 def odin(logits: np.ndarray, temperature: float = 1000.0) -> np.ndarray:
-    """`msp` of z / T (Liang, Li and Srikant 2018, arXiv 1706.02690); ranks as their -S(x; T) does.
+    """Returns `msp` of z / T (Liang, Li and Srikant 2018, arXiv 1706.02690); the same ranking as by -S(x; T) of the paper.
 
-    At T = 1000 all probabilities are within rounding of 1 / K in float32; log-odds in float64 still tell images apart.
+    At T = 1000 all probabilities are within rounding of 1 / K in float32; log-odds in float64 still differ.
 
     Args:
-      logits: [n, K] of the known classes, of images that were moved (`openset.odin`).
-      temperature: T > 0, with which they were moved.
+      logits: [n, K] of the known classes, of images perturbed by `eval_program.perturbed_logits`.
+      temperature: T > 0, the temperature of the perturbation.
     """
     return msp(np.asarray(logits, np.float64) / temperature)
 
 
 def _top_and_others(logits, sort=False):
-    """(logits float64 [n, K] with the largest last, the logsumexp of all the others float64 [n])."""
+    """Returns (logits float64 [n, K] with the largest last, logsumexp of the others float64 [n])."""
     logits = np.asarray(logits, np.float64)
     if logits.shape[1] < 2:
-        raise ValueError("the probability of the only class is always 1: this score needs the logits of at least two")
+        raise ValueError("the probability of a single class is always 1; this score needs the logits of at least two")
     logits = np.sort(logits, axis=1) if sort else np.partition(logits, -1, axis=1)
     return logits, logsumexp(logits[:, :-1], axis=1)

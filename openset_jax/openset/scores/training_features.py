@@ -1,8 +1,7 @@
-"""What scores of unknownness must know of the training images: one pass over batches, in bounded memory. NumPy, no files.
+"""Statistics of the training images for the scores of `feature_scores`, from one pass over batches in bounded memory.
 
-Features are what the last layer sees. Moments are exact over all images. What no moments can tell (neighbours, percentiles,
-tails) comes from a uniform sample of at most `cap` images. So one pass serves every score of `feature_scores`, and its
-memory is O(F^2 + cap F), however many images there are.
+Features are the inputs of the last layer. Moments are exact over all images; neighbours, percentiles and tails come from a
+uniform sample of at most `cap` images. The memory is O(F^2 + cap F), independent of the number of images.
 """
 
 import dataclasses
@@ -12,7 +11,7 @@ import numpy as np
 from scipy import linalg
 from scipy.special import log_softmax, logsumexp
 
-LEAST = 1e-12  # a direction with less of the total variance than this is rounding
+LEAST = 1e-12  # directions with a smaller share of the total variance are rounding errors
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -20,15 +19,14 @@ class TrainingFeatures:
     """Statistics of the training images of K known classes, with F features each.
 
     Attributes:
-      count: int64 [K], images of each class, all above 0.
+      count: int64 [K], positive number of images of each class.
       class_mean: float64 [K, F].
-      mean, covariance: float64 [F], [F, F], of all images, divided by their number.
+      mean, covariance: float64 [F], [F, F], of all images; the covariance is divided by their number.
       max_logit: the mean over all images of the largest logit.
-      log_typical: float64 [c, K], the logarithm of the mean softmax of the images that the network gives each class,
-        whatever their label; classes that it gives to none are left out, c <= K.
-      centre: float64 [K, K], the mean logits of the images of each class that are classified right; NaN without any.
-      features, logits, label: float32 [m, F], float64 [m, K], int64 [m]: a sample of m <= cap images, in no particular
-        order.
+      log_typical: float64 [c, K], c <= K, the logarithm of the mean softmax of the images predicted as each class,
+        regardless of their label; classes that are never predicted are left out.
+      centre: float64 [K, K], the mean logits of the correctly classified images of each class; NaN if there are none.
+      features, logits, label: float32 [m, F], float64 [m, K], int64 [m]: a sample of m <= cap images, in arbitrary order.
     """
 
     count: np.ndarray
@@ -44,23 +42,23 @@ class TrainingFeatures:
 
     @functools.cached_property
     def whitening_within(self) -> np.ndarray:
-        """float64 [F, r]: whitens the pooled covariance within classes. See `_whitening`."""
+        """Whitening of the pooled covariance within classes, float64 [F, r]; see `_whitening`."""
         share, offset = self.count / self.count.sum(), self.class_mean - self.mean
         return self._whitening(self.covariance - (share[:, None] * offset).T @ offset)
 
     @functools.cached_property
     def whitening_total(self) -> np.ndarray:
-        """float64 [F, r]: whitens the covariance of all images. See `_whitening`."""
+        """Whitening of the covariance of all images, float64 [F, r]; see `_whitening`."""
         return self._whitening(self.covariance)
 
-    def _whitening(self, covariance):
-        """W with W W' the pseudo-inverse of the covariance.
+    def _whitening(self, covariance: np.ndarray) -> np.ndarray:
+        """Returns W such that W W' is the pseudo-inverse of the covariance.
 
-        Directions in which training images do not vary (a unit that is never on; fewer images than features) have no scale
-        to measure a distance by and count for nothing.
+        Directions without variance in the training images (units that are always 0, or fewer images than features) are
+        left out, because distances have no scale there.
 
         Raises:
-          ValueError: there is no direction in which they vary.
+          ValueError: no direction has a variance.
         """
         values, vectors = linalg.eigh(covariance)
         kept = values > LEAST * np.trace(self.covariance)
@@ -70,20 +68,24 @@ class TrainingFeatures:
 
 
 class Accumulator:
-    """Takes the training images batch by batch.
+    """Accumulates the statistics of the training images batch by batch.
 
-    The same images in the same order give the same sample, and the same moments up to rounding, whatever the batches.
+    For the same images in the same order, neither the sample nor, up to rounding, the moments depend on the batch size.
     """
 
     def __init__(self, num_classes: int, *, cap: int = 20_000, seed: int = 0):
-        """
+        """Creates an accumulator without images.
+
         Args:
           num_classes: K.
-          cap: images of which features are kept, as float32 (328 MB for 4096 features); at least 1.
+          cap: the largest size of the sample, whose features are float32 (328 MB for 4096 features); at least 1.
           seed: of the sample.
+
+        Raises:
+          ValueError: there is no class, or the cap is less than 1.
         """
         if num_classes < 1 or cap < 1:
-            raise ValueError(f"there must be a class and a cap of at least 1, not {num_classes} and {cap}")
+            raise ValueError(f"num_classes and cap must be at least 1, not {num_classes} and {cap}")
         self._num_classes, self._cap, self._rng = num_classes, cap, np.random.default_rng(seed)
         self._count = np.zeros(num_classes, np.int64)
         self._given = np.zeros(num_classes, np.int64)
@@ -91,7 +93,7 @@ class Accumulator:
         self._log_sum = np.full((num_classes, num_classes), -np.inf)
         self._right_sum = np.zeros((num_classes, num_classes))
         self._max_sum = 0.0
-        self._width = None
+        self._width: int | None = None
 
     def update(self, features: np.ndarray, logits: np.ndarray, label: np.ndarray) -> None:
         """Adds a batch.
@@ -102,7 +104,7 @@ class Accumulator:
           label: int [n]; images with a label below 0 (negatives, padding) are left out.
 
         Raises:
-          ValueError: shapes do not agree, a label is K or more, or a feature or logit is not finite.
+          ValueError: the shapes do not agree, a label is K or more, or a feature or a logit is not finite.
         """
         features, logits, label = np.asarray(features), np.asarray(logits, np.float64), np.asarray(label)
         self._check(features, logits, label)
@@ -134,21 +136,21 @@ class Accumulator:
             raise ValueError(f"this batch has {features.shape[1]} features, the ones before it {self._width}")
         if (wrong := label >= self._num_classes).any():
             raise ValueError(f"label {label[wrong][0]} is not below the number of classes, {self._num_classes}")
-        for what, values in (("feature", features), ("logit", logits)):
+        for name, values in (("feature", features), ("logit", logits)):
             if (wrong := ~np.isfinite(values).all(axis=1)).any():
-                raise ValueError(f"{wrong.sum()} of {len(label)} training images have a {what} that is not finite")
+                raise ValueError(f"{wrong.sum()} of {len(label)} training images have a {name} that is not finite")
 
     def _allocate(self, width):
         self._width = width
         self._class_sum = np.zeros((self._num_classes, width))
         self._mean, self._scatter = np.zeros(width), np.zeros((width, width))
         self._key = np.empty(0)
-        self._features = np.empty((self._cap, width), np.float32)  # not touched, so not in memory, before it is written
+        self._features = np.empty((self._cap, width), np.float32)  # occupies no memory before it is written
         self._logits = np.empty((self._cap, self._num_classes))
         self._label = np.empty(self._cap, np.int64)
 
     def _add_moments(self, features, label):
-        """Merges centred moments (Chan, Golub and LeVeque 1983): sums of raw squares cancel where the mean is large."""
+        """Merges centred moments (Chan, Golub and LeVeque 1983); sums of raw squares would cancel for large means."""
         if self._width is None:
             self._allocate(features.shape[1])
         self._class_sum += self._sum_by_class(features, label)
@@ -164,7 +166,7 @@ class Accumulator:
         return (np.arange(self._num_classes)[:, None] == label).astype(np.float64) @ values
 
     def _add_sample(self, features, logits, label):
-        """Every image draws a number; the `cap` smallest are the sample, which therefore no batch boundary can change."""
+        """Keeps the `cap` images of smallest random keys, so that the sample does not depend on the batches."""
         stored = len(self._key)
         keys = np.concatenate([self._key, self._rng.random(len(label))])
         chosen = np.arange(len(keys))
@@ -178,7 +180,7 @@ class Accumulator:
             kept[slots] = values[new - stored]
 
     def finish(self) -> TrainingFeatures:
-        """The statistics of all batches. The sample is not copied: a later `update` would change it.
+        """Returns the statistics of all batches. The sample is not copied: a later `update` changes it.
 
         Raises:
           ValueError: a class has no image.

@@ -1,0 +1,116 @@
+"""The class prior and the costs of the deployment: parsed, validated and completed."""
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from openset_jax.errors import UserError
+
+# costs of a known class for an image of "none", of another known class for a known image, of "none" for a known image
+COSTS = ("accept_none", "confuse_knowns", "reject_known")
+
+
+def parse(text: str, field: str) -> object:
+    """Parses the text of a prior or of costs: "name=number,name=number", or JSON.
+
+    Args:
+      field: config field or flag of the text, for messages.
+
+    Returns:
+      {name: number}, or the JSON value; None for an empty text.
+
+    Raises:
+      UserError: the text has neither format, or a name occurs twice.
+    """
+    if not text.strip():
+        return None
+    try:
+        if text.lstrip()[0] in "[{":
+            return json.loads(text)
+        pairs = [(name.strip(), float(number)) for name, number in (part.rsplit("=", 1) for part in text.split(","))]
+    except ValueError as error:
+        raise UserError(f'{field}: {text!r} is neither "name=number,name=number" nor JSON ({error})') from error
+    if len(dict(pairs)) < len(pairs):
+        raise UserError(f"{field}: {text!r} has a name twice")
+    return dict(pairs)
+
+
+def cost_matrix(given: object, classes: Sequence[str], field: str = "decision.costs") -> np.ndarray:
+    """Returns the cost of each decision (column) for each true class (row), "none" last: float64 [K + 1, K + 1].
+
+    Args:
+      given: {name of `COSTS`: cost}, missing costs are 1, correct decisions cost 0; or the whole matrix; or None: every
+        wrong decision costs 1.
+      classes: names of the K known classes.
+      field: config field or flag of the costs, for messages.
+
+    Raises:
+      UserError: an unknown name, a matrix of another shape, or a cost that is negative or not finite.
+    """
+    size = len(classes) + 1
+    if given is None or isinstance(given, dict):
+        named = dict.fromkeys(COSTS, 1.0) | (given or {})
+        if strange := set(named) - set(COSTS):
+            raise UserError(f"{field}: {min(strange)!r} is not one of {', '.join(COSTS)}")
+        if not all(isinstance(cost, int | float) for cost in named.values()):
+            raise UserError(f"{field}: every cost must be a number, not {given!r}")
+        costs = np.full((size, size), named["confuse_knowns"], np.float64)
+        costs[-1], costs[:, -1] = named["accept_none"], named["reject_known"]
+        np.fill_diagonal(costs, 0)
+    else:
+        try:
+            costs = np.array(given, np.float64)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{field}: not a matrix of numbers ({error})") from error
+        if costs.shape != (size, size):
+            raise UserError(
+                f"{field}: the matrix's shape is {costs.shape}; with {len(classes)} classes and 'none' it must be "
+                f"({size}, {size}): rows are the truth, columns the decision, in the order {', '.join(classes)}, none"
+            )
+    wrong = ~(np.isfinite(costs) & (costs >= 0))
+    if wrong.any():
+        (truth, answer), names = np.argwhere(wrong)[0], [*classes, "none"]
+        raise UserError(
+            f"{field}: {names[answer]!r} for an image of {names[truth]!r} costs {costs[truth, answer]:g}; a cost must be a "
+            "number, 0 or more"
+        )
+    return costs
+
+
+def deployment_prior(
+    given: object, classes: Sequence[str], training: ArrayLike, field: str = "decision.prior"
+) -> np.ndarray:
+    """Returns the class prior of the deployment, float64 [K + 1], "none" last.
+
+    Args:
+      given: {class name or "none": share}; missing classes share the rest in proportion to the training prior. None for the
+        training prior, or, if training had no negatives, for a uniform prior over all K + 1.
+      classes: names of the K known classes.
+      training: float [K + 1], the effective prior of training.
+      field: config field or flag of the prior, for messages.
+
+    Raises:
+      UserError: an unknown class name, a share outside [0, 1], or shares that do not sum to 1.
+    """
+    names = [*classes, "none"]
+    reference = np.asarray(training, np.float64)
+    if not reference[-1] > 0:
+        reference = np.full(len(names), 1 / len(names))
+    if given is None:
+        return reference
+    if not isinstance(given, dict) or not all(isinstance(share, int | float) for share in given.values()):
+        raise UserError(f"{field}: every share of a class must be a number, not {given!r}")
+    if strange := [name for name in given if name not in names]:
+        raise UserError(f"{field}: no class {strange[0]!r}; the classes are {', '.join(names)}")
+    if wrong := [name for name, share in given.items() if not 0 <= share <= 1]:
+        raise UserError(f"{field}: {wrong[0]}: {given[wrong[0]]!r} is not between 0 and 1")
+    total, rest = sum(given.values()), np.array([name not in given for name in names])
+    left = 1 - total
+    if left < -1e-6 or (left > 1e-6 and not reference[rest].sum()):
+        raise UserError(f"{field}: the shares of {', '.join(given)} sum to {total:g}, not to 1")
+    prior = np.array([given.get(name, 0.0) for name in names], np.float64)
+    if rest.any():
+        prior[rest] = max(left, 0) * reference[rest] / max(reference[rest].sum(), 1e-300)
+    return prior / prior.sum()
