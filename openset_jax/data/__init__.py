@@ -1,1 +1,1 @@
-"""Images: where they come from, which are drawn, and how they reach the device."""
+"""Images: sources, pools, sampling, and the input pipelines of the devices."""

@@ -1,7 +1,7 @@
-"""Which rows are in a batch, and what goes with them besides pixels: label, place in the global batch, mask. NumPy only.
+"""Batches without pixels: the rows of each batch, their labels, positions in the global batch, and masks. NumPy only.
 
-Whoever brings the pixels, tf.data (`pipeline.py`) or the devices' own memory (`resident.py`), takes the rows from here: so
-both give the same images in the same order.
+Streamed input (`pipeline.py`) and resident input (`resident.py`) take their rows from this module, so they deliver the same
+images in the same order.
 """
 
 import dataclasses
@@ -11,22 +11,22 @@ import numpy as np
 
 from openset_jax.data.pools import Pool
 from openset_jax.data.sampler import Sampler
-from openset_jax.data.unreadable import Skipped
+from openset_jax.data.unreadable import Unreadable
 from openset_jax.errors import UserError
 
-BLANK = -1  # a row that stands for no image
+BLANK = -1  # the row of an example without an image
 
 
 @dataclasses.dataclass(frozen=True)
 class Batches:
-    """Batches `start` to `stop`, or the slice of each that one host reads. It holds no position: any n may be asked for.
+    """Batches `start` to `stop`, or one host's slice of each. There is no state: batches can be computed in any order.
 
     Attributes:
-      start, stop: the first batch, and the one after the last.
+      start, stop: number of the first batch, and of the batch after the last.
       size: examples in the slice.
       rows: n -> rows of the pool, int64 [size].
       columns: (n, rows) -> "label" int32 [size], "position" int32 [size], "mask" bool [size].
-      blanks: whether rows may be `BLANK`; those are masked.
+      blanks: whether rows may be `BLANK`; such examples are masked.
     """
 
     start: int
@@ -39,38 +39,38 @@ class Batches:
 
 def training(
     pool: Pool,
-    members: list[np.ndarray],
+    rows_by_class: list[np.ndarray],
     sampler: Sampler,
     *,
     start: int,
     stop: int,
-    skipped: Skipped,
+    unreadable: Unreadable,
     part: tuple[int, int] = (0, 1),
 ) -> Batches:
-    """Batches of the sampler's stream.
+    """Returns batches `start` to `stop` of the sampler's stream.
 
-    A bad image is replaced by the next good one of its class, whenever it was found to be bad, so that the stream is a
-    function of the files alone. Labels are those of the network's outputs: "none" is K. `position` is the place in the
-    global batch.
+    An unreadable image is replaced by the next readable one of its class. The replacement does not depend on when the image
+    was found to be unreadable, so the stream is a function of the files alone. Labels are the indices of the network's
+    outputs: "none" is K. `position` is the position in the global batch.
 
     Args:
-      members: rows of each class, from `Pool.training_members`.
-      part: (host, hosts); a host has batch_size / hosts examples of each global batch.
+      rows_by_class: rows of each class, "none" last, as from `Pool.training_rows`.
+      part: (host, number of hosts); each host has batch_size / hosts examples of each global batch.
     """
     size = sampler.batch_size // part[1]
     position = np.arange(part[0] * size, (part[0] + 1) * size, dtype=np.int32)
-    first = np.cumsum([0, *map(len, members[:-1])])
-    all_members = np.concatenate(members)
+    first = np.cumsum([0, *map(len, rows_by_class[:-1])])
+    all_rows = np.concatenate(rows_by_class)
 
     def rows_of(n):
         label, index = sampler.batch(n, position[0], position[-1] + 1)
-        rows = all_members[first[label] + index]
-        for i in np.flatnonzero(skipped.mask(rows)):
-            candidates = np.roll(members[label[i]], -int(index[i]))
-            good = candidates[~skipped.mask(candidates)]
-            if not len(good):
+        rows = all_rows[first[label] + index]
+        for i in np.flatnonzero(unreadable.mask(rows)):
+            candidates = np.roll(rows_by_class[label[i]], -int(index[i]))
+            readable = candidates[~unreadable.mask(candidates)]
+            if not len(readable):
                 raise UserError(f"{pool.groups[pool.group[rows[i]]]!r} has no readable image to train on")
-            rows[i] = good[0]
+            rows[i] = readable[0]
         return rows
 
     def columns(n, rows):
@@ -81,11 +81,14 @@ def training(
 
 
 def evaluation(
-    pool: Pool, rows: np.ndarray, *, batch_size: int, skipped: Skipped, part: tuple[int, int] = (0, 1)
+    pool: Pool, rows: np.ndarray, *, batch_size: int, unreadable: Unreadable, part: tuple[int, int] = (0, 1)
 ) -> Batches:
-    """Every row once, in order; the last batch is padded, and padding and bad images are masked.
+    """Returns batches that contain each row once, in order. Padding (of the last batch) and unreadable images are masked.
 
-    Labels are as in `Pool.label`; `position` is the place in `rows`.
+    Labels are those of `Pool.label`; `position` is the index into `rows`.
+
+    Args:
+      part: (host, number of hosts); each host has batch_size / hosts examples of each global batch.
     """
     count = -(-len(rows) // batch_size)
     size = batch_size // part[1]
@@ -94,7 +97,7 @@ def evaluation(
 
     def rows_of(n):
         mine = padded[n * batch_size + part[0] * size :][:size]
-        return np.where(skipped.mask(mine), BLANK, mine)
+        return np.where(unreadable.mask(mine), BLANK, mine)
 
     def columns(n, mine):
         first = n * batch_size + part[0] * size

@@ -1,4 +1,4 @@
-"""Images decoded once and kept as one array: what `python -m openset_jax.prepare` writes, and `packed:PATH` reads."""
+"""Packed arrays: images decoded once by `python -m openset_jax.prepare`, and read as `packed:PATH`."""
 
 import functools
 import hashlib
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from openset_jax.data.appending import Appender
+from openset_jax.data.appender import Appender
 from openset_jax.data.batches import BLANK
 from openset_jax.data.pools import Pool, Source
 from openset_jax.errors import UserError
@@ -29,12 +29,16 @@ def write_index(
     split: np.ndarray,
     prepared_as: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes what `packed:ROOT` needs beside ROOT/images.npy, uint8 [n, stored_size, stored_size, 3].
+    """Writes ROOT/index.json, which describes the images of ROOT/images.npy, uint8 [n, stored_size, stored_size, 3].
 
     Args:
+      root: the folder.
+      stored_size: side of the images.
       groups: (role, name) of each group, known classes in label order.
-      ids, group, split: of each image: its stable name, an index into `groups`, an index into `pools.SPLITS`.
-      prepared_as: which images these are, as plain values; see `Source.prepared_as`.
+      ids: id of each image.
+      group: int [n], an index into `groups` for each image.
+      split: int [n], an index into `pools.SPLITS` for each image.
+      prepared_as: as `Source.prepared_as`.
     """
     index = {
         "version": 1,
@@ -50,38 +54,45 @@ def write_index(
 
 
 class Writer:
-    """Fills ROOT/images.npy chunk by chunk, so that being killed at any moment costs no more than a chunk.
+    """Fills ROOT/images.npy chunk by chunk. If it is killed at any moment, at most one chunk is lost.
 
-    A journal, ROOT/progress.jsonl, says what is complete: a line is added, and is on the disk, only after the images that it
-    speaks of are. What is behind the last whole line is written again.
+    The journal ROOT/progress.jsonl lists the complete chunks: a line is written to the disk only after its images are there.
+    A new writer for the same pool continues after the last whole line.
+
+    Args:
+      root: the folder.
+      pool: the pool of the images.
+      stored_size: side of the images.
 
     Attributes:
-      done: rows of the pool that are dealt with, from the first.
-      kept: the rows among them whose images are in the array, in its order.
-      checksums: CRC-32 of about 32 rows of pixels of each of these images: where they differ, the images do.
+      done: the number of rows processed so far, in the order of the pool: appended, or left out as unreadable.
+      kept: the processed rows whose images were appended, in the order of the array.
+      checksums: CRC-32 of about 32 rows of pixels of each appended image; images with different checksums differ.
 
     Raises:
-      UserError: ROOT has the beginning of something else.
+      UserError: ROOT has an unfinished array of other images.
     """
 
     def __init__(self, root: pathlib.Path, pool: Pool, stored_size: int):
-        self.done, self.kept, self.checksums = 0, [], []
+        self.done = 0
+        self.kept: list[int] = []
+        self.checksums: list[int] = []
         self._size = stored_size
         self._journal, images = root / "progress.jsonl", root / "images.npy"
         order = hashlib.blake2b(repr((pool.groups, pool.roles)).encode("utf-8", "surrogateescape"), digest_size=16)
         for column in (pool.key, pool.group, pool.split):
-            order.update(np.ascontiguousarray(column))
+            order.update(np.ascontiguousarray(column).data)
         head = {"version": 1, "stored_size": stored_size, "rows": len(pool), "order": order.hexdigest()}
         lines = self._complete_lines() if images.exists() else []
         if lines and lines[0] != head:
             raise UserError(
-                f"--out: {str(root)!r} has the beginning of other packed arrays (other images, order or data.stored_size); "
-                "remove it, or choose another folder"
+                f"--out: {str(root)!r} has an unfinished array of other images, in another order, or of another "
+                "data.stored_size; remove the folder, or choose another --out"
             )
         self._path, there = images, images.stat().st_size if lines else 0
         images.open("ab").close()
         self._start = self._write_header(len(pool))
-        complete = [head]
+        complete = [head]  # and the lines whose images are all in the file
         for line in lines[1:]:
             if self._start + (len(self.kept) + len(line["checksums"])) * stored_size**2 * 3 > there:
                 break
@@ -92,38 +103,39 @@ class Writer:
             file.writelines(json.dumps(line) + "\n" for line in complete)
         self._lines = self._journal.open("a")
 
-    def append(self, images: np.ndarray, good: np.ndarray) -> None:
-        """Adds the next chunk, and returns when it is on the disk.
+    def append(self, images: np.ndarray, readable: np.ndarray) -> None:
+        """Appends the next chunk, and returns when it is on the disk.
 
         Args:
-          images: uint8 [n, S, S, 3] of the next n rows of the pool.
-          good: bool [n], False for those that could not be read, and are left out.
+          images: uint8 [n, S, S, 3], the images of the next n rows of the pool.
+          readable: bool [n]; unreadable images are left out.
         """
-        images = images if good.all() else images[good]
+        images = images if readable.all() else images[readable]
         self._images.write(images)
         self._images.sync()
-        sparse = max(self._size // 32, 1)  # of all pixels it would cost a tenth of decoding
-        line = {"good": good.astype(int).tolist(), "checksums": [zlib.crc32(image[::sparse].tobytes()) for image in images]}
+        sparse = max(self._size // 32, 1)  # checksums of all pixels would take a tenth of the time of decoding
+        checksums = [zlib.crc32(image[::sparse].tobytes()) for image in images]
+        line = {"good": readable.astype(int).tolist(), "checksums": checksums}
         self._lines.write(json.dumps(line) + "\n")
         self._lines.flush()
         os.fsync(self._lines.fileno())
         self._count(line)
 
     def finish(self) -> np.ndarray:
-        """Completes images.npy; returns it, memory-mapped."""
+        """Completes images.npy, and returns it, memory-mapped: uint8 [n, S, S, 3]."""
         self.close()
         os.truncate(self._path, self._end)
-        self._write_header(len(self.kept))  # which leaves room for any number
+        self._write_header(len(self.kept))  # the length of the header does not depend on the number of images
         shape = (len(self.kept), self._size, self._size, 3)
         return np.memmap(self._path, np.uint8, "r", self._start, shape) if self.kept else np.zeros(shape, np.uint8)
 
     def close(self) -> None:
-        """Closes the files; what is complete stays so."""
+        """Closes the files; complete chunks are kept."""
         self._images.close()
         self._lines.close()
 
     def forget(self) -> None:
-        """Removes the journal, once the index is written."""
+        """Removes the journal. To be called after the index is written."""
         self._journal.unlink(missing_ok=True)
 
     def _count(self, line):
@@ -143,7 +155,7 @@ class Writer:
         return self._start + len(self.kept) * self._size**2 * 3
 
     def _write_header(self, count):
-        """Returns where the images start."""
+        """Writes the header of images.npy, and returns the offset of the first image."""
         header = {"descr": "|u1", "fortran_order": False, "shape": (count, self._size, self._size, 3)}
         with self._path.open("r+b") as images:
             np.lib.format.write_array_header_1_0(images, header)
@@ -153,19 +165,24 @@ class Writer:
 
 
 def open_packed(name: str, root: pathlib.Path) -> Source:
-    """Arrays written by `python -m openset_jax.prepare`."""
+    """Opens arrays written by `python -m openset_jax.prepare`.
+
+    Raises:
+      UserError: the folder is not complete, or its files do not belong together.
+    """
     try:
         index = json.loads((root / "index.json").read_text())
-        with open(root / "images.npy", "rb") as images:  # not mapped: that counts against addressable memory
+        # read without a memory map, which would count against limits on address space
+        with open(root / "images.npy", "rb") as images:
             np.lib.format.read_magic(images)
             shape, _, dtype = np.lib.format.read_array_header_1_0(images)
             offset, bytes_there = images.tell(), images.seek(0, os.SEEK_END)
         count = {len(index[column]) for column in ("id", "group", "split")}
         expected = (*count, index["stored_size"], index["stored_size"], 3)
     except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{name}: not a folder that `python -m openset_jax.prepare` has finished ({error})") from error
+        raise UserError(f"{name}: not a complete output of openset_jax.prepare ({error}); run prepare again") from error
     if shape != expected or dtype != np.uint8 or bytes_there < offset + np.prod(shape, dtype=np.int64):
-        raise UserError(f"{name}: images.npy ({shape} {dtype}) does not belong to index.json; prepare it again")
+        raise UserError(f"{name}: images.npy ({shape} {dtype}) does not belong to index.json; run openset_jax.prepare again")
     file, ids = os.open(root / "images.npy", os.O_RDONLY), byte_strings(index["id"])
     return Source(
         name=name,
@@ -173,7 +190,7 @@ def open_packed(name: str, root: pathlib.Path) -> Source:
         roles=tuple(role for role, _ in index["groups"]),
         label=np.array(index["group"], np.int32),
         split=np.array(index["split"], np.uint8),
-        form=f"pixels:{shape[1]}",
+        format=f"pixels:{shape[1]}",
         ids=lambda records: [os.fsdecode(id_.encode("latin-1")) for id_ in ids[records].tolist()],
         fetch=functools.partial(_fetch, file, offset, shape[1:]),
         prepared_as=index.get("prepared_as"),
@@ -181,28 +198,28 @@ def open_packed(name: str, root: pathlib.Path) -> Source:
 
 
 def _fetch(file, offset, shape, records):
-    """Images at `records` of an open file: uint8 [n, *shape]; neighbours are read at once."""
+    """Reads images of an open file: uint8 [n, *shape]. Consecutive records are read together."""
     images, size = np.empty((len(records), *shape), np.uint8), math.prod(shape)
     starts = [0, *(np.flatnonzero(np.diff(records) != 1) + 1).tolist()] if len(records) else []
     for start, stop in zip(starts, [*starts[1:], len(records)], strict=False):
         room, at, there = images[start:stop].reshape(-1), offset + int(records[start]) * size, 0
-        while there < len(room):  # one call reads no more than 2 GiB
+        while there < len(room):  # one call reads at most 2 GiB
             count = os.preadv(file, [room[there:]], at + there)
             if not count:
                 image = records[start] + there // size
-                raise OSError(f"images.npy ends at image {image}, which was not so when it was opened")
+                raise OSError(f"images.npy ends at image {image}: it was truncated while in use")
             there += count
     return images
 
 
 def read(pool: Pool, rows: np.ndarray, stored_size: int) -> np.ndarray:
-    """Images of a pool all of whose sources are packed: uint8 [n, S, S, 3], zeros for rows that are `BLANK`.
+    """Returns the images of a packed pool at `rows`: uint8 [n, S, S, 3], zeros for rows that are `BLANK`.
 
     Raises:
-      OSError: they cannot be read.
+      OSError: the images cannot be read.
     """
     if len(pool.sources) == 1 and (rows != BLANK).all():
-        return pool.sources[0].fetch(pool.record[rows])
+        return np.asarray(pool.sources[0].fetch(pool.record[rows]))
     images = np.zeros((len(rows), stored_size, stored_size, 3), np.uint8)
     for i, source in enumerate(pool.sources):
         here = np.flatnonzero((rows != BLANK) & (pool.source[rows] == i))
@@ -211,5 +228,5 @@ def read(pool: Pool, rows: np.ndarray, stored_size: int) -> np.ndarray:
 
 
 def byte_strings(paths: Sequence[str]) -> np.ndarray:
-    """Compact strings whose characters are the bytes of file names, which need not be UTF-8."""
+    """Returns the paths as compact Latin-1 strings, one character for each byte; paths need not be valid UTF-8."""
     return np.array([os.fsencode(path).decode("latin-1") for path in paths], np.dtypes.StringDType())

@@ -1,13 +1,62 @@
-"""Selections of classes of sources, in their roles -> a `Pool`: who may be what, and which split each image is in."""
+"""Builds the `Pool`: opens the sources, assigns their classes to roles, and every image to a split."""
 
 import collections
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from openset_jax.data import pools, sources
+from openset_jax.data.data_spec import DataSpec, ImagesSpec, check_prepared
 from openset_jax.data.pools import ROLES, SPLITS, TEST, TRAIN, UNASSIGNED, VALIDATION, Pool, Source, stable_hash
 from openset_jax.errors import UserError
+
+
+def open_pool(data: DataSpec, *, stored_size: int, seed: int) -> Pool:
+    """Opens the sources of a config's `data`.
+
+    Args:
+      seed: selects the groups of negatives, if `data.negative_groups` is smaller than their number.
+
+    Raises:
+      UserError: images of a role are missing or invalid, or a field differs from the config of the packed arrays.
+    """
+    selections = _packed_selections(data) if data.packed else _selections(data)
+    pool = build_pool(selections, validation_fraction=data.validation_fraction, test_fraction=data.test_fraction)
+    pools.check_stored_size(pool, stored_size)
+    if data.negative_groups is None or "negatives" not in pool.roles:
+        return pool
+    return pools.with_negative_groups(pool, data.negative_groups, seed=seed)
+
+
+def check_negatives(pool: Pool) -> None:
+    """Raises UserError if the pool has no negatives, for objectives that need some."""
+    if "negatives" not in pool.roles:
+        there = "; ".join(f"{source.name} has no negatives; it has {_listing(source)}" for source in pool.sources)
+        raise UserError(f"data.negatives: {there}. Add negatives, or use objective.name=softmax, which needs none")
+
+
+def _packed_selections(data: DataSpec) -> dict[str, list["Selection"]]:
+    packed = sources.open_source(f"packed:{data.packed}")
+    if packed.prepared_as is not None:
+        check_prepared(data, packed.prepared_as)
+    return {role: [Selection(packed)] for role in ROLES if role == "known" or role in (packed.roles or ())}
+
+
+def _selections(data: DataSpec) -> dict[str, list["Selection"]]:
+    opened: dict[tuple[str, str, str, str], Source] = {}
+
+    def select(role: str, images: ImagesSpec) -> Selection:
+        key = images.source, images.train, images.validation, images.test
+        if key not in opened:
+            splits = {"train": images.train, "validation": images.validation, "test": images.test}
+            try:
+                opened[key] = sources.open_source(images.source, data_dir=data.tfds_data_dir, **splits)
+            except (UserError, OSError) as error:
+                raise UserError(f"data.{role}: {error}") from error
+        return Selection(opened[key], images.classes, images.limit, images.group)
+
+    return {role: [select(role, images) for images in data.of_role(role)] for role in ROLES}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,9 +66,9 @@ class Selection:
     Attributes:
       source: where the images are.
       classes: names of the classes to take, in label order for known ones; empty means all (of this role).
-      limit: at most this many images of each class over all splits that the role uses, 0 for all. Smaller limits choose
+      limit: maximum number of images of each class, over all splits that the role uses; 0 for all. Smaller limits select
         subsets of larger ones.
-      group: one name under which all these classes are counted together; empty means that each keeps its own.
+      group: name of one group for all these classes; empty makes each class a group of its own.
     """
 
     source: Source
@@ -29,28 +78,30 @@ class Selection:
 
 
 def build_pool(
-    selections: dict[str, Sequence[Selection]], *, validation_fraction: float = 0.1, test_fraction: float = 0.2
+    selections: Mapping[str, Sequence[Selection]], *, validation_fraction: float = 0.1, test_fraction: float = 0.2
 ) -> Pool:
-    """Puts selections of all roles together.
+    """Joins the selections of all roles.
 
-    Known classes and negatives are split three ways: as the source says; what it leaves UNASSIGNED by the hash of the id
-    (`test_fraction` to test, `validation_fraction` to validation); and where it has no validation images of its own,
-    `validation_fraction` of its training images become those. Held-out negatives are validation images, all but the
-    source's own test images. Unknowns are test images: the source's test images, or all where it does not say.
+    Known classes and negatives have the splits of the source. UNASSIGNED images are split by the hash of their id
+    (`test_fraction` to test, `validation_fraction` to validation); if a class then has no validation image,
+    `validation_fraction` of its training images become validation images. Held-out negatives are validation images; test
+    images of the source are not used. Unknowns are the source's test images, or all its images if it has no test images.
 
     Raises:
       UserError: names a role, source, class or image that is missing, empty, or used twice.
     """
-    parts, groups, sources = [], {}, []
+    parts: list[tuple[np.ndarray, ...]] = []
+    groups: dict[str, str] = {}
+    used: list[Source] = []
     for role in ROLES:
         for selection in selections.get(role, ()):
-            if selection.source not in sources:
-                sources.append(selection.source)
+            if selection.source not in used:
+                used.append(selection.source)
             for part in _select(selection, role, groups, validation_fraction, test_fraction):
-                parts.append((np.full(len(part[0]), sources.index(selection.source)), *part))
+                parts.append((np.full(len(part[0]), used.index(selection.source)), *part))
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)] if parts else [np.zeros(0, int)] * 5
     pool = Pool(
-        sources=tuple(sources),
+        sources=tuple(used),
         groups=tuple(groups),
         roles=tuple(groups.values()),
         num_classes=sum(role == "known" for role in groups.values()),
@@ -64,12 +115,14 @@ def build_pool(
     return pool
 
 
-def _select(selection, role, groups, validation_fraction, test_fraction):
-    """Yields (record, group, split, key) for each class of a selection; enters new groups into `groups`."""
+def _select(
+    selection: Selection, role: str, groups: dict[str, str], validation_fraction: float, test_fraction: float
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+    """Yields (record, group, split, key) for each class of a selection; adds new groups to `groups`, {group: role}."""
     source, field = selection.source, f"data.{role}"
-    filed = source.roles or (role,) * len(source.classes)
-    available = [name for name, its_role in zip(source.classes, filed, strict=True) if its_role == role]
-    if not available and role in ("known", "negatives"):
+    roles = source.roles or (role,) * len(source.classes)
+    available = [name for name, its_role in zip(source.classes, roles, strict=True) if its_role == role]
+    if not available and role == "known":
         raise UserError(f"{field}: {source.name} has no {role}/ classes; it has {_listing(source)}")
     for name in selection.classes:
         if name not in available:
@@ -82,14 +135,14 @@ def _select(selection, role, groups, validation_fraction, test_fraction):
         group = selection.group or name
         if groups.setdefault(group, role) != role:
             raise UserError(
-                f"{field}: {group!r} (from {source.name}) is already in data.{groups[group]}; a class has one role. "
-                "If these are different things, give this one another name with its `group` field"
+                f"{field}: {group!r} (from {source.name}) is already in data.{groups[group]}, and a group has one role. If "
+                "the two are different, set `group` of this images(...) to another name"
             )
-        index = next(i for i, (n, r) in enumerate(zip(source.classes, filed, strict=True)) if (n, r) == (name, role))
+        index = next(i for i, (n, r) in enumerate(zip(source.classes, roles, strict=True)) if (n, r) == (name, role))
         records = np.flatnonzero(source.label == index)
         key = np.array([stable_hash(id_) for id_ in source.ids(records)], np.uint64)
         split = _splits(source.split[records], key, role, validation_fraction, test_fraction)
-        used = np.flatnonzero(split != UNASSIGNED)  # the limit comes last: it must move no image to another split
+        used = np.flatnonzero(split != UNASSIGNED)  # before the limit, which moves no image to another split
         if selection.limit:
             used = np.sort(used[np.argsort(key[used], kind="stable")[: selection.limit]])
         yield records[used], np.full(len(used), list(groups).index(group)), split[used], key[used]
@@ -102,7 +155,7 @@ def _splits(given, key, role, validation_fraction, test_fraction):
         return np.where((given == TEST) | (not own_test), TEST, UNASSIGNED)
     if role == "held_out_negatives":
         return np.where(given == TEST, UNASSIGNED, VALIDATION)
-    place = (key * np.uint64(0x9E3779B97F4A7C15)).astype(np.float64) / 2.0**64  # unrelated to the order that limits use
+    place = (key * np.uint64(0x9E3779B97F4A7C15)).astype(np.float64) / 2.0**64  # independent of the order for limits
     hashed = np.where(place < test_fraction, TEST, np.where(place < test_fraction + validation_fraction, VALIDATION, TRAIN))
     split = np.where(given == UNASSIGNED, hashed, given)
     if not (split == VALIDATION).any():
@@ -120,8 +173,8 @@ def _check(pool: Pool) -> None:
     if pool.num_classes < 2:
         raise UserError(f"data.known: {pool.num_classes} known classes; at least 2 are needed")
     if taken := set(pool.classes) & {"none", "seen_negatives", "unseen_unknowns"}:
-        raise UserError(f"data.known: a class cannot be called {min(taken)!r}, which is what answers and results are called")
-    names = [source.name for source in pool.sources]  # one place opened twice is one source; ids are unique within it
+        raise UserError(f"data.known: the class name {min(taken)!r} is reserved for results; rename the class")
+    names = [source.name for source in pool.sources]  # a source that is opened twice counts once
     place = np.array([names.index(name) for name in names])[pool.source]
     order = np.lexsort((pool.key, place))
     twice = (np.diff(pool.key[order]) == 0) & (np.diff(place[order]) == 0)
@@ -131,7 +184,7 @@ def _check(pool: Pool) -> None:
         uses = [f"{pool.groups[g]!r} in data.{pool.roles[g]}" for g in pool.group[rows]]
         raise UserError(
             f"image {pool.ids(rows[:1])[0]!r} is used twice, as {uses[0]} and as {uses[1]} "
-            f"({twice.sum():,} images are): an image has one role"
+            f"({twice.sum():,} such images); give each image one role"
         )
     for role, groups in pool.counts().items():
         for name, counts in groups.items():

@@ -1,8 +1,8 @@
-"""Pool: which images there are, what each is called, and what it may be used for. No pixels.
+"""A pool: the images of a run, each with an id, a group, a label and a split. It holds no pixels.
 
-Every example belongs to one group: a known class, a negative group (trained on as "none"), or an unknown group (never
-trained on). Its label follows from the group; its split comes from the source or from a stable hash of its id, so that
-neither the order of files nor their place on disk matters.
+Every example belongs to one group: a known class, a negative group (trained on as "none", or held out for validation), or
+an unknown group (only tested on). The group determines the label. The split comes from the source or from a stable hash of
+the id, so that it depends neither on the order of the files nor on their location.
 """
 
 import dataclasses
@@ -24,20 +24,19 @@ _LABELS = {"negatives": NEGATIVE, "held_out_negatives": NEGATIVE, "unknown": UNK
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Source:
-    """Images of some classes, read by number.
+    """Images of some classes, with random access by record number.
 
     Attributes:
-      name: of the place, as "tfds:mnist/3.0.1" or "folder:/data/photos"; ids are unique within it.
-      classes: the names of its classes.
-      roles: for a source that files its classes under roles (folders and packed arrays do), the role of each class, else
-        None. A class may then stand under several roles.
+      name: kind and place, for example "tfds:mnist/3.0.1" or "folder:/data/photos"; ids are unique within a source.
+      classes: names of the classes. The same name may occur once for each role.
+      roles: the role of each class if the source assigns roles (folders by role, packed arrays), else None.
       label: int [n], the class of each record.
-      split: uint8 [n], TRAIN, VALIDATION, TEST, or UNASSIGNED where the source does not say.
-      form: what `fetch` returns: "path", "encoded", "example:KEY" (a serialised tf.Example whose feature KEY is an
-        encoded image) or "pixels:S" (uint8 [S, S, 3], final).
-      ids: records (int [n]) -> their names, which survive reordering, and moving the data.
-      fetch: records (int [n]) -> their content in the form that `form` names: bytes each, or uint8 [n, S, S, 3].
-      prepared_as: for packed arrays, what the config that they were prepared from chose (`config.chosen_images`), else None.
+      split: uint8 [n], TRAIN, VALIDATION, TEST, or UNASSIGNED if the source has no splits.
+      format: what `fetch` returns: "path", "encoded", "example:KEY" (a serialised tf.Example whose feature KEY is an
+        encoded image) or "pixels:S" (uint8 [S, S, 3], ready to use).
+      ids: records (int [n]) -> their names, which do not change when records are reordered or files are moved.
+      fetch: records (int [n]) -> their contents in `format`: a sequence of bytes, or uint8 [n, S, S, 3] for pixels.
+      prepared_as: for packed arrays, the images that the config of `prepare` selected (`DataSpec.chosen_images`), else None.
     """
 
     name: str
@@ -45,10 +44,16 @@ class Source:
     roles: tuple[str, ...] | None
     label: np.ndarray
     split: np.ndarray
-    form: str
+    format: str
     ids: Callable[[np.ndarray], list[str]]
     fetch: Callable[[np.ndarray], Sequence[bytes] | np.ndarray]
     prepared_as: Mapping[str, Any] | None = None
+
+    @property
+    def packed_size(self) -> int | None:
+        """S if the images are packed arrays of S x S pixels, else None."""
+        kind, _, size = self.format.partition(":")
+        return int(size) if kind == "pixels" else None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -56,13 +61,13 @@ class Pool:
     """Examples of all roles, one row each.
 
     Attributes:
-      sources: what the rows refer to.
+      sources: the sources of the images.
       groups: names of all groups; the first `num_classes` are the known classes, in label order.
       roles: the role of each group.
-      num_classes: K.
-      source, record: int [n], where the image is: `sources[source].fetch([record])`.
-      group: int32 [n].
-      split: uint8 [n].
+      num_classes: K, the number of known classes.
+      source, record: int [n]; the image of a row is `sources[source].fetch([record])`.
+      group: int32 [n], an index into `groups`.
+      split: uint8 [n], TRAIN, VALIDATION or TEST.
       key: uint64 [n], a hash of the id.
     """
 
@@ -81,24 +86,29 @@ class Pool:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The known classes."""
+        """Names of the known classes, in label order."""
         return self.groups[: self.num_classes]
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether all images are packed arrays."""
+        return all(source.packed_size is not None for source in self.sources)
 
     @functools.cached_property
     def label(self) -> np.ndarray:
-        """int32 [n]: the known class, or NEGATIVE, or UNKNOWN."""
+        """int32 [n]: the known class, NEGATIVE or UNKNOWN."""
         of_group = [_LABELS.get(role, i) for i, role in enumerate(self.roles)]
         return np.array(of_group, np.int32)[self.group]
 
     def rows(self, split: int, role: str | None = None) -> np.ndarray:
-        """Indices of the examples of a split (and of one role), in the pool's order."""
+        """Returns the rows of a split, or of one role in a split, ascending."""
         chosen = self.split == split
         if role is not None:
             chosen &= np.isin(self.group, [i for i, r in enumerate(self.roles) if r == role])
         return np.flatnonzero(chosen)
 
-    def ids(self, rows: np.ndarray) -> list[str]:
-        """Stable names of the examples at `rows`."""
+    def ids(self, rows: np.ndarray | Sequence[int]) -> list[str]:
+        """Returns the ids of the examples at `rows`."""
         rows = np.asarray(rows)
         names = np.empty(len(rows), object)
         for i, source in enumerate(self.sources):
@@ -107,48 +117,49 @@ class Pool:
         return names.tolist()
 
     def group_names(self, rows: np.ndarray) -> np.ndarray:
-        """object [len(rows)], the name of the group of each."""
+        """Returns object [len(rows)], the name of each example's group."""
         return np.array(self.groups, object)[self.group[rows]]
 
     def kinds(self, roles: dict[str, str]) -> dict[str, list[str]]:
-        """`roles` maps names of kinds of "none of these" to roles; the same with the groups of each."""
-        return {kind: [g for g, r in zip(self.groups, self.roles, strict=True) if r == of] for kind, of in roles.items()}
-
-    def training_members(self, max_negatives: int | float | None = None) -> list[np.ndarray]:
-        """Rows to train on: K arrays for the known classes and one for all negatives together ("none", the last).
+        """Returns {kind: names of its groups}.
 
         Args:
-          max_negatives: a cap on the negatives; smaller caps choose subsets of larger ones. A float is in units of the mean
-            number of training images of a known class. None means all.
+          roles: {kind: role}, for example {"seen_negatives": "negatives", "unseen_unknowns": "unknown"}.
+        """
+        return {kind: [g for g, r in zip(self.groups, self.roles, strict=True) if r == of] for kind, of in roles.items()}
+
+    def training_rows(self, max_negatives: int | None = None) -> list[np.ndarray]:
+        """Returns the rows of the training images: one array per known class, then one for all negatives ("none").
+
+        Args:
+          max_negatives: a cap on the number of negatives; smaller caps select subsets of larger ones. None means all.
 
         Raises:
-          UserError: more negatives are asked for than there are.
+          UserError: the cap is not between 1 and the number of negatives.
         """
         rows = self.rows(TRAIN)
-        members = [rows[self.group[rows] == k] for k in range(self.num_classes)]
+        known = [rows[self.group[rows] == k] for k in range(self.num_classes)]
         negatives = self.rows(TRAIN, "negatives")
-        if isinstance(max_negatives, float):
-            max_negatives = round(max_negatives * sum(map(len, members)) / len(members))
         if max_negatives is not None:
             if not 0 < max_negatives <= len(negatives):
                 raise UserError(
-                    f"sampling.negatives: {max_negatives:,} asked for, but data.negatives has {len(negatives):,} training "
-                    "images"
+                    f"sampling.negatives: {max_negatives:,} is not between 1 and {len(negatives):,}, the number of training "
+                    "images of data.negatives"
                 )
             negatives = np.sort(negatives[np.argsort(self.key[negatives], kind="stable")[:max_negatives]])
-        return [*members, negatives]
+        return [*known, negatives]
 
     def counts(self) -> dict[str, dict[str, dict[str, int]]]:
-        """Images by role, group and split."""
+        """Returns the number of images by role, group and split."""
         table = np.zeros((len(self.groups), len(SPLITS)), int)
         np.add.at(table, (self.group, self.split), 1)
-        result = {role: {} for role in ROLES}
+        result: dict[str, dict[str, dict[str, int]]] = {role: {} for role in ROLES}
         for name, role, row in zip(self.groups, self.roles, table, strict=True):
             result[role][name] = dict(zip(SPLITS, row.tolist(), strict=True))
         return result
 
     def fingerprint(self) -> str:
-        """A hash of which images there are and what they are used for; not of their order or place."""
+        """Returns a hash of the images, their groups, roles and splits; it does not depend on their order or location."""
         names = np.array([stable_hash(f"{r}/{g}") for g, r in zip(self.groups, self.roles, strict=True)], np.uint64)
         table = np.stack([self.key, names[self.group], self.split.astype(np.uint64)], axis=1)
         table = table[np.lexsort(table.T[::-1])]
@@ -156,37 +167,53 @@ class Pool:
 
 
 def with_negative_groups(pool: Pool, count: int, *, seed: int) -> Pool:
-    """The pool as if only so many of its groups of negatives had been collected; smaller counts choose among larger ones'.
+    """Returns the pool with `count` of its negative groups; for one seed, smaller counts select subsets of larger ones.
 
-    The first goes round with the seed, so that a few seeds do not all choose the same; the others are drawn.
+    The first group is number seed mod (number of groups), so that a few seeds do not all select the same one. The others are
+    ordered by a hash of the seed and of their names.
 
     Raises:
-      UserError: there are fewer.
+      UserError: the count is not between 1 and the number of negative groups.
     """
     there = [i for i, role in enumerate(pool.roles) if role == "negatives"]
     if not 1 <= count <= len(there):
-        raise UserError(f"data.negative_groups: {count} asked for, and data.negatives has {len(there)}")
+        raise UserError(
+            f"data.negative_groups: {count} is not between 1 and {len(there)}, the number of groups of data.negatives"
+        )
     drawn = sorted(there, key=lambda i: stable_hash(f"{seed}/{pool.groups[i]}"))
     order = sorted(drawn, key=lambda i: i != there[seed % len(there)])
     kept = [i for i in range(len(pool.groups)) if i not in order[count:]]
     rows = np.flatnonzero(np.isin(pool.group, kept))
-    columns = {name: getattr(pool, name)[rows] for name in ("source", "record", "split", "key")}
-    group = np.searchsorted(kept, pool.group[rows]).astype(pool.group.dtype)
-    names = {name: tuple(getattr(pool, name)[i] for i in kept) for name in ("groups", "roles")}
-    return dataclasses.replace(pool, **names, **columns, group=group)
+    return dataclasses.replace(
+        pool,
+        groups=tuple(pool.groups[i] for i in kept),
+        roles=tuple(pool.roles[i] for i in kept),
+        source=pool.source[rows],
+        record=pool.record[rows],
+        group=np.searchsorted(kept, pool.group[rows]).astype(pool.group.dtype),
+        split=pool.split[rows],
+        key=pool.key[rows],
+    )
 
 
 def stable_hash(text: str) -> int:
-    """64 bits that depend on the text alone."""
+    """Returns 64 bits that depend on the text alone."""
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "little")
 
 
 def check_stored_size(pool: Pool, stored_size: int) -> None:
-    """Raises UserError for packed arrays of images of another size."""
+    """Raises UserError if the pool has packed arrays of images of another size than `stored_size`."""
     for source in pool.sources:
-        kind, _, size = source.form.partition(":")
-        if kind == "pixels" and int(size) != stored_size:
+        if source.packed_size not in (None, stored_size):
             raise UserError(
-                f"{source.name}: packed at {size}x{size}, but data.stored_size is {stored_size}; set one to the other, or "
-                "run prepare again"
+                f"{source.name}: packed at {source.packed_size}x{source.packed_size}, but data.stored_size is "
+                f"{stored_size}; set data.stored_size to the packed size, or run prepare again"
             )
+
+
+def missing_split(source: str, split: str, existing: Sequence[str]) -> str:
+    """Returns the message for a split that a source does not have."""
+    return (
+        f"{source}: no split {split!r}; it has {', '.join(existing[:20]) or 'none'}. Set train, validation and test to "
+        "existing splits; if there is only one, set validation and test to '', and its images are split by hash"
+    )

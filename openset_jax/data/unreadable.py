@@ -1,4 +1,4 @@
-"""Images that could not be read: what a run goes on without, and says so."""
+"""The images that could not be read: a run reports them and goes on without them."""
 
 from collections.abc import Callable
 
@@ -8,35 +8,38 @@ from openset_jax.data.pools import Pool
 from openset_jax.errors import UserError
 
 
-class Skipped:
-    """Images that could not be read, as they are found: named, counted, and never asked for again.
+class Unreadable:
+    """The unreadable images of a pool: each is reported once, when it is found, and not read again.
 
     Args:
-      pool: whose images.
-      max_fraction: the share of the pool above which the data, not an image, is what is wrong.
-      report: called with one line for each bad image.
+      pool: the pool of the images.
+      max_fraction: the maximum share of unreadable images in the pool.
+      report: called with one line for each unreadable image.
+
+    Attributes:
+      rows: row of the pool -> the reason why its image could not be read.
     """
 
     def __init__(self, pool: Pool, max_fraction: float = 0.01, report: Callable[[str], None] = print):
         self._pool, self._max_fraction, self._report = pool, max_fraction, report
-        self.rows: dict[int, str] = {}  # and why
+        self.rows: dict[int, str] = {}
 
     def add(self, row: int, reason: str) -> None:
-        """Remembers a bad image.
+        """Adds an image and reports it.
 
         Raises:
-          UserError: more than the accepted share of the pool is bad.
+          UserError: more than `max_fraction` of the pool is unreadable.
         """
         self.rows[row] = reason
         source = self._pool.sources[self._pool.source[row]].name
-        what = f"{self._pool.ids([row])[0]!r} of {source} ({self._pool.groups[self._pool.group[row]]})"
-        self._report(f"skipped: {what} is not a readable image: {reason}")
+        image = f"{self._pool.ids([row])[0]!r} of {source} ({self._pool.groups[self._pool.group[row]]})"
+        self._report(f"skipped: unreadable image {image}: {reason}")
         if len(self.rows) > self._max_fraction * len(self._pool):
             raise UserError(
                 f"{len(self.rows)} of {len(self._pool):,} images could not be read, more than data.max_bad_fraction="
-                f"{self._max_fraction}; the last was {what}"
+                f"{self._max_fraction} allows; the last is {image}. Repair or remove them, or raise data.max_bad_fraction"
             )
 
     def mask(self, rows: np.ndarray) -> np.ndarray:
-        """True where a row is a known bad image."""
+        """Returns bool [n]: whether the image at each of `rows` (int [n]) is unreadable."""
         return np.isin(rows, list(self.rows)) if self.rows else np.zeros(len(rows), bool)

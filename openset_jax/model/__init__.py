@@ -1,1 +1,1 @@
-"""The network."""
+"""Networks and their layers."""

@@ -1,70 +1,98 @@
 """AlexNet: the single-tower network of 2014 (64-192-384-256-256) and the two-group network of 2012.
 
-Krizhevsky, "One weird trick for parallelizing convolutional neural networks" (arXiv 1404.5997), in the geometry that
-torchvision made common, so that parameters correspond one to one; and Krizhevsky, Sutskever and Hinton, "ImageNet
-Classification with Deep Convolutional Neural Networks" (2012).
+Krizhevsky, "One weird trick for parallelizing convolutional neural networks" (arXiv 1404.5997), with the layer shapes of
+torchvision's AlexNet, so that parameters can be exchanged; and Krizhevsky, Sutskever and Hinton, "ImageNet Classification
+with Deep Convolutional Neural Networks" (2012).
 """
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
+from flax.typing import Dtype
 
 from openset_jax.errors import UserError
-from openset_jax.platforms.forms import Forms
+from openset_jax.model.layers import Convolution, Dropout, Ops, adaptive_average_pool, local_response_norm
 
-# by name: output channels of conv1 to conv5, their groups, and the normalisation that is part of the network
+
+class Network(NamedTuple):
+    """The hyperparameters in which the published networks differ.
+
+    Attributes:
+      features: output channels of conv1 to conv5.
+      groups: number of groups in the convolutions conv1 to conv5.
+      norm: the normalisation that is part of the network, one of `NORMS`.
+    """
+
+    features: tuple[int, ...]
+    groups: tuple[int, ...]
+    norm: str
+
+
+class Stem(NamedTuple):
+    """The first convolution, and the sizes that follow from it.
+
+    Attributes:
+      kernel_size, stride, padding: of conv1.
+      side: of the feature map that fc6 receives; None if the map is not resized.
+      smallest: side of the smallest image that leaves at least one pixel after the last pooling.
+    """
+
+    kernel_size: int
+    stride: int
+    padding: int
+    side: int | None
+    smallest: int
+
+
 NETWORKS = {
-    "alexnet": ((64, 192, 384, 256, 256), (1, 1, 1, 1, 1), "none"),
-    "alexnet_2012": ((96, 256, 384, 384, 256), (1, 2, 1, 2, 2), "local_response"),
+    "alexnet": Network((64, 192, 384, 256, 256), (1, 1, 1, 1, 1), "none"),
+    "alexnet_2012": Network((96, 256, 384, 384, 256), (1, 2, 1, 2, 2), "local_response"),
 }
-NORMS = ("", "none", "batch", "local_response")
-# by name: size, stride and padding of the first convolution; side of the feature map that fc6 sees (None: as it comes); the
-# smallest image that leaves anything to see
-STEMS = {"imagenet": (11, 4, 2, 6, 63), "small": (5, 1, 2, None, 15)}
+NORMS = ("", "none", "batch", "local_response")  # "" is the network's own
+STEMS = {"imagenet": Stem(11, 4, 2, 6, 63), "small": Stem(5, 1, 2, None, 15)}
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
-TRAINABLE = {"head": LAYERS[-1:], "fc": LAYERS[-3:], "all": LAYERS}  # by name: the layers that training changes
+TRAINABLE = {"head": LAYERS[-1:], "fc": LAYERS[-3:], "all": LAYERS}  # value of `trainable` -> trained layers
 
-_he = nn.initializers.he_normal()  # He et al. 2015, arXiv 1502.01852: variance 2 / fan_in, for what a ReLU follows
-_near_zero = nn.initializers.normal(0.01)  # Krizhevsky et al. 2012, for fc8: the first loss is that of a uniform guess
+_he = nn.initializers.he_normal()  # He et al. 2015, arXiv 1502.01852: variance 2 / fan_in, for layers before a ReLU
+_near_zero = nn.initializers.normal(0.01)  # Krizhevsky et al. 2012, for fc8: the initial outputs are nearly uniform
 
 
 class AlexNet(nn.Module):
-    """Five convolutions, three fully connected layers.
+    """Five convolutions and three fully connected layers.
 
     Attributes:
       num_outputs: width of fc8.
-      features: output channels of conv1 to conv5, before `width`.
-      groups: of conv1 to conv5.
-      norm: "none", "batch" (after each convolution, synchronised over `axis_name`) or "local_response" (after conv1 and 2).
-      stem: "imagenet" (11x11, stride 4; fc6 sees 6x6) or "small" (5x5, stride 1; for images of 16 to 64 pixels).
+      features: output channels of conv1 to conv5, before they are multiplied by `width`.
+      groups: number of groups in the convolutions conv1 to conv5.
+      norm: "none", "batch" (after each convolution, synchronised over `axis_name`) or "local_response" (after conv1 and
+        conv2).
+      stem: "imagenet" (11x11, stride 4; fc6 receives 6x6) or "small" (5x5, stride 1; for images of 15 to 64 pixels).
       width: multiplies the channels of conv1 to conv5 and of fc6 and fc7.
       dropout: rate before fc6 and before fc7.
       dtype: of the computation; parameters and logits are float32.
       axis_name: of the device axis, for batch normalisation.
-      trained: the layers that training changes; the others run as they do in evaluation, without dropout before them, and
-        with the normalisation that they have.
-      forms: the equal computations that it is made of.
+      trained: the layers that are trained. The frozen layers run as in evaluation: without dropout before them, and with
+        running statistics for batch normalisation.
+      ops: implementation of the operations.
     """
 
     num_outputs: int
-    features: tuple[int, ...] = NETWORKS["alexnet"][0]
-    groups: tuple[int, ...] = NETWORKS["alexnet"][1]
+    features: tuple[int, ...] = NETWORKS["alexnet"].features
+    groups: tuple[int, ...] = NETWORKS["alexnet"].groups
     norm: str = "none"
     stem: str = "imagenet"
     width: float = 1.0
     dropout: float = 0.5
-    dtype: Any = jnp.float32
+    dtype: Dtype = jnp.float32
     axis_name: str | None = None
     trained: tuple[str, ...] = LAYERS
-    forms: Forms = Forms()
+    ops: Ops = Ops()
 
     def split(self, params: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Parameters of the trained layers, and of the others."""
+        """Returns (the parameters of the trained layers, the parameters of the frozen layers)."""
         moves = lambda name: name.replace("bn", "conv") in self.trained
         return {k: v for k, v in params.items() if moves(k)}, {k: v for k, v in params.items() if not moves(k)}
 
@@ -76,19 +104,19 @@ class AlexNet(nn.Module):
 
         Args:
           images: float32 [b, H, W, 3], normalised.
-          train: use batch statistics, and dropout, which needs the rng "dropout".
-          position: int32 [b], places in the global batch; dropout masks depend on these and the rng alone.
+          train: whether to use batch statistics and dropout; dropout needs the rng "dropout".
+          position: int32 [b], positions in the global batch. Dropout masks depend only on these and on the rng.
 
         Returns:
           (logits float32 [b, num_outputs], penultimate features float32 [b, F], after the ReLU of fc7).
         """
-        size, stride, padding, side, _ = STEMS[self.stem]
-        kernels = [(size, stride, padding), (5, 1, 2), (3, 1, 1), (3, 1, 1), (3, 1, 1)]
+        stem = STEMS[self.stem]
+        kernels = [(stem.kernel_size, stem.stride, stem.padding), (5, 1, 2), (3, 1, 1), (3, 1, 1), (3, 1, 1)]
         x = images.astype(self.dtype)
         for i, (kernel, step, pad) in enumerate(kernels, 1):
             pooled = i in (1, 2, 5)
-            # nothing but the bias and the ReLU is between, and they commute
-            pool_first = pooled and self.forms.pool_first and self.norm == "none"
+            # without normalisation, only the bias and the ReLU are between the two, and max-pooling commutes with both
+            pool_first = pooled and self.ops.pool_first and self.norm == "none"
             x = Convolution(
                 round(self.features[i - 1] * self.width),
                 kernel,
@@ -99,7 +127,7 @@ class AlexNet(nn.Module):
                 use_bias=self.norm != "batch",
                 kernel_init=_he,
                 dtype=self.dtype,
-                forms=self.forms,
+                ops=self.ops,
                 name=f"conv{i}",
             )(x)
             if self.norm == "batch":
@@ -110,103 +138,20 @@ class AlexNet(nn.Module):
                     axis_name=self.axis_name,
                     name=f"bn{i}",
                 )(x)
-            x = self.forms.relu(x)
+            x = self.ops.relu(x)
             if self.norm == "local_response" and i <= 2:
                 x = local_response_norm(x)
             if pooled and not pool_first:
-                x = self.forms.max_pool(x)
-        if side:
-            x = adaptive_average_pool(x, side)
+                x = self.ops.max_pool(x)
+        if stem.side:
+            x = adaptive_average_pool(x, stem.side)
         x = x.reshape(len(x), -1)
         for name in ("fc6", "fc7"):
-            dropout = Dropout(self.dropout, self.forms.bernoulli, name=f"dropout_{name}")
+            dropout = Dropout(self.dropout, self.ops.bernoulli, name=f"dropout_{name}")
             x = dropout(x, position, train and name in self.trained)
-            x = self.forms.relu(nn.Dense(round(4096 * self.width), kernel_init=_he, dtype=self.dtype, name=name)(x))
+            x = self.ops.relu(nn.Dense(round(4096 * self.width), kernel_init=_he, dtype=self.dtype, name=name)(x))
         logits = nn.Dense(self.num_outputs, kernel_init=_near_zero, dtype=self.dtype, name="fc8")(x)
         return logits.astype(jnp.float32), x.astype(jnp.float32)
-
-
-class Convolution(nn.Module):
-    """`nn.Conv` with the same parameters, followed by max-pooling if asked for, and by the bias last.
-
-    Pooling and adding a bias commute, rounding included: the larger of two sums is the sum with the larger. Pooled first,
-    there is a quarter of the elements to add to, and to sum the bias's gradient over.
-
-    Attributes:
-      features: output channels.
-      kernel_size: side of the kernel.
-      stride, padding, groups: of the convolution, alike in both dimensions.
-      pool: whether to max-pool, 3x3 with stride 2.
-      use_bias: whether there is one.
-      dtype: of the computation.
-      forms: how to convolve and to pool.
-    """
-
-    features: int
-    kernel_size: int
-    stride: int
-    padding: int
-    groups: int
-    pool: bool
-    use_bias: bool
-    kernel_init: nn.initializers.Initializer
-    dtype: Any
-    forms: Forms = Forms()
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        shape = (self.kernel_size, self.kernel_size, x.shape[-1] // self.groups, self.features)
-        kernel = self.param("kernel", self.kernel_init, shape).astype(self.dtype)
-        x = self.forms.convolve(x.astype(self.dtype), kernel, self.stride, self.padding, self.groups)
-        if self.pool:
-            x = self.forms.max_pool(x)
-        if not self.use_bias:
-            return x
-        return x + self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
-
-
-class Dropout(nn.Module):
-    """Dropout whose mask depends on the example's place in the global batch, not on the device that holds it.
-
-    `nn.Dropout` draws one mask per device, so that a run would change with the number of devices.
-    """
-
-    rate: float
-    bernoulli: Callable[..., Any] = jax.random.bernoulli
-
-    @nn.compact
-    def __call__(self, x: jax.Array, position: jax.Array | None, train: bool) -> jax.Array:
-        if not train or self.rate == 0:
-            return x
-        key, keep_rate = self.make_rng("dropout"), 1 - self.rate
-        draw = lambda i: self.bernoulli(jax.random.fold_in(key, i), keep_rate, x.shape[1:])
-        return jnp.where(jax.vmap(draw)(position), x / keep_rate, 0)
-
-
-def local_response_norm(x: jax.Array) -> jax.Array:
-    """x / (k + alpha sum of squares over n neighbouring channels)^beta, k = 2, n = 5, alpha = 1e-4, beta = 0.75.
-
-    Krizhevsky et al. 2012, section 3.3: alpha is not divided by n, as it is in Caffe and PyTorch.
-    """
-    squares = jnp.square(x.astype(jnp.float32))
-    total = jax.lax.reduce_window(squares, 0.0, jax.lax.add, (1, 1, 1, 5), (1, 1, 1, 1), "SAME")
-    return (x * (2.0 + 1e-4 * total) ** -0.75).astype(x.dtype)
-
-
-def adaptive_average_pool(x: jax.Array, side: int) -> jax.Array:
-    """[b, H, W, c] -> [b, side, side, c]; output i averages rows floor(i H / side) to ceil((i + 1) H / side).
-
-    PyTorch's AdaptiveAvgPool2d, which also repeats pixels where the map is smaller than `side`.
-    """
-    if x.shape[1:3] == (side, side):
-        return x
-
-    def weights(n):
-        rows = np.arange(n)[None], np.arange(side)[:, None]
-        inside = (rows[0] >= rows[1] * n // side) & (rows[0] < -(-(rows[1] + 1) * n // side))
-        return jnp.asarray(inside / inside.sum(1, keepdims=True), x.dtype)
-
-    return jnp.einsum("oh,bhwc,pw->bopc", weights(x.shape[1]), x, weights(x.shape[2]))
 
 
 def make_alexnet(
@@ -221,24 +166,39 @@ def make_alexnet(
     axis_name: str | None,
     trainable: str = "all",
 ) -> AlexNet:
-    """The network that a config's `model` section describes; `norm=""` is the named network's own.
+    """Makes the module for a config's `model`, without parameters.
 
     Args:
-      trainable: of `TRAINABLE`.
+      num_outputs, width, dropout, dtype, axis_name: as in `AlexNet`.
+      name, stem: keys of `NETWORKS` and `STEMS`.
+      norm: one of `NORMS`; "" is the network's own normalisation.
+      trainable: a key of `TRAINABLE`.
 
     Raises:
-      UserError: names the field that is out of range.
+      UserError: a field is out of range.
     """
     for field, value, choices in (
         ("name", name, NETWORKS), ("stem", stem, STEMS), ("dtype", dtype, DTYPES), ("norm", norm, NORMS)
     ):  # fmt: skip
         if value not in choices:
             raise UserError(f"model.{field}: {value!r} is not one of {', '.join(map(repr, choices))}")
-    features, groups, own_norm = NETWORKS[name]
-    odd = [c for c, g in zip(features, groups, strict=True) if round(c * width) < 1 or round(c * width) % g]
+    network = NETWORKS[name]
+    odd = [c for c, g in zip(network.features, network.groups, strict=True) if round(c * width) < 1 or round(c * width) % g]
     if odd:
-        raise UserError(f"model.width: {width} leaves {odd[0] * width:g} of {odd[0]} channels, which {name} cannot divide")
+        raise UserError(
+            f"model.width: {width} makes {odd[0] * width:g} of {odd[0]} channels; {name} needs a multiple of its groups"
+        )
     if trainable not in TRAINABLE:
         raise UserError(f"trainable: {trainable!r} is not one of {', '.join(TRAINABLE)}")
-    trained = TRAINABLE[trainable]
-    return AlexNet(num_outputs, features, groups, norm or own_norm, stem, width, dropout, DTYPES[dtype], axis_name, trained)
+    return AlexNet(
+        num_outputs,
+        network.features,
+        network.groups,
+        norm or network.norm,
+        stem,
+        width,
+        dropout,
+        DTYPES[dtype],
+        axis_name,
+        TRAINABLE[trainable],
+    )

@@ -1,1 +1,1 @@
-"""Equivalent computations of one operation, chosen by platform."""
+"""Operations with several equivalent implementations; each platform uses the fastest one."""

@@ -1,8 +1,8 @@
-"""Convolutions of NHWC images, with the exact rewritings that make them fast on each platform.
+"""Convolutions of NHWC images, in equivalent implementations, of which each platform uses the fastest one.
 
-Each computes the same as the plain form, from the same parameters. CPUs get rewritings of all convolutions without groups,
-NVIDIA's GPUs of those with a stride, which large images begin with (`benchmarks/RESULTS.md` has the figures). Platforms that
-were not measured get the plain form.
+All compute the plain convolution from the same parameters. On CPUs, every convolution without groups is rewritten; on NVIDIA
+GPUs, only strided ones are, such as the first layer of networks for large images. Platforms that were not measured use the
+plain convolution. `benchmarks/RESULTS.md` has the measurements.
 """
 
 import functools
@@ -11,13 +11,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from openset_jax.platforms.fusion import by_itself
+from openset_jax.platforms.xla import isolated
 
-COLUMNS = 4  # see `convolve_columns`
+COLUMNS = 4  # the columns of one block in `convolve_columns`
 
 
 def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: int, groups: int = 1) -> jax.Array:
-    """[b, H, W, c] and [k, k, c / groups, d] -> [b, (H + 2 padding - k) // stride + 1, ..., d]."""
+    """Convolves x [b, H, W, c] with a kernel [k, k, c / groups, d] -> [b, (H + 2 padding - k) // stride + 1, ..., d]."""
     plain = lambda x, kernel: convolve_plainly(x, kernel, stride, padding, groups)
     if groups > 1:
         return plain(x, kernel)
@@ -33,7 +33,7 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: int, groups:
 
 
 def convolve_plainly(x: jax.Array, kernel: jax.Array, stride: int, padding: int, groups: int = 1) -> jax.Array:
-    """XLA's own."""
+    """Computes `convolve` by XLA's convolution."""
     return _xla(x, kernel, (padding, padding), stride, groups)
 
 
@@ -50,10 +50,15 @@ def _xla(x, kernel, padding, stride=1, groups=1):
 
 @functools.partial(jax.custom_vjp, nondiff_argnames=("padding",))
 def convolve_canonically(x: jax.Array, kernel: jax.Array, padding: tuple[int, int]) -> jax.Array:
-    """Stride 1, padding of height and of width; its gradients are convolutions of batch x height x width x channels, too.
+    """Computes a convolution with stride 1 whose gradients are also convolutions in the dimension order NHWC.
 
-    JAX writes them with exchanged dimensions. XLA's CPU compiler turns such convolutions into ones that its library knows,
-    but not inside loops (several steps a call), where they would take ten times as long.
+    JAX expresses these gradients with permuted dimensions. XLA's CPU compiler converts such convolutions to the order that
+    its library supports, except inside loops (several steps per call), where they take ten times as long.
+
+    Args:
+      x: [b, H, W, c].
+      kernel: [k, k, c, d].
+      padding: of the height and of the width.
     """
     return _xla(x, kernel, padding)
 
@@ -62,11 +67,11 @@ def _convolve_backward(padding, residuals, gradient):
     x, kernel = residuals
     turned = kernel[::-1, ::-1].swapaxes(2, 3)
     of_x = _xla(gradient, turned, [side - 1 - p for side, p in zip(kernel.shape[:2], padding, strict=True)])
-    return of_x, by_itself(functools.partial(_gradient_of_kernel, padding), x, gradient)
+    return of_x, isolated(functools.partial(_gradient_of_kernel, padding), x, gradient)
 
 
 def _gradient_of_kernel(padding, x, gradient):
-    """Channels are the batch, and the gradient is the kernel, whose input channels are the batch."""
+    """Convolves x, whose channels become the batch, with the gradient as kernel, whose batch becomes the input channels."""
     of_kernel = _xla(x.transpose(3, 1, 2, 0), gradient.transpose(1, 2, 0, 3), padding)
     return of_kernel.transpose(1, 2, 0, 3)
 
@@ -75,16 +80,17 @@ convolve_canonically.defvjp(lambda x, kernel, padding: (_xla(x, kernel, padding)
 
 
 def convolve_blocks(x: jax.Array, kernel: jax.Array, stride: int, padding: int, *, alone: bool = False) -> jax.Array:
-    """Space to depth: blocks of stride x stride pixels become channels, and the stride 1.
+    """Computes `convolve` by space to depth: blocks of stride x stride pixels become channels, and the stride becomes 1.
 
     The kernel is padded with zeros to a multiple of the stride: 11x11x3 with stride 4 becomes 3x3x48 with stride 1.
 
     Args:
-      alone: do not fuse the blocks with what they are made of, and differentiate by `convolve_canonically`.
+      x, kernel, stride, padding: as in `convolve`.
+      alone: whether to prevent a fusion of the blocks with the operations before them, and use `convolve_canonically`.
     """
     side, blocks = kernel.shape[0], -(-kernel.shape[0] // stride)
 
-    def edges(length):  # zeros before and after, so that the last window ends with the last block; negative: cut off
+    def edges(length):  # zeros before and after (negative: crops); the last block ends where the last window ends
         covered = stride * ((length + 2 * padding - side) // stride + blocks)
         return padding, covered - length - padding, 0
 
@@ -100,10 +106,12 @@ def convolve_blocks(x: jax.Array, kernel: jax.Array, stride: int, padding: int, 
 
 
 def convolve_columns(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
-    """Stride 1, few channels, equal size: the pixels of `COLUMNS` columns become channels, of the input and of the output.
+    """Computes `convolve` with stride 1 and unchanged height and width, with `COLUMNS` columns of pixels as channels.
 
-    A block of the output sees the blocks before, at and behind it. The kernel is repeated for each column of the block,
-    moved by as many pixels; the rest is zeros. More to multiply, but in products of a shape that libraries are fast at.
+    The columns become channels of the input and of the output. A block of the output depends on the block of the input at
+    its place and on both neighbours. The kernel is repeated for each column of the block, shifted by the column's number of
+    pixels, with zeros elsewhere. For few channels this is faster despite more multiplications, because the libraries are
+    fast for the shapes of these matrix products.
     """
     b, height, width, c = x.shape
     side, d, zero = kernel.shape[0], kernel.shape[-1], jnp.zeros((), kernel.dtype)

@@ -1,0 +1,92 @@
+"""The images of a run: the config's `data` as frozen values, and their comparison with packed arrays."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from openset_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class ImagesSpec:
+    """One `images(...)` of configs/default.py: classes of one source in one role."""
+
+    source: str
+    classes: tuple[str, ...]
+    limit: int
+    group: str
+    train: str
+    validation: str
+    test: str
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSpec:
+    """The config's `data`, except the sizes and the normalisation of images.
+
+    Attributes:
+      known, negatives, held_out_negatives, unknown: the images of each role.
+      packed: folder of packed arrays, from which the images of all roles are read; "" if images are not packed.
+      tfds_data_dir: where TFDS data sets are prepared; "" for TFDS's default.
+      validation_fraction, test_fraction: shares split off where the source has no such split.
+      max_bad_fraction: share of unreadable images above which the run ends.
+      negative_groups: the number of groups of negatives to keep, chosen by the seed; None for all.
+    """
+
+    known: tuple[ImagesSpec, ...]
+    negatives: tuple[ImagesSpec, ...]
+    held_out_negatives: tuple[ImagesSpec, ...]
+    unknown: tuple[ImagesSpec, ...]
+    packed: str
+    tfds_data_dir: str
+    validation_fraction: float
+    test_fraction: float
+    max_bad_fraction: float
+    negative_groups: int | None
+
+    def of_role(self, role: str) -> tuple[ImagesSpec, ...]:
+        """The images of a role of `pools.ROLES`."""
+        return getattr(self, role)
+
+    def chosen_images(self) -> dict[str, Any]:
+        """Returns the selected images and splits, as JSON values.
+
+        Sources are left out, because images may be packed on one machine and used on another.
+
+        Returns:
+          {role: its `images(...)` without `source`, "validation_fraction", "test_fraction"}.
+        """
+        whole = json.loads(json.dumps(dataclasses.asdict(self)))
+        for role in ("known", "negatives", "held_out_negatives", "unknown"):
+            for images in whole[role]:
+                del images["source"]
+        fields = ("known", "negatives", "held_out_negatives", "unknown", "validation_fraction", "test_fraction")
+        return {name: whole[name] for name in fields}
+
+
+def check_prepared(data: DataSpec, prepared_as: Mapping[str, Any]) -> None:
+    """Raises UserError, naming the field, if the config selects other images than those in its packed arrays.
+
+    A role that is empty in the config is not compared; it gets the packed images of that role.
+
+    Args:
+      prepared_as: `DataSpec.chosen_images` of the config that the images were packed with.
+    """
+    for name, now in data.chosen_images().items():
+        before = prepared_as.get(name)
+        if now == before or now == []:
+            continue
+        field = f"data.{name}"
+        if isinstance(now, list) and before and len(now) == len(before) == 1:
+            part = next((part for part, value in now[0].items() if value != before[0].get(part)), None)
+            field, before, now = (f"{field}.{part}", before[0].get(part), now[0][part]) if part else (field, before, now)
+        raise UserError(
+            f"{field}: this config has {_short(now)}, but the images in data.packed={data.packed} were prepared with "
+            f"{_short(before)}. Restore the field, or run openset_jax.prepare with this config"
+        )
+
+
+def _short(value, most=80):
+    text = "nothing" if value in ([], None) else repr(value)
+    return text if len(text) <= most else text[:most] + "..."

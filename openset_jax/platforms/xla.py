@@ -1,0 +1,56 @@
+"""Options and workarounds for XLA's compilers."""
+
+import os
+import pathlib
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+def isolated(function: Callable[..., jax.Array], *arrays: jax.Array) -> jax.Array:
+    """Returns function(*arrays); XLA first writes the arrays to memory, and does not fuse the function with their producers.
+
+    If two fusions use a result, XLA's CPU compiler computes it in each of them, in the loop order of that fusion: for a
+    transposition it computes a pooled map again, in an order that misses the caches. XLA removes `lax.optimization_barrier`
+    before it fuses, but it keeps a conditional. The second branch is never taken: the condition, that a bit is 0 or 1, is
+    always true, but the compiler does not know this.
+    """
+    bits = lax.bitcast_convert_type(arrays[0].ravel()[0].astype(jnp.float32), jnp.int32)
+    nothing = lambda *arrays: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(function, *arrays))
+    return lax.cond((bits & 1) < 2, function, nothing, *arrays)
+
+
+# YNNPACK for products and sums, Eigen for convolutions: the gradients of kernels take 3 to 4 times as long in YNNPACK.
+_CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE"}
+# In jaxlib 0.11.2 YNNPACK's bfloat16 products read uninitialised memory.
+_CPU_OPTIONS_OF_BFLOAT16 = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
+_BFLOAT16_PRODUCT = re.compile(r"stablehlo\.dot_general.*bf16")
+
+
+def compile_lowered(lowered: jax.stages.Lowered, options: Mapping[str, Any] | None = None) -> jax.stages.Compiled:
+    """Compiles a program with the best options for the platform.
+
+    Args:
+      options: further options of XLA.
+    """
+    if jax.default_backend() != "cpu":
+        return lowered.compile(dict(options or {}))
+    suited = _CPU_OPTIONS_OF_BFLOAT16 if _BFLOAT16_PRODUCT.search(lowered.as_text()) else _CPU_OPTIONS
+    try:
+        return lowered.compile({**suited, **(options or {})})
+    except jax.errors.JaxRuntimeError as error:
+        if "No such compile option" not in str(error) or options:
+            raise
+        return lowered.compile()  # a version of XLA without YNNPACK
+
+
+def cache_compilations() -> None:
+    """Keeps compiled programs in JAX_COMPILATION_CACHE_DIR, else in openset_jax/xla of XDG_CACHE_HOME or ~/.cache."""
+    if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]  # JAX defines its options at run time
+        cache = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+        jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(cache, "openset_jax", "xla")))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
