@@ -1,105 +1,30 @@
-"""Numbers with intervals -> words, and nothing said beyond the interval. Pure functions."""
+"""Writes numbers with intervals as text that claims no more than the interval supports. Pure functions."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
-from openset_jax.openset.metrics.intervals import Interval
-from openset_jax.report.sentences import title
-from openset_jax.study.stats.analysis import KNOWN
+from openset_jax.openset.metrics.intervals import LEVEL, Interval
+from openset_jax.study.stats.arm_outcome import Outcome
+from openset_jax.study.stats.comparisons import Comparison
+from openset_jax.study.stats.treatments import Treatment
 
-ONE_SEED = "one seed tells nothing of another"
-
-
-class Yardstick(NamedTuple):
-    """Something that treatments are compared by.
-
-    Attributes:
-      metric, of: as in `Measure`.
-      decided: whether it is of a decision's answers, not of the ranking or the network alone.
-    """
-
-    metric: str
-    of: str
-    decided: bool
-
-    @property
-    def higher_is_better(self) -> bool:
-        """Costs are the other way around."""
-        return self.metric != "expected_cost"
-
-    @property
-    def title(self) -> str:
-        """What people call it."""
-        name = {"auroc": "AUROC", "oscr": "OSCR", "one_vs_rest_auc": "one-vs-rest AUC"}.get(self.metric)
-        name = name or self.metric.replace("_", " ")
-        if self.of == KNOWN:
-            return f"known {name}"
-        return f"{name} {'with' if self.decided else 'against'} {title(self.of)}"
+ONE_SEED = "with one seed, differences between seeds are unknown"
+_CI = f"{100 * LEVEL:.0f} % CI"
 
 
-class Compared(NamedTuple):
-    """A paired difference, and what it is of."""
-
-    yardstick: Yardstick
-    difference: Interval
-
-    @property
-    def verdict(self) -> str:
-        """ "better", "worse", "same" where the interval includes 0, or "one seed"."""
-        value, low, high = self.difference
-        if not np.isfinite([low, high]).all():
-            return "one seed"
-        if low <= 0 <= high:
-            return "same"
-        return "better" if (value > 0) == self.yardstick.higher_is_better else "worse"
-
-    @property
-    def hidden(self) -> float:
-        """The largest difference, either way, that the interval does not exclude."""
-        return max(abs(self.difference.low), abs(self.difference.high))
-
-    @property
-    def size(self) -> str:
-        """Without its side, as "0.012 (0.002 to 0.022)"; a cost in 1,000 images, too."""
-        text = lambda scale, digits: (
-            f"{scale * abs(self.difference.value):.{digits}f} "
-            f"({' to '.join(f'{scale * end:.{digits}f}' for end in sorted(map(abs, self.difference[1:])))})"
-        )
-        plain = text(1, _digits(self.difference))
-        return plain if self.yardstick.higher_is_better else f"{plain} per image, {text(1000, 1)} in 1,000 images"
-
-    @property
-    def range(self) -> str:
-        """What it can be, as "+0.003, -0.010 to +0.016: up to 0.016 could be hidden"."""
-        value, low, high = self.difference
-        if low == high == 0:
-            return "exactly 0"
-        digits = _digits(self.difference)
-        between = f"{_signed(value, digits)}, {_signed(low, digits)} to {_signed(high, digits)}"
-        thousand = "" if self.yardstick.higher_is_better else f" per image, {1000 * self.hidden:.1f} in 1,000 images,"
-        return f"{between}: up to {self.hidden:.{digits}f}{thousand} could be hidden"
-
-    def __str__(self) -> str:
-        """ "better by 0.012 (0.002 to 0.022)", or that it cannot be told."""
-        if self.verdict == "one seed":
-            return f"{_signed(self.difference.value, 3)}, but {ONE_SEED}"
-        return f"cannot be told apart ({self.range})" if self.verdict == "same" else f"{self.verdict} by {self.size}"
-
-
-def number(interval: Interval | None, most: float = 1.0) -> str:
-    """A mean from 0 to `most`, as "0.912 (0.905 to 0.919)"; "-" for None; of one seed without an interval."""
+def number(interval: Interval | None, largest: float = 1.0) -> str:
+    """Returns a mean in [0, largest], as "0.912 (0.905 to 0.919)"; without the interval if one seed; "-" for None."""
     if interval is None:
         return "-"
     if not np.isfinite(interval[1:]).all():
         return f"{interval.value:.3f} (one seed)"
     digits = _digits(interval)
-    return f"{interval.value:.{digits}f} ({max(interval.low, 0):.{digits}f} to {min(interval.high, most):.{digits}f})"
+    return f"{interval.value:.{digits}f} ({max(interval.low, 0):.{digits}f} to {min(interval.high, largest):.{digits}f})"
 
 
 def percent(interval: Interval | None) -> str:
-    """A share, as "95.2 % (94.1 to 96.0 %)"."""
+    """Returns a share as "95.2 % (94.1 to 96.0 %)"; "-" for None."""
     if interval is None:
         return "-"
     if not np.isfinite(interval[1:]).all():
@@ -107,53 +32,110 @@ def percent(interval: Interval | None) -> str:
     return f"{100 * interval.value:.1f} % ({100 * max(interval.low, 0):.1f} to {100 * min(interval.high, 1):.1f} %)"
 
 
-def points(interval: Interval) -> str:
-    """A difference of shares in percentage points."""
-    value, low, high = (100 * x for x in interval)
+def points(difference: Interval) -> str:
+    """Returns a difference of shares in percentage points, as "-2.4 points (95 % CI -2.7 to -2.1)"."""
+    value, low, high = (100 * x for x in difference)
     if not np.isfinite([low, high]).all():
         return f"{_signed(value, 1)} points, but {ONE_SEED}"
     if low == high == 0:
-        return "exactly as many"
-    said = f"{_signed(value, 1)} points ({_signed(low, 1)} to {_signed(high, 1)})"
-    return f"{said}, which cannot be told from as many" if low <= 0 <= high else said
+        return "no change"
+    text = f"{_signed(value, 1)} points ({_CI} {_signed(low, 1)} to {_signed(high, 1)})"
+    return f"{text}, not significant" if low <= 0 <= high else text
 
 
-def summary(compared: Sequence[Compared]) -> list[str]:
-    """All of them, apart by verdict: what is worse, what is better, what cannot be told."""
+def comparison(compared: Comparison) -> str:
+    """Returns "better by 0.012 (95 % CI 0.002 to 0.022)", or that the difference is not significant or has one seed."""
+    if compared.verdict == "one seed":
+        return f"{_signed(compared.difference.value, 3)}, but {ONE_SEED}"
+    if compared.verdict == "not significant":
+        return f"not significantly different ({allowed(compared)})"
+    return f"{compared.verdict} by {size(compared)}"
+
+
+def size(compared: Comparison) -> str:
+    """Returns the absolute difference as "0.012 (95 % CI 0.002 to 0.022)"; a cost also for 1,000 images."""
+    value, ends = abs(compared.difference.value), sorted(map(abs, compared.difference[1:]))
+    digits = _digits(compared.difference)
+    text = f"{value:.{digits}f} ({_CI} {' to '.join(f'{end:.{digits}f}' for end in ends)})"
+    if compared.metric.higher_is_better:
+        return text
+    return f"{text} per image, {1000 * value:.1f} ({' to '.join(f'{1000 * end:.1f}' for end in ends)}) in 1,000 images"
+
+
+def allowed(compared: Comparison) -> str:
+    """Returns what the interval allows, as "+0.003, 95 % CI -0.010 to +0.016: the interval allows up to 0.016"."""
+    value, low, high = compared.difference
+    if low == high == 0:
+        return "exactly 0"
+    digits = _digits(compared.difference)
+    interval = f"{_signed(value, digits)}, {_CI} {_signed(low, digits)} to {_signed(high, digits)}"
+    cost = "" if compared.metric.higher_is_better else f" per image, {1000 * compared.bound:.1f} in 1,000 images"
+    return f"{interval}: the interval allows up to {compared.bound:.{digits}f}{cost}"
+
+
+def by_verdict(compared: Sequence[Comparison]) -> list[str]:
+    """Returns one phrase for each verdict: the metrics that are worse, better, not significantly different, of one seed."""
     parts = []
     for verdict in ("worse", "better"):
-        if told := [f"{c.yardstick.title} by {c.size}" for c in compared if c.verdict == verdict]:
-            parts.append(f"{verdict} in {listed(told)}")
-    if told := [f"{c.yardstick.title} ({c.range})" for c in compared if c.verdict == "same"]:
-        parts.append(f"cannot be told apart in {listed(told)}")
-    if told := [f"{c.yardstick.title} {_signed(c.difference.value, 3)}" for c in compared if c.verdict == "one seed"]:
-        parts.append(f"{listed(told)}, but {ONE_SEED}")
+        if some := [f"{c.metric.title} by {size(c)}" for c in compared if c.verdict == verdict]:
+            parts.append(f"{verdict} in {listed(some)}")
+    if some := [f"{c.metric.title} ({allowed(c)})" for c in compared if c.verdict == "not significant"]:
+        parts.append(f"not significantly different in {listed(some)}")
+    if some := [f"{c.metric.title} {_signed(c.difference.value, 3)}" for c in compared if c.verdict == "one seed"]:
+        parts.append(f"{listed(some)}, but {ONE_SEED}")
     return parts
 
 
+def negatives(outcome: Outcome) -> str:
+    """Returns the number of negatives, as "7,000 negatives (10x)": x is the training images of a known class."""
+    if not outcome.negatives:
+        return f"no negatives ({outcome.objective}, threshold only)"
+    times = f" ({outcome.negatives / outcome.images_per_class:.3g}x)" if outcome.images_per_class else ""
+    return f"{outcome.negatives:,} negatives{times}"
+
+
+def negative_groups(outcome: Outcome) -> str:
+    """Returns the number of groups of negatives, as "3 kinds"."""
+    return counted(outcome.negative_groups, "kind")
+
+
+def heading(shared: Treatment, *, alone: bool) -> list[str]:
+    """Returns a heading with the fields that the treatments below it share.
+
+    Args:
+      alone: True if the section has no other heading; then there is none if no field is shared either.
+    """
+    return [f"### {shared.label if shared.fields else capital(shared.label)}"] if shared.fields or not alone else []
+
+
 def bullets(headline: str, parts: Sequence[str]) -> str:
-    """Markdown: a point, and what belongs to it."""
+    """Returns a Markdown list item with sub-items."""
     return "\n".join([f"- {headline}", *(f"  - {part}" for part in parts)])
 
 
-def capital(text: str) -> str:
-    """With its first letter large; the rest as it is."""
-    return text[:1].upper() + text[1:]
-
-
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """Markdown, the first row its head."""
+    """Returns a Markdown table; the first row is the head."""
     lines = [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
     return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
 
 
+def capital(text: str) -> str:
+    """Returns the text with an upper-case first letter."""
+    return text[:1].upper() + text[1:]
+
+
 def listed(items: Sequence[str]) -> str:
-    """a, b and c."""
+    """Returns "a, b and c"."""
     return ", ".join(items[:-1]) + f" and {items[-1]}" if len(items) > 1 else items[0]
 
 
+def counted(number: int, noun: str) -> str:
+    """Returns "1 seed" or "2 seeds"."""
+    return f"{number:,} {noun}{'s' if number != 1 else ''}"
+
+
 def decimals(size: float) -> str:
-    """A size with three decimals, or two figures."""
+    """Returns a size with three decimals, or with two significant digits below 0.01."""
     return f"{size:.3f}" if size >= 0.01 else f"{size:.2g}"
 
 
@@ -162,7 +144,7 @@ def _signed(value: float, digits: int) -> str:
 
 
 def _digits(interval: Interval) -> int:
-    """Three decimals, up to six where an interval needs them: for two figures of its width, and to show that it is not 0."""
+    """Returns the number of decimals, 3 to 6: two digits of the width; if 0 is outside, no end is rounded to 0."""
     _, low, high = interval
     needed = [(high - low) / 10] if low < high else []
     needed += [min(abs(low), abs(high))] if low * high > 0 else []

@@ -1,4 +1,7 @@
-"""How many are enough: curves of treatments that differ in one number, each point against the best. Words from numbers."""
+"""The sections on how many negatives, and how many groups of negatives, are enough.
+
+Each section compares treatments that differ in one number. "Enough" means not significantly worse than the best number.
+"""
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -7,166 +10,148 @@ from typing import NamedTuple
 import numpy as np
 
 from openset_jax.openset.metrics.intervals import Interval
-from openset_jax.report.sentences import title
+from openset_jax.report.formatting import title
 from openset_jax.study.answer import phrases
-from openset_jax.study.answer.phrases import ONE_SEED, Compared, Yardstick
-from openset_jax.study.stats import axes
-from openset_jax.study.stats.comparing import Comparing
-from openset_jax.study.stats.outcomes import Outcome, Treatment
+from openset_jax.study.stats.arm_outcome import Outcome
+from openset_jax.study.stats.comparisons import Comparison, Comparisons, Metric
+from openset_jax.study.stats.treatments import GROUPS, NEGATIVES, Treatment, differing_only_in
 
 
-def amount(outcome: Outcome) -> str:
-    """How many negatives, as "7,000 negatives (10x)": x is the training images of a known class."""
-    if not outcome.negatives:
-        return f"no negatives ({outcome.objective}, a threshold alone)"
-    times = f" ({outcome.negatives / outcome.per_class:.3g}x)" if outcome.per_class else ""
-    return f"{outcome.negatives:,} negatives{times}"
+def negatives(comparisons: Comparisons) -> Iterator[str]:
+    """Yields the section on how many negatives are enough; nothing if their number does not vary."""
+    yield from _section(comparisons, NEGATIVES, phrases.negatives, "How many negatives are enough?")
 
 
-def kinds_of_negatives(outcome: Outcome) -> str:
-    """From how many groups, as "3 groups"."""
-    return f"{outcome.negative_groups:,} group" + ("s" if outcome.negative_groups != 1 else "")
+def groups(comparisons: Comparisons) -> Iterator[str]:
+    """Yields the section on how many groups of negatives are enough; nothing if their number does not vary."""
+    yield from _section(comparisons, GROUPS, phrases.negative_groups, "How many kinds of negatives are needed?")
 
 
-def negatives(comparing: Comparing) -> Iterator[str]:
-    """The section on how many negatives are enough; nothing without the axis."""
-    yield from _section(comparing, axes.NEGATIVES, amount, "How many negatives are enough?")
-
-
-def groups(comparing: Comparing) -> Iterator[str]:
-    """The section on how many groups they must come from; nothing without the axis."""
-    yield from _section(comparing, axes.GROUPS, kinds_of_negatives, "From how many kinds must they come?")
-
-
-def _section(comparing: Comparing, field: str, name: Callable[[Outcome], str], heading: str) -> Iterator[str]:
-    curves = axes.lines(comparing.treatments, field)
-    if not curves:
+def _section(comparisons: Comparisons, field: str, name: Callable[[Outcome], str], heading: str) -> Iterator[str]:
+    analysis, lines = comparisons.analysis, differing_only_in(comparisons.treatments, field)
+    if not lines:
         return
     yield f"## {heading}"
-    for curve in curves:
-        yield from comparing.context(curve[0].without(field), alone=len(curves) == 1)
-        outcomes = [axes.first(comparing.analysis, treatment) for treatment in curve]
+    for line in lines:
+        yield from phrases.heading(line[0].without(field), alone=len(lines) == 1)
+        outcomes = [analysis.first(treatment) for treatment in line]
         names, counts = [name(outcome) for outcome in outcomes], [outcome.negatives for outcome in outcomes]
-        if field == axes.GROUPS and max(counts) > 1.01 * min(counts):
+        if field == GROUPS and max(counts) > 1.01 * min(counts):
             numbers = phrases.listed([f"{n:,}" for n in counts])
-            yield f"The number of negatives differs, too ({numbers}): what follows is the effect of both."
-        if other := [kind for kind in comparing.kinds if not comparing.analysis.tested_alike(curve, kind)]:
+            yield f"The number of negatives differs, too ({numbers}): the differences below are the effect of both."
+        if different := [kind for kind in comparisons.kinds if not analysis.tested_alike(line, kind)]:
             yield (
-                f"Arms are tested on {phrases.listed([title(kind) for kind in other])} of the kinds that they were shown. "
-                "These differ, and nothing is compared by them."
+                f"Each arm is tested on {phrases.listed([title(kind) for kind in different])} of the kinds that it was "
+                "trained on. These kinds differ between arms, so results on them are not compared."
             )
-        if field == axes.GROUPS and (same := the_same_groups(comparing, curve)):
-            yield f"{phrases.capital(same)}: what follows is about which they are as much as about how many."
-        found = {y: curve_of for y in comparing.yardsticks if (curve_of := point_by_point(comparing, y, curve)) is not None}
-        if not found:
+        if field == GROUPS and (same := same_groups(comparisons, line)):
+            yield f"{phrases.capital(same)}: the comparison depends on which kinds these are, not only on their number."
+        curves = {m: curve for m in comparisons.metrics if (curve := point_by_point(comparisons, m, line)) is not None}
+        if not curves:
             continue
-        yield in_short({y: least_enough(c.best, c.compared) for y, c in found.items()}, names)
-        yield "\n".join(f"- {enough(yardstick, names, *curve_of)}" for yardstick, curve_of in found.items())
+        yield smallest_by_metric({metric: smallest_enough(c.best, c.compared) for metric, c in curves.items()}, names)
+        yield "\n".join(f"- {enough(metric, names, curve)}" for metric, curve in curves.items())
 
 
-def the_same_groups(comparing: Comparing, curve: Sequence[Treatment]) -> str:
-    """Which treatments were shown the same of several groups by every seed, as "1 group is n1 in all seeds"; or ""."""
-    shown = {
-        t: [frozenset(o.kinds.get("seen_negatives", ())) for o in comparing.analysis.outcomes(t).values()] for t in curve
-    }
-    every = frozenset().union(*itertools.chain(*shown.values()))
-    told = [
-        f"{kinds_of_negatives(axes.first(comparing.analysis, t))} {'is' if len(found[0]) == 1 else 'are'} "
-        f"{phrases.listed(sorted(found[0]))} in all seeds"
-        for t, found in shown.items()
-        if len(found) > 1 and len(set(found)) == 1 and found[0] != every
+def same_groups(comparisons: Comparisons, line: Sequence[Treatment]) -> str:
+    """Returns the treatments with the same groups of negatives in all seeds, as "1 kind is n1 in all seeds"; or ""."""
+    analysis = comparisons.analysis
+    used = {
+        t: [frozenset(o.kinds.get("seen_negatives", ())) for o in analysis.outcomes(t).values()] for t in line
+    }  # treatment -> the groups of each seed
+    every = frozenset().union(*itertools.chain(*used.values()))
+    texts = [
+        f"{phrases.negative_groups(analysis.first(t))} {'is' if len(by_seed[0]) == 1 else 'are'} "
+        f"{phrases.listed(sorted(by_seed[0]))} in all seeds"
+        for t, by_seed in used.items()
+        if len(by_seed) > 1 and len(set(by_seed)) == 1 and by_seed[0] != every
     ]
-    return phrases.listed(told) if told else ""
+    return phrases.listed(texts) if texts else ""
 
 
 class Curve(NamedTuple):
-    """Points against the best of them.
+    """Points, from the smallest number to the largest, compared with the best of them by one metric.
 
     Attributes:
-      best: which point has the best mean; of equals the least.
-      mean: of that point.
-      decision: that it is judged by; "" of a ranking.
-      compared: the other points that were measured -> their difference to the best.
+      best: index of the point with the best mean; the smallest index if several are equal.
+      mean, decision: of the best point; the decision is "" if the metric needs none.
+      compared: index of every other measured point -> its difference to the best.
     """
 
     best: int
     mean: Interval
     decision: str
-    compared: Mapping[int, Compared]
+    compared: Mapping[int, Comparison]
 
 
-def point_by_point(comparing: Comparing, yardstick: Yardstick, curve: Sequence[Treatment]) -> Curve | None:
-    """A curve by one yardstick; None where fewer than two points were measured, or not on images of the same kinds."""
-    if not comparing.analysis.tested_alike(curve, yardstick.of):
+def point_by_point(comparisons: Comparisons, metric: Metric, line: Sequence[Treatment]) -> Curve | None:
+    """Compares each treatment with the best; None if fewer than two were measured, or if they were not tested alike."""
+    if not comparisons.analysis.tested_alike(line, metric.subset):
         return None
-    means = {i: mean for i, treatment in enumerate(curve) if (mean := comparing.best(treatment, yardstick)) is not None}
+    means = {i: mean for i, treatment in enumerate(line) if (mean := comparisons.best(treatment, metric)) is not None}
     if len(means) < 2:
         return None
-    side = 1 if yardstick.higher_is_better else -1
-    several = [i for i, mean in means.items() if np.isfinite(mean.number).all()]  # one seed may be the best by luck
-    best = max(several or means, key=lambda i: side * means[i].number.value)
-    others = {i: comparing.difference(curve[i], curve[best], yardstick) for i in means if i != best}
+    side = 1 if metric.higher_is_better else -1
+    several = [i for i, best in means.items() if np.isfinite(best.mean).all()]  # one seed may be the best by chance
+    best = max(several or means, key=lambda i: side * means[i].mean.value)
+    others = {i: comparisons.difference(line[i], line[best], metric) for i in means if i != best}
     compared = {i: other for i, other in others.items() if other is not None}
-    return Curve(best, means[best].number, means[best].decision, compared)
+    return Curve(best, means[best].mean, means[best].decision, compared)
 
 
-def least_enough(best: int, compared: Mapping[int, Compared]) -> int | None:
-    """The least point that is not worse than the best as far as can be told; None where no other has an interval."""
-    told = {i: other for i, other in compared.items() if other.verdict != "one seed"}
-    return min([best, *(i for i, other in told.items() if other.verdict != "worse")]) if told else None
+def smallest_enough(best: int, compared: Mapping[int, Comparison]) -> int | None:
+    """Returns the first point that is not significantly worse than the best; None if no other point has an interval."""
+    known = {i: other for i, other in compared.items() if other.verdict != "one seed"}
+    return min([best, *(i for i, other in known.items() if other.verdict != "worse")]) if known else None
 
 
-def in_short(least: Mapping[Yardstick, int | None], names: Sequence[str]) -> str:
-    """The least that cannot be told from the best, by each yardstick."""
-    by = {}
-    for yardstick, i in least.items():
-        by.setdefault(i, []).append(yardstick.title)
-    if set(by) <= {None}:
-        return f"No number can be called enough: {ONE_SEED}."
-    told = [f"**{names[i]}** by {phrases.listed(by[i])}" for i in sorted(i for i in by if i is not None)]
-    return f"The least that cannot be told from the best: {'; '.join(told)}."
+def smallest_by_metric(smallest: Mapping[Metric, int | None], names: Sequence[str]) -> str:
+    """Returns a sentence with the smallest number that is enough, by each metric."""
+    titles: dict[int, list[str]] = {}
+    for metric, i in smallest.items():
+        if i is not None:
+            titles.setdefault(i, []).append(metric.title)
+    if not titles:
+        return f"Which number is enough is unknown: {phrases.ONE_SEED}."
+    texts = [f"**{names[i]}** by {phrases.listed(titles[i])}" for i in sorted(titles)]
+    return f"The smallest number that is not significantly worse than the best: {'; '.join(texts)}."
 
 
-def enough(
-    yardstick: Yardstick,
-    names: Sequence[str],
-    best: int,
-    mean: Interval,
-    decision: str,
-    compared: Mapping[int, Compared],
-) -> str:
-    """What a curve says: where it is best, the least that cannot be told from that, and what less and more would cost.
+def enough(metric: Metric, names: Sequence[str], curve: Curve) -> str:
+    """Returns the best point of a curve, the smallest that is enough, and the differences of the others to the best.
 
     Args:
-      names: of the points, the least first.
-      best, mean, decision, compared: as in `Curve`.
+      names: of the points, the smallest number first.
     """
-    most = 1.0 if yardstick.higher_is_better else float("inf")
-    by = f", by {decision}" if decision else ""
-    begin = f"**{phrases.capital(yardstick.title)}** is best with {names[best]}{by}: {phrases.number(mean, most)}."
-    said = lambda points: "; ".join(f"{names[i]}: {compared[i]}" for i in points)
-    points, least = sorted(compared), least_enough(best, compared)
-    if least is None:
-        return f"{begin} The others: {said(points)}." if points else f"{begin} No other has a seed in common with it."
-    alone, points = ([i for i in points if (compared[i].verdict == "one seed") is one] for one in (True, False))
-    end = f" Of one seed in common: {said(alone)}." if alone else ""
-    if all(compared[i].verdict == "same" for i in points):
-        begin = f"{begin} No other can be told apart from it, so that the least may be enough."
-        return f"{begin} {phrases.capital(said(points))}.{end}"
-    parts = [begin]
-    if least < best:
-        parts.append(f"{phrases.capital(names[least])} may be enough: {compared[least]}.")
+    best, compared = curve.best, curve.compared
+    by = f", by {curve.decision}" if curve.decision else ""
+    mean = phrases.number(curve.mean, metric.largest)
+    start = f"**{phrases.capital(metric.title)}** is best with {names[best]}{by}: {mean}."
+    text = lambda points: "; ".join(f"{names[i]}: {phrases.comparison(compared[i])}" for i in points)
+    points, smallest = sorted(compared), smallest_enough(best, compared)
+    if smallest is None:
+        return f"{start} The others: {text(points)}." if points else f"{start} No other has a seed in common with it."
+    one_seed, points = ([i for i in points if (compared[i].verdict == "one seed") is one] for one in (True, False))
+    end = f" With one seed in common: {text(one_seed)}." if one_seed else ""
+    if all(compared[i].verdict == "not significant" for i in points):
+        start = f"{start} No other is significantly different from the best, so the smallest may be enough."
+        return f"{start} {phrases.capital(text(points))}.{end}"
+    parts = [start]
+    if smallest < best:
+        parts.append(f"{phrases.capital(names[smallest])} may be enough: {phrases.comparison(compared[smallest])}.")
     below, above = [i for i in points if i < best], [i for i in points if i > best]
-    if fewer := [i for i in below if i < least]:
-        parts.append(f"Fewer are not enough. {phrases.capital(said(fewer))}.")
-    if between := [i for i in below if i > least]:
-        parts.append(f"Between the two: {said(between)}.")
-    if hurting := [i for i in above if compared[i].verdict == "worse"]:
-        parts.append(f"More hurts. {phrases.capital(said(hurting))}.")
-    if level := [i for i in above if compared[i].verdict == "same"]:
-        parts.append(f"More does not help. {phrases.capital(said(level))}.")
-    if helping := [i for i in above if compared[i].verdict == "better"]:  # the best mean is over other seeds
-        parts.append(f"More helps on the seeds in common. {phrases.capital(said(helping))}.")
+    if fewer := [i for i in below if i < smallest]:
+        parts.append(f"Fewer are not enough. {phrases.capital(text(fewer))}.")
+    if between := [i for i in below if i > smallest]:
+        parts.append(f"Between the smallest that may be enough and the best: {text(between)}.")
+    more = {
+        "worse": "More are significantly worse.",
+        "not significant": "More give no significant improvement.",
+        "better": "More are better on the seeds in common.",  # the best mean also includes other seeds
+    }
+    for verdict, sentence in more.items():
+        if some := [i for i in above if compared[i].verdict == verdict]:
+            parts.append(f"{sentence} {phrases.capital(text(some))}.")
     if best == len(names) - 1:
         parts.append("More were not tried.")
     return " ".join(parts) + end

@@ -1,112 +1,119 @@
-"""The answer in a sentence for each question, for whoever reads no further. Each is derived from the numbers."""
+"""The first lines of ANSWER.md: one sentence for each question, derived from the numbers."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
-from openset_jax.study.answer import collapse, phrases, remedies, sample_size
-from openset_jax.study.answer.phrases import Compared, Yardstick
-from openset_jax.study.stats import axes
-from openset_jax.study.stats.analysis import KNOWN, Measure
-from openset_jax.study.stats.comparing import Comparing
-from openset_jax.study.stats.outcomes import Treatment
+from openset_jax.study.answer import always_none, imbalance_methods, phrases, retraining, sample_size
+from openset_jax.study.stats.arm_outcome import Outcome
+from openset_jax.study.stats.comparisons import Comparison, Comparisons, Metric
+from openset_jax.study.stats.treatments import GROUPS, NEGATIVES, Treatment, differing_only_in
 
 
-def sentences(comparing: Comparing) -> Iterator[str]:
-    """One for each question that the experiment has treatments for."""
-    yield from _collapse(comparing)
-    yield from _enough(comparing, axes.NEGATIVES, sample_size.amount, "How many negatives?")
-    yield from _enough(comparing, axes.GROUPS, sample_size.kinds_of_negatives, "From how many kinds?")
-    yield from _remedies(comparing)
-    yield from _layers(comparing)
+def sentences(comparisons: Comparisons) -> Iterator[str]:
+    """Yields one sentence for each question that the experiment has treatments for."""
+    yield from _always_none(comparisons)
+    yield from _enough(comparisons, NEGATIVES, phrases.negatives, "How many negatives?")
+    yield from _enough(comparisons, GROUPS, phrases.negative_groups, "How many kinds of negatives?")
+    yield from _methods(comparisons)
+    yield from _layers(comparisons)
 
 
-def _collapse(comparing: Comparing) -> Iterator[str]:
-    for treatment in collapse.most_negatives(comparing)[:1]:
-        outcome = axes.first(comparing.analysis, treatment)
-        if outcome.scored.answer is None:
+def _always_none(comparisons: Comparisons) -> Iterator[str]:
+    analysis = comparisons.analysis
+    for treatment in always_none.most_negatives(comparisons)[:1]:
+        outcome = analysis.first(treatment)
+        if not outcome.has_none_output:
             continue
-        own = Measure("recall", KNOWN, "argmax")
-        said = collapse.verdict(list(comparing.analysis.per_seed(treatment, own).values()))
-        begin = {"always": "Yes", "sometimes": "In some seeds", "no": "No"}[said]
-        mean = phrases.percent(comparing.analysis.mean(treatment, own))
-        amount = sample_size.amount(outcome)
-        yield f'**Always "none"?** {begin}: with {amount} the network accepts {mean} of known images by its own answer.'
+        verdict = always_none.verdict(list(analysis.per_seed(treatment, always_none.OWN_RECALL).values()))
+        start = {"always": "Yes", "sometimes": "In some seeds", "no": "No"}[verdict]
+        mean = phrases.percent(analysis.mean(treatment, always_none.OWN_RECALL))
+        yield (
+            f'**Always "none"?** {start}: with {phrases.negatives(outcome)} the network\'s own answer accepts {mean} of '
+            "known images."
+        )
 
 
-def _enough(comparing, field, name, question) -> Iterator[str]:
-    """Of the curve that sets the fewest other fields, by AUROC, or what takes its place."""
-    curves = sorted(axes.lines(comparing.treatments, field), key=lambda curve: len(curve[0].without(field).fields))
-    if not curves:
+def _enough(comparisons: Comparisons, field: str, name: Callable[[Outcome], str], question: str) -> Iterator[str]:
+    """Yields a sentence on the line of treatments that sets the fewest other fields, by each AUROC."""
+    lines = sorted(differing_only_in(comparisons.treatments, field), key=lambda line: len(line[0].without(field).fields))
+    if not lines:
         return
-    curve, told = curves[0], []
-    names = [name(axes.first(comparing.analysis, treatment)) for treatment in curve]
-    for yardstick in comparing.ranked:
-        if yardstick.metric == "oscr" or (found := sample_size.point_by_point(comparing, yardstick, curve)) is None:
-            continue
-        least = sample_size.least_enough(found.best, found.compared)
-        if least is None:
-            told.append(f"by {yardstick.title} no number can be called enough, for {phrases.ONE_SEED}")
-            continue
-        mean, worse = comparing.mean(curve[least], yardstick), [i for i in range(least) if i in found.compared]
-        alike = [other.hidden for other in found.compared.values() if other.verdict == "same"]
-        text = f"by {yardstick.title} "
-        if least < found.best:
-            hidden = found.compared[least].hidden
-            text += f"{names[least]} may be enough, {phrases.number(mean)}: {names[found.best]} {_not_told(hidden)}"
-        elif worse:
-            text += f"it takes {names[least]}, {phrases.number(mean)}"
-        elif alike:
-            text += f"{names[least]} may be enough, {phrases.number(mean)}: more {_not_told(max(alike))}"
-        else:
-            text += f"it is best with {names[least]}, {phrases.number(mean)}"
-        nearest = worse[-1:] or ([] if alike else sorted(found.compared)[:1])
-        told.append(text + "".join(f"; with {names[i]} it is {found.compared[i]}" for i in nearest))
-    if told:
-        same = sample_size.the_same_groups(comparing, curve) if field == axes.GROUPS else ""
-        yield f"**{question}** {phrases.capital('; '.join(told))}{f' ({same})' if same else ''}."
+    names = [name(comparisons.analysis.first(treatment)) for treatment in lines[0]]
+    texts = []
+    for metric in _without_oscr(comparisons):
+        curve = sample_size.point_by_point(comparisons, metric, lines[0])
+        if curve is not None:
+            texts.append(_enough_by(comparisons, metric, lines[0], names, curve))
+    if texts:
+        same = sample_size.same_groups(comparisons, lines[0]) if field == GROUPS else ""
+        yield f"**{question}** {phrases.capital('; '.join(texts))}{f' ({same})' if same else ''}."
 
 
-def _not_told(hidden: float) -> str:
-    return f"cannot be told to be better, though a difference of up to {phrases.decimals(hidden)} could be hidden"
+def _enough_by(
+    comparisons: Comparisons, metric: Metric, line: Sequence[Treatment], names: Sequence[str], curve: sample_size.Curve
+) -> str:
+    smallest = sample_size.smallest_enough(curve.best, curve.compared)
+    if smallest is None:
+        return f"by {metric.title}, it is unknown which number is enough: {phrases.ONE_SEED}"
+    mean = f"with a mean of {phrases.number(comparisons.mean(line[smallest], metric))}"
+    worse = [i for i in range(smallest) if i in curve.compared]
+    bounds = [other.bound for other in curve.compared.values() if other.verdict == "not significant"]
+    text = f"by {metric.title}, "
+    if smallest < curve.best:
+        bound = curve.compared[smallest].bound
+        text += f"{names[smallest]} may be enough, {mean}; with {names[curve.best]} the mean is {_not_better(bound)}"
+    elif worse:
+        text += f"it takes {names[smallest]}, {mean}"
+    elif bounds:
+        text += f"{names[smallest]} may be enough, {mean}; with more the mean is {_not_better(max(bounds))}"
+    else:
+        text += f"it is best with {names[smallest]}, {mean}"
+    nearest = worse[-1:] or ([] if bounds else sorted(curve.compared)[:1])
+    return text + "".join(f"; with {names[i]} the mean is {phrases.comparison(curve.compared[i])}" for i in nearest)
 
 
-def _remedies(comparing: Comparing) -> Iterator[str]:
-    """Remedies against the natural run with as many negatives, each by its best decision."""
-    names = remedies.counters(axes.fields(comparing.treatments))
-    pairs = []
-    for line in axes.lines(comparing.treatments, *names):
-        natural = [t for t in line if remedies.is_natural(t)]
-        pairs += [(t, natural[0]) for t in line if natural and not remedies.is_natural(t)]
-    told = [text for yardstick in comparing.decided if (text := _won(comparing, yardstick, pairs))]
-    if told:
-        yield f"**Resample, reweight, or move the threshold?** {phrases.capital('; '.join(told))}."
+def _not_better(bound: float) -> str:
+    return f"not significantly better (the interval allows up to {phrases.decimals(bound)})"
 
 
-def _won(comparing: Comparing, yardstick: Yardstick, pairs: Sequence[tuple[Treatment, Treatment]]) -> str:
-    compared = {t: comparing.difference(t, natural, yardstick) for t, natural in pairs}
-    compared = {t: c for t, c in compared.items() if c is not None and c.verdict != "one seed"}
-    if yardstick.metric != "balanced_accuracy" or not compared:
+def _methods(comparisons: Comparisons) -> Iterator[str]:
+    """Yields a sentence on imbalance methods compared with natural runs with the same number of negatives."""
+    pairs = [(t, natural) for natural, others in imbalance_methods.methods(comparisons) for t in others]
+    metrics = [metric for metric in comparisons.decided if metric.name == "balanced_accuracy"]
+    texts = [text for metric in metrics if (text := _better_methods(comparisons, metric, pairs))]
+    if texts:
+        yield f"**Resample, reweight, or move the threshold?** {phrases.capital('; '.join(texts))}."
+
+
+def _better_methods(comparisons: Comparisons, metric: Metric, pairs: Sequence[tuple[Treatment, Treatment]]) -> str:
+    differences = {t: comparisons.difference(t, natural, metric) for t, natural in pairs}
+    compared = {t: c for t, c in differences.items() if c is not None and c.verdict != "one seed"}
+    if not compared:
         return ""
-    by = {v: [t for t, c in compared.items() if c.verdict == v] for v in ("better", "worse")}
-    best = [f"{t.label} by {compared[t].size}" for t in by["better"]]
-    better = f"better: {phrases.listed(best)}" if best else "none is better"
-    alike = len(compared) - len(by["worse"]) - len(best)
+    better = [f"`{t.label}` by {phrases.size(c)}" for t, c in compared.items() if c.verdict == "better"]
+    worse = sum(c.verdict == "worse" for c in compared.values())
+    count = phrases.counted(len(compared), "imbalance method")
+    gain = f"significantly better: {phrases.listed(better)}" if better else "none is significantly better"
     return (
-        f"in {yardstick.title}, of {len(compared)} remedies trained again, against the natural run with its threshold or "
-        f"its prior moved, {better}; {len(by['worse'])} worse, {alike} cannot be told apart"
+        f"in {metric.title}, {count} trained again, compared with the natural run (no method, equally many negatives), "
+        f"each by its best decision: {gain}; {worse} significantly worse, {len(compared) - worse - len(better)} not "
+        "significantly different"
     )
 
 
-def _layers(comparing: Comparing) -> Iterator[str]:
-    for line in remedies.retrained(comparing)[:1]:
-        least, *more = line
-        alike = [t for t in more if bool(t.get("init_from")) == bool(least.get("init_from"))]  # like with like
+def _layers(comparisons: Comparisons) -> Iterator[str]:
+    for least, *more in retraining.retrained(comparisons)[:1]:
+        alike = [t for t in more if bool(t.get("init_from")) == bool(least.get("init_from"))]
         most = (alike or more)[-1]
-        told = comparing.differences(least, most, *(y for y in comparing.ranked if y.metric != "oscr"), comparing.accuracy)
-        if told:
-            said = phrases.listed([f"{c.yardstick.title} {_short(c)}" for c in told])
-            names = f"{phrases.capital(remedies.layers_of(least))}, against {remedies.layers_of(most)}"
-            yield f"**How much of the network?** {names}: {said}."
+        compared = comparisons.differences(least, most, *_without_oscr(comparisons), comparisons.accuracy)
+        if compared:
+            texts = phrases.listed([f"{c.metric.title} {_short(c)}" for c in compared])
+            names = f"{phrases.capital(retraining.name(least))}, compared with {retraining.name(most)}"
+            yield f"**How much of the network?** {names}: {texts}."
 
 
-def _short(compared: Compared) -> str:
-    return "cannot be told apart" if compared.verdict == "same" else str(compared)
+def _short(compared: Comparison) -> str:
+    return "not significantly different" if compared.verdict == "not significant" else phrases.comparison(compared)
+
+
+def _without_oscr(comparisons: Comparisons) -> list[Metric]:
+    return [metric for metric in comparisons.ranked if metric.name != "oscr"]

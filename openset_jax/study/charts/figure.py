@@ -1,28 +1,37 @@
-"""The charts of an experiment as one small picture. matplotlib is imported here alone, and only when something is drawn."""
+"""figure.png: the charts of an experiment in one image, drawn with matplotlib."""
 
 import io
 import pathlib
 import textwrap
 import warnings
+from collections.abc import Sequence
+from typing import Any
 
+import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+from PIL import Image
 
 from openset_jax.files import write_whole
 from openset_jax.report.figures import OKABE_ITO
-from openset_jax.study.charts import curves
-from openset_jax.study.charts.layout import Row
+from openset_jax.study.charts import chart_data
+from openset_jax.study.charts.chart_data import Chart, Line, Panel
+from openset_jax.study.charts.chart_layout import GREY, Tick
 from openset_jax.study.stats.analysis import Analysis
-from openset_jax.study.stats.outcomes import DECISIONS
+from openset_jax.study.stats.arm_outcome import DECISIONS
 
-GREY = "#666666"
 _DASHES = {"": "-", "argmax": "-", "prior": "--", "rule": ":"}
 _MARKERS = {"": "o", "argmax": "o", "prior": "^", "rule": "s"}
-_WIDTH, _ROW, _LOW_ROW, _DPI = 15.0, 3.85, 2.7, 100  # inches; rows are lower where there are several charts
-_COLOURS = 80
-_NAMED = 6  # of what is not drawn
-_LONGEST = 38  # characters of a slanted name
-_LOOK = {
-    "text.parse_math": False,  # names may have dollars
+_WIDTH, _ROW, _LOW_ROW, _DPI = 15.0, 3.85, 2.7, 100  # inches; rows are lower if there are several charts
+_COLOURS = 80  # of the PNG's palette, besides those of the lines
+_NAMED = 6  # names listed at most as "Not drawn"
+_LONGEST = 38  # maximum length of a slanted name
+_STYLE: dict[Any, Any] = {  # keys are literals of matplotlib
+    "text.parse_math": False,  # names may contain dollar signs
     "font.family": "DejaVu Sans",
     "font.size": 10,
     "axes.spines.top": False,
@@ -38,30 +47,20 @@ _LOOK = {
 }
 
 
-def colour(row: Row) -> str:
-    """Of a line."""
-    return GREY if row.colour is None else OKABE_ITO[row.colour]
-
-
 def write_figure(analysis: Analysis, path: pathlib.Path) -> None:
-    """Writes all charts, one above the other, as a PNG: equal arms make equal bytes."""
-    import matplotlib
-    from PIL import Image
-
+    """Writes all charts, one above the other, as a PNG; equal arms give equal bytes."""
     buffer = io.BytesIO()
-    with matplotlib.rc_context(_LOOK), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph")  # names in scripts that the font does not have
-        _figure(analysis, curves.charts(analysis)).savefig(buffer, format="png", metadata={"Software": None})
+    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # names in scripts that the font lacks
+        _figure(analysis, chart_data.charts(analysis)).savefig(buffer, format="png", metadata={"Software": None})
     picture = _with_few_colours(Image.open(buffer).convert("RGB"))
     with write_whole(path, "wb") as file:
         picture.save(file, format="PNG", optimize=True)
 
 
-def _with_few_colours(picture):
-    """A third of the bytes: the commonest colours, and those of the lines as they are."""
-    from PIL import Image
-
-    common = picture.quantize(_COLOURS, dither=Image.Dither.NONE).getpalette()[: 3 * _COLOURS]
+def _with_few_colours(picture: Image.Image) -> Image.Image:
+    """Returns the picture with a palette of its main colours and the exact colours of the lines: a third of the bytes."""
+    common = (picture.quantize(_COLOURS, dither=Image.Dither.NONE).getpalette() or [])[: 3 * _COLOURS]
     exact = [int(name[i : i + 2], 16) for name in ("#ffffff", *OKABE_ITO, GREY) for i in (1, 3, 5)]
     palette = np.reshape([*exact, *common], (-1, 3))
     pixels = np.asarray(picture, np.int32) @ [1 << 16, 1 << 8, 1]
@@ -73,52 +72,50 @@ def _with_few_colours(picture):
     return few
 
 
-def _figure(analysis, charts):
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
+def _figure(analysis: Analysis, charts: Sequence[Chart]) -> Figure:
     row = _ROW if len(charts) == 1 else _LOW_ROW
     heights = [row * len(chart.rows) + 0.5 + _room(chart) for chart in charts]
-    figure = Figure(figsize=(_WIDTH, max(2.0, sum(heights) + 0.7)), dpi=_DPI, layout="constrained")
+    engine = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08)
+    figure = Figure(figsize=(_WIDTH, max(2.0, sum(heights) + 0.7)), dpi=_DPI, layout=engine)
     FigureCanvasAgg(figure)
-    parts = figure.subfigures(len(charts), 1, height_ratios=heights, squeeze=False)[:, 0] if charts else []
-    for part, chart in zip(parts, charts, strict=True):
-        part.get_layout_engine().set(w_pad=0.1, h_pad=0.08)
-        _draw(part, chart)
-    text = f"{curves.seeds_text(analysis)} of each treatment; {curves.bands_text(analysis)}."
+    if charts:
+        parts = figure.subfigures(len(charts), 1, height_ratios=heights, squeeze=False)[:, 0]
+        for part, chart in zip(parts, charts, strict=True):
+            _draw(part, chart)
+    text = f"{chart_data.seeds_text(analysis)} of each treatment; {chart_data.bands_text(analysis)}."
     text = f"Higher is better. {text}" if charts else "No arm is finished."
     figure.suptitle(text, x=0.008, ha="left", fontsize=12)
     return figure
 
 
-def _room(chart):
-    """Inches for what stands below the panels."""
+def _room(chart: Chart) -> float:
+    """Returns the height in inches of the text below the panels."""
     long = max(len(tick.text) for tick in chart.layout.ticks) > 28
     return ((1.4 if long else 0.9) if _slanted(chart) else 0.0) * len(chart.rows) + 0.2 * len(_left_out(chart).splitlines())
 
 
-def _left_out(chart):
+def _left_out(chart: Chart) -> str:
     names = [_text(name, 60) for name in chart.layout.left_out]
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return textwrap.fill("Not drawn: " + "; ".join(names[:_NAMED]) + more, 150) if names else ""
 
 
-def _text(name, most=120):
-    """A name that a font can be asked for, and not too long."""
+def _text(name: str, most: int = 120) -> str:
+    """Returns a name of printable characters, shortened to `most` characters."""
     name = " ".join(name.encode("utf-8", "replace").decode("utf-8").split())
     name = "".join(c if c.isprintable() else "?" for c in name)
     return name if len(name) <= most else name[: most - 1] + "…"
 
 
-def _ends(name):
-    """A name without most of its beginning if it is too long: what tells long names apart is at their end."""
+def _ends(name: str) -> str:
+    """Returns a name; a long one without its middle, since long names differ at the end."""
     name = _text(name)
     return name if len(name) <= _LONGEST else f"{name[:4]}…{name[5 - _LONGEST :]}"
 
 
-def _draw(part, chart):
+def _draw(part: SubFigure, chart: Chart) -> None:
     columns = max(map(len, chart.rows))
-    beside = len(chart.rows[-1]) == columns  # no cell is free: the legend has a column
+    beside = len(chart.rows[-1]) == columns  # the grid has no free cell, so the legend gets its own column
     widths = [1.0] * columns + [(0.36 if _slanted(chart) else 0.28) * columns] * beside
     axes = part.subplots(len(chart.rows), len(widths), squeeze=False, width_ratios=widths)
     for row, panels in zip(axes, chart.rows, strict=True):
@@ -132,14 +129,16 @@ def _draw(part, chart):
     part.supxlabel("\n".join(filter(None, [_text(chart.layout.axis), _left_out(chart)])), fontsize=10.5)
 
 
-def _panel(ax, panel, chart):
+def _panel(ax: Axes, panel: Panel, chart: Chart) -> None:
     ax.set_title(_text(panel.title))
     ax.grid(axis="y", color="#e5e5e5", linewidth=0.8)
     ax.set_axisbelow(True)
     for line in panel.lines:
         _line(ax, line)
     places = [tick.place for tick in chart.layout.ticks]
-    look = {"rotation": 35 if len(places) <= 5 else 60, "ha": "right", "rotation_mode": "anchor"} if _slanted(chart) else {}
+    look: dict[str, Any] = {}
+    if _slanted(chart):
+        look = {"rotation": 35 if len(places) <= 5 else 60, "ha": "right", "rotation_mode": "anchor"}
     ax.set_xticks(places, [_tick(tick, len(places)) for tick in chart.layout.ticks], fontsize=9, **look)
     edge = 0.06 * (places[-1] - places[0]) if chart.layout.is_sweep else 0.6
     ax.set_xlim(places[0] - edge, places[-1] + edge)
@@ -157,55 +156,57 @@ def _panel(ax, panel, chart):
         ax.text(chart.layout.gap, 0, "//", transform=ax.get_xaxis_transform(), **look)
 
 
-def _tick(tick, among):
+def _tick(tick: Tick, among: int) -> str:
     lines = textwrap.wrap(_text(tick.text), 24, max_lines=2, placeholder="…") if among <= 8 else [_ends(tick.text)]
     return "\n".join(filter(None, [*lines, tick.below]))
 
 
-def _slanted(chart):
+def _slanted(chart: Chart) -> bool:
     longest = max(len(tick.text) for tick in chart.layout.ticks)
     return not chart.layout.is_sweep and longest * len(chart.layout.ticks) > 130 / max(map(len, chart.rows))
 
 
-def _line(ax, line):
-    of_line = colour(line.row)
+def _line(ax: Axes, line: Line) -> None:
+    colour = line.row.colour
     x, y = [p.place for p in line.points], [p.mean.value for p in line.points]
     low, high = np.array([p.mean[1:] for p in line.points]).T
-    look = {"color": of_line, "marker": _MARKERS[line.decision], "markersize": 5.5, "zorder": 3}
+    look: dict[str, Any] = {"color": colour, "marker": _MARKERS[line.decision], "markersize": 5.5, "zorder": 3}
     look |= {"linestyle": _DASHES[line.decision], "linewidth": 1.8, "markeredgecolor": "white", "markeredgewidth": 0.7}
-    sure = np.isfinite(low).all()
+    has_intervals = np.isfinite(low).all()
     if line.row.joined and len(x) > 1:
-        if sure:  # a band would say something where one seed says nothing
-            ax.fill_between(x, *np.clip([low, high], 0, 1), color=of_line, alpha=0.13, linewidth=0)
+        if has_intervals:
+            ax.fill_between(x, *np.clip([low, high], 0, 1), color=colour, alpha=0.13, linewidth=0)
         else:
-            _bars(ax, line, of_line)
+            _bars(ax, line, colour)
         ax.plot(x, y, **look)
     else:
-        _bars(ax, line, of_line)
-        if line.row.colour is None:
+        _bars(ax, line, colour)
+        if line.row.palette is None:
             look |= {
                 "marker": "D",
-                "markerfacecolor": "white" if line.decision == "rule" else of_line,
-                "markeredgecolor": of_line,
+                "markerfacecolor": "white" if line.decision == "rule" else colour,
+                "markeredgecolor": colour,
             }
             if line.decision != "rule":
-                ax.axhline(y[0], color=of_line, linewidth=0.9, linestyle=(0, (1, 3)), zorder=1)
+                ax.axhline(y[0], color=colour, linewidth=0.9, linestyle=(0, (1, 3)), zorder=1)
         ax.plot(x, y, **look | {"linestyle": "none", "markersize": 6.5})
     if line.start is not None:
         to = ([line.start.place, x[0]], [line.start.mean.value, y[0]])
-        ax.plot(*to, color=of_line, linewidth=1, linestyle=(0, (2, 2)), alpha=0.7, zorder=2)
+        ax.plot(*to, color=colour, linewidth=1, linestyle=(0, (2, 2)), alpha=0.7, zorder=2)
     dots = [(p.place, value) for p in line.points for value in p.seeds.values() if len(p.seeds) > 1]
     if dots:
-        ax.scatter(*zip(*dots, strict=True), s=9, color=of_line, alpha=0.5, linewidths=0, zorder=2)
+        ax.scatter(
+            [place for place, _ in dots], [value for _, value in dots], s=9, color=colour, alpha=0.5, linewidths=0, zorder=2
+        )
 
 
-def _bars(ax, line, of_line):
+def _bars(ax: Axes, line: Line, colour: str) -> None:
     for point in line.points:
         if np.isfinite(point.mean.low):
             ax.plot(
                 [point.place] * 2,
                 np.clip(point.mean[1:], 0, 1),
-                color=of_line,
+                color=colour,
                 linewidth=1.3,
                 alpha=0.75,
                 zorder=2,
@@ -213,20 +214,20 @@ def _bars(ax, line, of_line):
             )
 
 
-def _legend(chart):
-    from matplotlib.lines import Line2D
-
-    lines, handles = chart.lines, {}
+def _legend(chart: Chart) -> list[Line2D]:
+    lines = chart.lines
+    handles: dict[tuple[object, ...], Line2D] = {}
     wrapped = lambda text: "\n".join(textwrap.wrap(_text(text), 38))
     for line in [line for line in lines if line.row.label]:
         joined = line.row.joined and any(len(other.points) > 1 for other in lines if other.row.label == line.row.label)
-        look = {
-            "color": colour(line.row),
+        look: dict[str, Any] = {
+            "color": line.row.colour,
             "linestyle": "-" if joined else "none",
-            "marker": "D" if line.row.colour is None else "o",
+            "marker": "D" if line.row.palette is None else "o",
         }
-        key, label = (line.row.label, line.row.colour), line.row.label
-        if line.row.colour is None and line.decision == "rule":
+        key: tuple[object, ...] = (line.row.label, line.row.palette)
+        label = line.row.label
+        if line.row.palette is None and line.decision == "rule":
             key, label, look = (*key, "rule"), f"{label}, by the threshold", look | {"markerfacecolor": "white"}
         handles.setdefault(key, Line2D([], [], label=wrapped(label), linewidth=1.8, **look))
     for decision in [name for name in DECISIONS if any(line.decision == name for line in lines)]:
@@ -235,5 +236,5 @@ def _legend(chart):
             "marker": _MARKERS[decision],
         }
         label = wrapped(f"by {DECISIONS[decision]}")
-        handles[decision] = Line2D([], [], color="#222222", label=label, linewidth=1.5, markersize=5, **look)
+        handles[(decision,)] = Line2D([], [], color="#222222", label=label, linewidth=1.5, markersize=5, **look)
     return list(handles.values())

@@ -1,6 +1,6 @@
-"""`report.html` of an experiment: one self-contained file with its answer, its charts, and all its numbers.
+"""report.html of an experiment: one file with its answer, its charts and all its numbers.
 
-Nothing is loaded from elsewhere, as of the page of one run; names that users chose are escaped, or JSON.
+The page loads nothing from elsewhere. Names that users chose are escaped or JSON.
 """
 
 from collections.abc import Sequence
@@ -9,11 +9,12 @@ from markdown_it import MarkdownIt
 from plotly.offline import get_plotlyjs
 
 from openset_jax.report import template
-from openset_jax.study.charts import curves, traces
-from openset_jax.study.charts.figure import colour
+from openset_jax.study.charts import chart_data, plotly_traces
+from openset_jax.study.charts.chart_data import Chart
 from openset_jax.study.charts.tables import COSTS, tables
 from openset_jax.study.stats.analysis import Analysis
-from openset_jax.study.stats.outcomes import DECISIONS, Treatment
+from openset_jax.study.stats.arm_outcome import DECISIONS
+from openset_jax.study.stats.treatments import Treatment
 
 _PACKAGE = "openset_jax.study.charts"
 
@@ -25,14 +26,14 @@ def render(
     missing: Sequence[tuple[str, str]] = (),
     reference: Treatment | None = None,
 ) -> str:
-    """The page, as HTML that UTF-8 can encode.
+    """Returns the page, as HTML that can be encoded as UTF-8.
 
     Args:
       answer_markdown: the content of `ANSWER.md`.
-      missing: (name of an arm, why it is not here) each.
-      reference: what the others are compared with; if None, the runs as configured, or else the first treatment.
+      missing: (name of the arm, reason) for each arm without a result.
+      reference: the treatment that the others are compared with; by default the runs as configured, else the first.
     """
-    treatments, charts = analysis.treatments, curves.charts(analysis)
+    treatments, charts = analysis.treatments, chart_data.charts(analysis)
     if reference is None and treatments:
         reference = Treatment(()) if Treatment(()) in treatments else treatments[0]
     short, heading, detail = answer_markdown.partition("\n## ")
@@ -44,10 +45,10 @@ def render(
         detail=markdown(heading + detail),
         charts=charts,
         legends=[_legend(chart) for chart in charts],
-        drawn=[[traces.panel_figure(chart, panel) for panel in chart.panels] for chart in charts],
-        seeds=curves.seeds_text(analysis),
-        bands=curves.bands_text(analysis),
-        tables=tables(analysis, reference) if treatments else {},
+        drawn=[[plotly_traces.panel_figure(chart, panel) for panel in chart.panels] for chart in charts],
+        seeds=chart_data.seeds_text(analysis),
+        bands=chart_data.bands_text(analysis),
+        tables={} if reference is None else tables(analysis, reference),
         reference=reference,
         about={treatment: _about(analysis, treatment) for treatment in treatments},
         decisions=DECISIONS,
@@ -57,20 +58,20 @@ def render(
 
 
 def markdown(text: str) -> str:
-    """Safe HTML: tags in the text are text, links run nothing, and images are left out, as the page loads none."""
+    """Converts Markdown to safe HTML: tags are shown as text, links run no scripts, and images are left out."""
     parser = MarkdownIt("js-default")
     parser.add_render_rule("image", lambda *_: "")
     return parser.render(text)
 
 
-def _legend(chart):
-    """(place in the layout, label, colour) of each line that has a name."""
-    return [(place, row.label, colour(row)) for place, row in enumerate(chart.layout.rows) if row.label]
+def _legend(chart: Chart) -> list[tuple[int, str, str]]:
+    """Returns (index in the layout, label, colour) of each line that has a label."""
+    return [(i, row.label, row.colour) for i, row in enumerate(chart.layout.rows) if row.label]
 
 
-def _about(analysis, treatment):
-    """(seeds, negatives, how often those are the images of a known class)."""
+def _about(analysis: Analysis, treatment: Treatment) -> tuple[int, float, float]:
+    """Returns (seeds, negatives, negatives as a multiple of a known class), the last two as means over seeds."""
     outcomes = list(analysis.outcomes(treatment).values())
     negatives = sum(outcome.negatives for outcome in outcomes) / len(outcomes)
-    times = sum(outcome.negatives / outcome.per_class for outcome in outcomes) / len(outcomes)
+    times = sum(outcome.negatives / outcome.images_per_class for outcome in outcomes) / len(outcomes)
     return len(outcomes), negatives, times

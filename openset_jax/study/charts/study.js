@@ -32,7 +32,7 @@
     show();
   }
 
-  // Numbers by their value, the rest as text; cells without a number stay at the end.
+  // Sorts numbers by value and other cells as text; cells without a number stay at the end.
   function sort(table, column, descending) {
     const value = (row) => row.cells[column].dataset.value ?? row.cells[column].textContent.trim();
     const missing = (text) => text === "";

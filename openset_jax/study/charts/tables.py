@@ -1,24 +1,27 @@
-"""The tables of an experiment: a row for each treatment, or for each of its decisions, and a column for each number."""
+"""The tables of an experiment's page: a row for each treatment, or each of its decisions, and a column for each metric."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from openset_jax.openset.metrics.intervals import Interval
-from openset_jax.report.sentences import title
-from openset_jax.study.charts.curves import kinds_measured
-from openset_jax.study.stats.analysis import KNOWN, Analysis, Measure
-from openset_jax.study.stats.outcomes import DECISIONS, Treatment
+from openset_jax.report.formatting import title
+from openset_jax.study.charts.chart_data import kinds_measured
+from openset_jax.study.stats.analysis import Analysis
+from openset_jax.study.stats.arm_outcome import DECISIONS
+from openset_jax.study.stats.measurements import KNOWN, Measurement
+from openset_jax.study.stats.treatments import Treatment
 
-Columns = Mapping[str, tuple[str, str]]  # heading -> (metric, of)
-COSTS = "expected cost"  # how headings begin whose numbers are no shares, and the smaller the better
+Columns = Mapping[str, tuple[str, str]]  # heading -> (metric, subset)
+COSTS = "expected cost"  # the headings of costs begin with it; smaller is better
 
 
 class TableRow(NamedTuple):
-    """A line of a table.
+    """A row of a table.
 
     Attributes:
-      decision: "" of a ranking.
-      cells: one for each column; None where it was not measured.
+      treatment: whose numbers these are.
+      decision: "" if the columns need none.
+      cells: one for each column; None if it was not measured.
     """
 
     treatment: Treatment
@@ -27,46 +30,53 @@ class TableRow(NamedTuple):
 
 
 def ranking_columns(analysis: Analysis) -> Columns:
-    """What does not depend on a decision."""
-    found, kinds = {}, kinds_measured(analysis)
+    """Returns the columns that need no decision."""
+    columns: dict[str, tuple[str, str]] = {}
+    kinds = kinds_measured(analysis)
     for kind in kinds:
-        found |= {f"AUROC, {title(kind)}": ("auroc", kind), f"OSCR, {title(kind)}": ("oscr", kind)}
-    closed = {} if kinds else {"AUROC, a class against the rest": ("one_vs_rest_auc", KNOWN)}
-    return found | closed | {"accuracy among the known classes": ("accuracy", KNOWN)}
+        columns |= {f"AUROC, {title(kind)}": ("auroc", kind), f"OSCR, {title(kind)}": ("oscr", kind)}
+    if not kinds:
+        columns |= {"AUROC, a class against the rest": ("one_vs_rest_auc", KNOWN)}
+    return columns | {"accuracy among the known classes": ("accuracy", KNOWN)}
 
 
 def answer_columns(analysis: Analysis) -> Columns:
-    """What depends on a decision."""
-    found = {"knowns accepted": ("recall", KNOWN), "knowns accepted, class right": ("correct", KNOWN)}
+    """Returns the columns that need a decision."""
+    columns = {"known images accepted": ("recall", KNOWN), "known images accepted, class right": ("correct", KNOWN)}
     kinds = kinds_measured(analysis)
     for metric, name in (("rejected", "rejected"), ("balanced_accuracy", "balanced accuracy"), ("expected_cost", COSTS)):
-        found |= {f"{name}, {title(kind)}": (metric, kind) for kind in kinds}
-    return found if kinds else found | {"balanced accuracy": ("balanced_accuracy", KNOWN)}
+        columns |= {f"{name}, {title(kind)}": (metric, kind) for kind in kinds}
+    return columns if kinds else columns | {"balanced accuracy": ("balanced_accuracy", KNOWN)}
 
 
 def rows(
     treatments: Sequence[Treatment],
     columns: Columns,
-    number: Callable[[Treatment, Measure], Interval | None],
+    number: Callable[[Treatment, Measurement], Interval | None],
     decisions: Sequence[str] = ("",),
 ) -> Iterator[TableRow]:
-    """Those with a number in any column.
+    """Yields the rows with a number in any column.
 
     Args:
-      number: of a treatment, as `Analysis.mean`.
+      treatments: in the order of the rows.
+      columns: as `ranking_columns` or `answer_columns`.
+      number: such as `Analysis.mean`.
+      decisions: one row for each.
     """
     for treatment in treatments:
         for decision in decisions:
-            cells = [number(treatment, Measure(metric, of, decision)) for metric, of in columns.values()]
+            cells = [number(treatment, Measurement(metric, subset, decision)) for metric, subset in columns.values()]
             if any(cell is not None for cell in cells):
                 yield TableRow(treatment, decision, cells)
 
 
 def tables(analysis: Analysis, reference: Treatment) -> dict[str, tuple[Columns, list[TableRow]]]:
-    """name -> columns and rows: "rankings" and "answers" of all treatments; what the others have more than the reference,
-    "ranking_gains" and "answer_gains".
+    """Returns name -> columns and rows.
+
+    "rankings" and "answers" have the means of all treatments; "ranking_gains" and "answer_gains" have the differences of
+    the other treatments, treatment minus reference.
     """
-    gain = lambda treatment, measure: analysis.difference(treatment, reference, measure)
+    gain = lambda treatment, measurement: analysis.difference(treatment, reference, measurement)
     others = [treatment for treatment in analysis.treatments if treatment != reference]
     ranking, answer = ranking_columns(analysis), answer_columns(analysis)
     return {

@@ -1,25 +1,33 @@
-"""Whether a grid can be run, and means what it says: before its first arm, with the block and the field named."""
+"""Checks, before the first arm is trained, that a grid can be run and that its arms differ and are comparable."""
 
 import contextlib
 import hashlib
-import io
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
+import ml_collections
 import numpy as np
 
+from openset_jax import config as configs
 from openset_jax.errors import UserError
+from openset_jax.report import console
+from openset_jax.spec import RunSpec
 from openset_jax.study.runs.grid import Arm
+from openset_jax.training import run_setup
+from openset_jax.training.run_cache import RunCache
+
+Phases = tuple[RunSpec, ...]  # of one arm, from `config.resolve`
 
 
 class Size(NamedTuple):
-    """How large an arm is.
+    """The amount of data of an arm.
 
     Attributes:
-      known, negatives: training images that it ever sees.
-      groups: of negatives that those come from.
-      none: the share of "none" in what it sees.
-      examples: that it sees, each as often as it is drawn.
+      known, negatives: number of different training images that are drawn.
+      groups: number of groups of those negatives.
+      none: share of "none" in the training stream.
+      examples: number of examples drawn, with repetitions.
     """
 
     known: int
@@ -29,83 +37,31 @@ class Size(NamedTuple):
     examples: int
 
 
-def check_arm(arm: Arm, config: Any, workshop: Any) -> tuple[Size, str]:
-    """(its size, a fingerprint of all that its result depends on but the seed).
+def resolve_arm(arm: Arm, config: ml_collections.ConfigDict, workdir: pathlib.Path, *, dtype: str | None = None) -> Phases:
+    """The runs of an arm; see `config.resolve`.
 
     Args:
       config: of the arm, from `grid.config_of`.
-      workshop: a `Workshop`, where the pools are opened.
 
     Raises:
-      UserError: the arm cannot be run.
+      UserError: names the block and the field.
     """
-    try:
-        return _checked(config, workshop)
-    except UserError as error:
-        raise UserError(f"grid.{arm.block}, the arm {arm.label!r}: {error}") from error
+    with _naming(arm):
+        return configs.resolve(config, workdir, dtype=dtype)
 
 
-def _checked(config, workshop):
-    from openset_jax import build
-    from openset_jax.training import two_phase, validation
-    from openset_jax import config as configs
-    from openset_jax.training import devices
-
-    configs.check(config)
-    for field, size in (("batch_size", config.batch_size), ("eval.batch_size", config.eval.batch_size)):
-        devices.check_batch_size(field, size)
-    if config.early_stopping.patience:
-        raise UserError("early_stopping.patience: all arms see as many examples; set it to 0")
-    pool = workshop.pool(config)
-    phases = two_phase.two_phases(config, "") if config.sampling.policy == "two_phase" else (config,)
-    parts, sizes = [pool.fingerprint()], []
-    for phase in phases:
-        members = build.training_members(phase, pool)
-        sampler = build.make_sampler(phase, members)
-        weights = build.make_weights(phase, pool.num_classes, sampler)
-        model, _, _ = workshop.network(phase, pool.num_classes)
-        with contextlib.redirect_stdout(io.StringIO()):  # each arm says it again when it is run
-            validation.check(pool, phase, weights.effective_prior)
-        every, k = np.concatenate(members), pool.num_classes
-        negatives = members[k:]
-        sizes.append(
-            Size(
-                known=sum(sampler.drawn[:k]),
-                negatives=sum(sampler.drawn[k:]),
-                groups=len(np.unique(np.concatenate([pool.group[m] for m in negatives]))) if negatives else 0,
-                none=float(weights.prior[-1]),
-                examples=phase.steps * phase.batch_size,
-            )
-        )
-        parts += [
-            hashlib.blake2b(every.tobytes()).hexdigest(), sampler.sizes, sampler.weights, sampler.drawn, phase.steps,
-            phase.batch_size, weights.by_class.tobytes(), weights.negative_weight, weights.adjustment(k + 1).tobytes(),
-            str(model), str(_loss(phase, weights)), phase.init_from, phase.optimizer.to_json(), phase.augment.to_json(),
-            phase.eval.every, phase.early_stopping.metric, phase.decision.to_json(),
-            *(str(phase.data[name]) for name in ("image_size", "grey", "mean", "std")),
-        ]  # fmt: skip
-    last = sizes[-1]
-    return last._replace(examples=sum(size.examples for size in sizes)), hashlib.blake2b(repr(parts).encode()).hexdigest()
-
-
-def _loss(config, weights):
-    """The loss and its options, those alone that it has."""
-    from openset_jax import build
-
-    loss = build.make_loss(config, None)
-    return loss.func.__qualname__, sorted((k, repr(v)) for k, v in loss.keywords.items())
-
-
-def check_grid(arms: Sequence[Arm], configs: Sequence[Any], workshop: Any) -> dict[str, Size]:
-    """The size of every arm, by its name.
+def check_grid(arms: Sequence[Arm], phases: Mapping[Arm, Phases], cache: RunCache) -> dict[str, Size]:
+    """Checks all arms; returns name of the arm -> its size.
 
     Raises:
-      UserError: an arm cannot be run, sees another number of examples than the others, or is the same as another.
+      UserError: an arm cannot be run, sees another number of examples than the others, or equals another arm; names the
+        block and the field.
     """
-    sizes, same = {}, {}
-    for arm, config in zip(arms, configs, strict=True):
-        sizes[arm.name], effect = check_arm(arm, config, workshop)
-        twin = same.setdefault((effect, arm.seed), arm)
+    sizes: dict[str, Size] = {}
+    first_with: dict[tuple[str, int], Arm] = {}
+    for arm in arms:
+        sizes[arm.name], effect = check_arm(arm, phases[arm], cache)
+        twin = first_with.setdefault((effect, arm.seed), arm)
         if twin is not arm:
             differ = sorted({n for n, _ in set(arm.treatment.fields) ^ set(twin.treatment.fields)})
             raise UserError(
@@ -116,6 +72,69 @@ def check_grid(arms: Sequence[Arm], configs: Sequence[Any], workshop: Any) -> di
         if sizes[arm.name].examples != first:
             raise UserError(
                 f"grid.{arm.block}: the arm {arm.label!r} would see {sizes[arm.name].examples:,} examples, and "
-                f"{arms[0].label!r} sees {first:,}; all must see as many (steps times batch_size)"
+                f"{arms[0].label!r} sees {first:,}; all arms must see the same number (steps times batch_size)"
             )
     return sizes
+
+
+def check_arm(arm: Arm, phases: Phases, cache: RunCache) -> tuple[Size, str]:
+    """Returns (size of the arm, hash of everything that its result depends on except the seed).
+
+    Raises:
+      UserError: the arm cannot be run; names its block.
+    """
+    with _naming(arm):
+        if phases[-1].stopping.patience:
+            raise UserError("early_stopping.patience: all arms must see the same number of examples; set it to 0")
+        sizes, effects = zip(*(_check_phase(spec, cache) for spec in phases), strict=True)
+    start = phases[0].init_from  # every later phase starts from the previous one
+    size = sizes[-1]._replace(examples=sum(size.examples for size in sizes))
+    return size, hashlib.blake2b(repr((start, effects)).encode()).hexdigest()
+
+
+@contextlib.contextmanager
+def _naming(arm: Arm) -> Iterator[None]:
+    """Adds the block and the arm to the message of a `UserError`."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"grid.{arm.block}, the arm {arm.label!r}: {error}") from error
+
+
+def _check_phase(spec: RunSpec, cache: RunCache) -> tuple[Size, tuple[object, ...]]:
+    """Returns (size of a phase, everything that its result depends on except the seed)."""
+    run = run_setup.make_run(spec, cache)
+    sampler, weights, program, k = run.sampler, run.weights, spec.program, run.pool.num_classes
+    rows, negatives = np.concatenate(run.rows_by_class), run.rows_by_class[k:]
+    size = Size(
+        known=sum(sampler.drawn[:k]),
+        negatives=sum(sampler.drawn[k:]),
+        groups=len(np.unique(run.pool.group[np.concatenate(negatives)])) if negatives else 0,
+        none=float(weights.prior[-1]),
+        examples=program.steps * program.batch_size,
+    )
+    effect = (
+        run.pool.fingerprint(), hashlib.blake2b(rows.tobytes()).hexdigest(), sampler.sizes, sampler.weights, sampler.drawn,
+        program.steps, program.batch_size, weights.by_class.tobytes(), weights.negative_weight,
+        weights.adjustment(k + 1).tobytes(), str(run.network.model), program.loss.objective.loss.__qualname__,
+        program.loss.options, program.optimizer, program.all_reduce_dtype, program.pad, program.flip,
+        spec.evaluation.every, spec.stopping.metric, spec.decision, spec.images,
+    )  # fmt: skip
+    return size, effect
+
+
+def arm_table(arms: Sequence[Arm], sizes: Mapping[str, Size], finished: Sequence[Arm]) -> str:
+    """Returns the sizes of the arms as text, one line for all seeds of a treatment.
+
+    Args:
+      sizes: by the name of the arm, from `check_grid`.
+    """
+    rows: list[Sequence[console.Cell]] = [
+        ["arms", "known images", "negatives", "kinds", 'share of "none"', "examples seen", "seeds done"]
+    ]
+    for treatment in dict.fromkeys(arm.treatment for arm in arms):
+        alike = [arm for arm in arms if arm.treatment == treatment]
+        size, done = sizes[alike[0].name], sum(arm in finished for arm in alike)
+        counts: list[console.Cell] = [size.known, size.negatives, size.groups, f"{size.none:.1%}", size.examples]
+        rows.append([treatment.label, *counts, f"{done} of {len(alike)}"])
+    return console.columns(rows)

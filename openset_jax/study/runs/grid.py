@@ -1,10 +1,10 @@
-"""From an experiment's config to its arms: a union of products of axes, each arm a treatment and a seed.
+"""The arms of an experiment: a union of products of axes; each arm is a treatment and a seed.
 
-`config.grid` has named blocks. A block has axes, fields of `config.run` at their usual place, each with a tuple of values,
-and stands for their product: `grid.policies.sampling.policy = ("undersample", "balanced")`. What two blocks have is one arm.
-`config.blocks`, if there is one, names those to run.
-Two things are not plain overrides: an arm with `sampling.negatives=0` trains `softmax`, which uses none; and `init_from` may
-name another arm, as "arm:sampling.negatives=0": that of the same seed.
+`config.grid` has named blocks. A block has axes (fields of `config.run`, each with a tuple of values), and stands
+for their product: `grid.policies.sampling.policy = ("undersample", "balanced")`. An arm that is in two blocks is run once.
+`config.blocks`, if it exists, names the blocks to run.
+Two values are not plain overrides: an arm with `sampling.negatives=0` trains `softmax`, which uses no negatives; and
+`init_from` may name another arm of the same seed, as "arm:sampling.negatives=0".
 """
 
 import dataclasses
@@ -17,9 +17,9 @@ from typing import Any
 
 import ml_collections
 
-from openset_jax import config as configs
+from openset_jax import config_json
 from openset_jax.errors import UserError
-from openset_jax.study.stats.outcomes import Treatment
+from openset_jax.study.stats.treatments import Treatment
 
 ARM = "arm:"
 
@@ -29,8 +29,8 @@ class Arm:
     """One run.
 
     Attributes:
-      treatment, seed: which.
-      block: the first that has it.
+      treatment: fields that differ from `config.run`.
+      block: the first block that has the arm.
     """
 
     treatment: Treatment
@@ -39,17 +39,17 @@ class Arm:
 
     @property
     def name(self) -> str:
-        """Of its folder: a hash of what it overrides."""
+        """The name of the arm's folder: a hash of its treatment and seed."""
         text = json.dumps([[*self.treatment.fields], self.seed], sort_keys=True, default=list)
         return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 
     @property
     def label(self) -> str:
-        """What people call it."""
+        """The arm's name in tables and messages."""
         return f"{self.treatment.label}, seed {self.seed}"
 
-    def begins_with(self, arms: Sequence["Arm"]) -> "Arm | None":
-        """The arm whose network it begins with; None if it is none of these."""
+    def starts_from(self, arms: Sequence["Arm"]) -> "Arm | None":
+        """Returns the arm of `arms` whose network this arm starts from; None if there is none."""
         asked = self.treatment.get("init_from") or ""
         if not asked.startswith(ARM):
             return None
@@ -57,35 +57,39 @@ class Arm:
 
 
 def arms_of(config: ml_collections.ConfigDict) -> list[Arm]:
-    """All arms, the seeds one after another, those of one pool together, each arm after the one that it begins with.
+    """Returns all arms, ordered by seed; arms with the same data are adjacent, and each follows the arm that it starts from.
 
     Raises:
-      UserError: names the block and the field that cannot be.
+      UserError: names the block and the field to change.
     """
     seeds, blocks = _seeds(config), tuple(config.get("blocks", tuple(config.grid)))
     if not blocks:
-        raise UserError("grid: it has no block; see configs/imbalance.py for what one looks like")
+        raise UserError("grid: it has no block; configs/imbalance.py has examples")
     if strange := [block for block in blocks if block not in config.grid]:
         raise UserError(f"blocks: {strange[0]!r} is not one of {', '.join(config.grid)}")
-    found = {}
+    found: dict[Treatment, str] = {}
     for block in blocks:
         for treatment in _treatments(block, config.grid[block], config.run):
             found.setdefault(treatment, block)
     arms = [Arm(treatment, seed, block) for seed in seeds for treatment, block in found.items()]
     for arm in arms:
-        asked = arm.treatment.get("init_from") or ""
-        if asked.startswith(ARM) and (base := arm.begins_with(arms)) in (None, arm):
+        asked, base = arm.treatment.get("init_from") or "", arm.starts_from(arms)
+        if not asked.startswith(ARM):
+            continue
+        if base is None or base is arm:
             there = "; ".join(dict.fromkeys(a.treatment.label for a in arms))
             raise UserError(
                 f"grid.{arm.block}.init_from: there is no other arm {asked.removeprefix(ARM)!r}; the arms are: {there}"
             )
-        if asked.startswith(ARM) and (base.treatment.get("init_from") or "").startswith(ARM):
-            raise UserError(f"grid.{arm.block}.init_from: {asked!r} begins with an arm itself; one of those is enough")
+        if (base.treatment.get("init_from") or "").startswith(ARM):
+            raise UserError(
+                f"grid.{arm.block}.init_from: {asked!r} itself starts from another arm; chains of arms are not supported"
+            )
     data = lambda arm: repr([field for field in arm.treatment.fields if field[0].startswith("data.")])
-    return sorted(arms, key=lambda arm: (arm.seed, data(arm.begins_with(arms) or arm), arm.begins_with(arms) is not None))
+    return sorted(arms, key=lambda arm: (arm.seed, data(arm.starts_from(arms) or arm), arm.starts_from(arms) is not None))
 
 
-def _seeds(config):
+def _seeds(config: ml_collections.ConfigDict) -> list[int]:
     seeds = config.seeds
     good = isinstance(seeds, tuple | list) and seeds and all(isinstance(s, int) and 0 <= s < 2**31 for s in seeds)
     if not good or len(set(seeds)) < len(seeds):
@@ -93,13 +97,13 @@ def _seeds(config):
     return list(seeds)
 
 
-def _treatments(block: str, axes: Any, run: Any) -> Iterator[Treatment]:
-    there, asked = dict(configs.fields(run.to_dict())), dict(configs.fields(axes.to_dict()))
+def _treatments(block: str, axes: ml_collections.ConfigDict, run: ml_collections.ConfigDict) -> Iterator[Treatment]:
+    there, asked = dict(config_json.flatten(run.to_dict())), dict(config_json.flatten(axes.to_dict()))
     if not asked:
         raise UserError(f"grid.{block}: it has no axis; give it a field of run with a tuple of values")
     for field, values in asked.items():
         if field == "seed":
-            raise UserError(f"grid.{block}.seed: every arm is run with all of `seeds`; give them there")
+            raise UserError(f"grid.{block}.seed: every arm is run with each seed in `seeds`; set the seeds there")
         if field not in there:
             near = difflib.get_close_matches(field, there, 1)
             raise UserError(
@@ -108,9 +112,9 @@ def _treatments(block: str, axes: Any, run: Any) -> Iterator[Treatment]:
         if not isinstance(values, tuple | list) or not len(values):
             raise UserError(f"grid.{block}.{field}: {values!r} is not a tuple of values")
         if repeated := [v for i, v in enumerate(values) if v in values[:i]]:
-            raise UserError(f"grid.{block}.{field}: {repeated[0]!r} is there twice")
+            raise UserError(f"grid.{block}.{field}: {repeated[0]!r} is given twice")
         if list(values) == [there[field]]:
-            raise UserError(f"grid.{block}.{field}: {there[field]!r} is what run has: this axis changes nothing")
+            raise UserError(f"grid.{block}.{field}: {there[field]!r} is already the value in run: this axis changes nothing")
     for values in itertools.product(*asked.values()):
         changed = {
             field: _plain(v, f"grid.{block}.{field}") for field, v in zip(asked, values, strict=True) if v != there[field]
@@ -118,24 +122,24 @@ def _treatments(block: str, axes: Any, run: Any) -> Iterator[Treatment]:
         yield Treatment(tuple(sorted(changed.items())))
 
 
-def _plain(value, field):
-    """Values that can be compared, hashed and shown: numbers, text, None, and tuples of those."""
+def _plain(value: Any, field: str) -> Any:
+    """Checks that a value can be compared, hashed and printed: a number, text, None, or a tuple of those."""
     if isinstance(value, tuple | list):
         return tuple(_plain(v, field) for v in value)
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    raise UserError(f"{field}: {value!r} is no number, text or tuple of those; make axes of its own fields")
+    raise UserError(f"{field}: {value!r} is not a number, text, None or tuple of these; use the fields below it as axes")
 
 
 def config_of(arm: Arm, run: ml_collections.ConfigDict, folders: Mapping[str, str]) -> ml_collections.ConfigDict:
-    """The config that an arm is trained with.
+    """Returns the config that an arm is trained with.
 
     Args:
-      run: the experiment's.
-      folders: label of a treatment -> the folder of its arm of the same seed.
+      run: `config.run` of the experiment.
+      folders: label of a treatment -> folder of its arm of the same seed.
 
     Raises:
-      UserError: a value that its field cannot take.
+      UserError: a value is not valid for its field.
     """
     config, changes = run.copy_and_resolve_references(), dict(arm.treatment.fields) | {"seed": arm.seed}
     if changes.get("sampling.negatives", run.sampling.negatives) == 0:
@@ -147,20 +151,22 @@ def config_of(arm: Arm, run: ml_collections.ConfigDict, folders: Mapping[str, st
             with config.unlocked():
                 config.update_from_flattened_dict({field: value})
         except (TypeError, ValueError, KeyError) as error:
-            raise UserError(f"grid.{arm.block}.{field}: {value!r} cannot be ({error})") from error
+            raise UserError(f"grid.{arm.block}.{field}: {value!r} is not a valid value ({error})") from error
     return config
 
 
 def share(arms: Sequence[Arm], cost: Mapping[str, float], part: tuple[int, int]) -> list[Arm]:
-    """The arms of part i of n: about as much work in each, and no arm apart from the one that it begins with.
+    """Returns the arms of part i of n. Parts cost about the same; an arm is in the same part as the arm that it starts from.
 
     Args:
-      cost: of each arm, by its name.
+      cost: name of an arm -> its cost.
+      part: (i, n).
     """
-    together = {}
+    together: dict[str, list[Arm]] = {}
     for arm in arms:
-        together.setdefault((arm.begins_with(arms) or arm).name, []).append(arm)
-    work, mine = [0.0] * part[1], []
+        together.setdefault((arm.starts_from(arms) or arm).name, []).append(arm)
+    work = [0.0] * part[1]
+    mine: list[Arm] = []
     for unit in sorted(together.values(), key=lambda unit: -sum(cost[arm.name] for arm in unit)):
         least = work.index(min(work))
         work[least] += sum(cost[arm.name] for arm in unit)

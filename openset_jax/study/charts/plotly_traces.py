@@ -1,35 +1,35 @@
-"""The charts of an experiment for Plotly: traces and layouts as plain dicts, so that nothing of Plotly is imported.
+"""The charts of an experiment as Plotly traces and layouts: plain dicts, without importing Plotly.
 
-Plotly reads tags in text as HTML: every name that a user chose is escaped.
+Plotly reads tags in text as HTML, so every name that a user chose is escaped.
 """
 
 import html
 import textwrap
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from openset_jax.report.figures import faint, figure
-from openset_jax.report.sentences import plain
-from openset_jax.study.charts.curves import Chart, Line, Panel, Point
-from openset_jax.study.charts.figure import colour
-from openset_jax.study.stats.outcomes import DECISIONS
+from openset_jax.report.formatting import format_number
+from openset_jax.study.charts.chart_data import Chart, Line, Panel, Point
+from openset_jax.study.stats.arm_outcome import DECISIONS
 
 _DASHES = {"": "solid", "argmax": "solid", "prior": "dash", "rule": "dot"}
 _SYMBOLS = {"": "circle", "argmax": "circle", "prior": "triangle-up", "rule": "square"}
 
 
 def panel_figure(chart: Chart, panel: Panel) -> dict[str, Any]:
-    """{"data": traces, "layout": layout}; the `meta` of a trace is its line's place in the chart's layout."""
+    """Returns {"data": traces, "layout": layout}; the `meta` of a trace is the index of its row in the chart's layout."""
     ticks, rows = chart.layout.ticks, chart.layout.rows
     edge = 0.06 * (ticks[-1].place - ticks[0].place) if chart.layout.is_sweep else 0.6
     ends = [ticks[0].place - edge, ticks[-1].place + edge]
-    traces = [t | {"meta": rows.index(line.row)} for line in panel.lines for t in _traces(line, ends)]
+    traces = [trace | {"meta": rows.index(line.row)} for line in panel.lines for trace in _traces(line, ends)]
     named = ["<br>".join(filter(None, [_text(_brief(tick.text)), tick.below])) for tick in ticks]
     xaxis = {"range": ends, "tickvals": [tick.place for tick in ticks], "ticktext": named, "showgrid": False}
     fits = chart.layout.is_sweep or sum(len(tick.text) for tick in ticks) < 30
     xaxis |= {"tickangle": 0 if fits else -40, "tickfont": {"size": 10 if chart.layout.is_sweep else 11}}
-    below = textwrap.wrap(chart.layout.axis, 38) if chart.layout.is_sweep else []  # else the chart's heading says it
+    below = textwrap.wrap(chart.layout.axis, 38) if chart.layout.is_sweep else []  # else it is the chart's heading
     xaxis |= {"title": {"text": "<br>".join(map(_text, below)), "font": {"size": 12}}}
     made = figure(traces, "", "", xaxis=xaxis)
     made["layout"] |= {"showlegend": False, "height": 340 if fits else 420, "margin": {"l": 52, "r": 12, "t": 36, "b": 48}}
@@ -40,61 +40,61 @@ def panel_figure(chart: Chart, panel: Panel) -> dict[str, Any]:
     return made
 
 
-def _brief(name, most=28):
+def _brief(name: str, most: int = 28) -> str:
     return name if len(name) <= most else name[: most - 1] + "…"
 
 
-def _text(name):
+def _text(name: str) -> str:
     return html.escape(name.encode("utf-8", "backslashreplace").decode("utf-8"), quote=False)
 
 
-def _traces(line: Line, ends):
-    of_line, none = colour(line.row), line.row.colour is None
+def _traces(line: Line, ends: Sequence[float]) -> Iterator[dict[str, Any]]:
+    colour, without_negatives = line.row.colour, line.row.palette is None
     x, y = [p.place for p in line.points], [p.mean.value for p in line.points]
     intervals = np.clip([p.mean[1:] for p in line.points], 0, 1)
-    sure, joined = all(np.isfinite(p.mean.low) for p in line.points), line.row.joined and len(x) > 1
+    has_intervals, joined = all(np.isfinite(p.mean.low) for p in line.points), line.row.joined and len(x) > 1
     faded = {"type": "scatter", "mode": "lines", "hoverinfo": "skip"}
-    if joined and sure:
+    if joined and has_intervals:
         around = {"x": [*x, *x[::-1]], "y": [*intervals[:, 1].tolist(), *intervals[::-1, 0].tolist()]}
-        yield faded | around | {"fill": "toself", "fillcolor": faint(of_line, 0.13), "line": {"width": 0}}
-    if none and line.decision != "rule":
-        yield faded | {"x": ends, "y": [y[0]] * 2, "line": {"color": of_line, "width": 1, "dash": "dot"}}
+        yield faded | around | {"fill": "toself", "fillcolor": faint(colour, 0.13), "line": {"width": 0}}
+    if without_negatives and line.decision != "rule":
+        yield faded | {"x": ends, "y": [y[0]] * 2, "line": {"color": colour, "width": 1, "dash": "dot"}}
     if line.start is not None:
         start = {"x": [line.start.place, x[0]], "y": [line.start.mean.value, y[0]]}
-        yield faded | start | {"line": {"color": of_line, "width": 1, "dash": "dot"}}
+        yield faded | start | {"line": {"color": colour, "width": 1, "dash": "dot"}}
     dots = [(p.place, value) for p in line.points for value in p.seeds.values() if len(p.seeds) > 1]
     if dots:
-        marker = {"color": of_line, "size": 4, "opacity": 0.5}
+        marker = {"color": colour, "size": 4, "opacity": 0.5}
         yield faded | {"mode": "markers", "x": [d[0] for d in dots], "y": [d[1] for d in dots], "marker": marker}
-    symbol = ("diamond-open" if line.decision == "rule" else "diamond") if none else _SYMBOLS[line.decision]
+    symbol = ("diamond-open" if line.decision == "rule" else "diamond") if without_negatives else _SYMBOLS[line.decision]
     made = {
         "type": "scatter",
         "mode": "lines+markers" if joined else "markers",
         "x": x,
         "y": y,
-        "line": {"color": of_line, "width": 2, "dash": _DASHES[line.decision]},
+        "line": {"color": colour, "width": 2, "dash": _DASHES[line.decision]},
         "marker": {
-            "color": of_line,
+            "color": colour,
             "size": 9 if not joined else 7,
             "symbol": symbol,
-            "line": {"color": of_line, "width": 1},
+            "line": {"color": colour, "width": 1},
         },
         "text": [_hover(line, point) for point in line.points],
         "hovertemplate": "%{text}<extra></extra>",
     }
-    yield made if joined and sure else made | {"error_y": _bars(line.points, intervals)}
+    yield made if joined and has_intervals else made | {"error_y": _bars(line.points, intervals)}
 
 
-def _bars(points, intervals):
-    """The intervals that there are: with one seed there is none."""
+def _bars(points: Sequence[Point], intervals: np.ndarray) -> dict[str, Any]:
+    """Returns Plotly's error bars; of length 0 with one seed, which has no interval."""
     reach = [(high - p.mean.value, p.mean.value - low) for p, (low, high) in zip(points, intervals.tolist(), strict=True)]
     reach = [ends if np.isfinite(p.mean.low) else (0, 0) for p, ends in zip(points, reach, strict=True)]
     up, down = ([max(0.0, end) for end in side] for side in zip(*reach, strict=True))
     return {"type": "data", "symmetric": False, "array": up, "arrayminus": down, "thickness": 1.3, "width": 0}
 
 
-def _hover(line: Line, point: Point):
+def _hover(line: Line, point: Point) -> str:
     mean, seeds = point.mean, ", ".join(f"{value:.4f}" for value in point.seeds.values())
-    number = f"{mean.value:.3f}, one seed" if not np.isfinite(mean.low) else plain(mean._asdict())
+    number = f"{mean.value:.3f}, one seed" if not np.isfinite(mean.low) else format_number(mean._asdict())
     by = f"by {DECISIONS[line.decision]}" if line.decision else ""
     return "<br>".join(filter(None, [f"<b>{_text(point.treatment.label)}</b>", by, number, f"seeds: {seeds}"]))
