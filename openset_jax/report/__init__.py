@@ -1,1 +1,1 @@
-"""What people look at."""
+"""Printed tables and the page `report.html` of a run."""

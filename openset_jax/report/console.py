@@ -1,66 +1,91 @@
-"""What a run prints: which images there are, what is drawn from them, the parameters, and how well it did."""
+"""The tables and lines that the commands print."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+from clu import parameter_overview
 
 from openset_jax.data.pools import ROLES, SPLITS, Pool
 from openset_jax.data.sampler import Sampler
+from openset_jax.report.formatting import Number
+from openset_jax.training import run_setup, state
+from openset_jax.training.progress import Progress
+from openset_jax.training.run_setup import Run
 
-_SHOWN = 12  # groups of a role listed one by one
+Cell = str | int | float | Number | None
+
+_SHOWN = 12  # groups of a role that are listed one by one
+_SIDES = {"keep_knowns": "knowns", "accept_negatives": "negatives"}  # rule -> the images whose accepted share it limits
 
 
-def columns(rows: Sequence[Sequence[Any]], *, indent: str = "  ") -> str:
-    """Rows of cells as aligned text: the first column to the left, the others to the right."""
+def columns(rows: Sequence[Sequence[Cell]], *, indent: str = "  ") -> str:
+    """Returns a table as text, the first column aligned to the left and the others to the right."""
     text = [[_cell(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in text) for i in range(len(text[0]))]
     line = lambda row: row[0].ljust(widths[0]) + "".join(f"  {c.rjust(w)}" for c, w in zip(row[1:], widths[1:], strict=True))
     return "\n".join((indent + line(row)).rstrip() for row in text)
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Cell) -> str:
     if value is None:
         return "-"
-    if isinstance(value, dict):  # a number and its interval
+    if isinstance(value, Mapping):
         return f"{value['value']:.4f} ({value['low']:.3f}-{value['high']:.3f})"
     return f"{value:.4f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
 
 
+def run_description(run: Run) -> str:
+    """Returns the dtype, the input, the pool, the sampler and the parameters of a run."""
+    spec, model = run.spec, run.network.model
+    lines = [
+        run_setup.computation_line(spec, run.cache.input_choice(spec, run.pool)),
+        run.warning,
+        pool_table(run.pool),
+        sampler_lines(run.sampler, [*run.pool.classes, "none"], run.plateau_loss(Progress())),
+        parameters(state.variables_shape(model, spec.images.image_size)["params"]),
+    ]
+    return "\n".join(filter(None, lines))
+
+
 def pool_table(pool: Pool) -> str:
-    """Images by role, group and split."""
-    rows = [["images", *SPLITS]]
+    """Returns the numbers of images by role, group and split."""
+    rows: list[Sequence[Cell]] = [["images", *SPLITS]]
     for role, groups in zip(ROLES, pool.counts().values(), strict=True):
-        shown = list(groups.items())
-        for name, counts in shown[:_SHOWN]:
+        listed = list(groups.items())
+        for name, counts in listed[:_SHOWN]:
             rows.append([f"{role}: {name}", *counts.values()])
-        if rest := shown[_SHOWN:]:
+        if rest := listed[_SHOWN:]:
             rows.append([f"{role}: {len(rest)} more", *(sum(counts[s] for _, counts in rest) for s in SPLITS)])
     return columns(rows)
 
 
 def sampler_lines(sampler: Sampler, names: Sequence[str], plateau: float) -> str:
-    """What training draws: batch, prior, and the loss of a network that learned nothing but that prior."""
+    """Returns the batch size, the share of each class, and the plateau loss.
+
+    Args:
+      names: of the K classes and "none".
+      plateau: loss of a network whose outputs are constant.
+    """
     shares = [f"{name} {p:.1%}" for name, p in zip(names, sampler.prior, strict=False)]
     shown = shares if len(shares) <= _SHOWN else [*shares[: _SHOWN - 2], "...", shares[-1]]
     return (
-        f"Each batch of {sampler.batch_size}: {', '.join(shown)}. A network that knows only these shares has a loss of "
-        f"{plateau:.3f}."
+        f"Each batch of {sampler.batch_size}: {', '.join(shown)}. A network that ignores its images has a "
+        f"loss of at least {plateau:.3f}."
     )
 
 
-def parameters(params: Any) -> str:
-    """Parameters by layer, and their number."""
-    from clu import parameter_overview  # here: evaluation does without clu
-
+def parameters(params: Mapping[str, Any]) -> str:
+    """Returns the parameters by layer, and their number."""
     return parameter_overview.get_parameter_overview(params, include_stats=False)
 
 
-def result_table(result: dict[str, Any]) -> str:
-    """The content of `metrics.json` for people."""
+def result_table(result: Mapping[str, Any]) -> str:
+    """Returns the content of `metrics.json` as text."""
     known, counts = result["known"], result["counts"]
     lines = [
-        f"Test images, at step {result['step']}"
-        + (f" ({counts['skipped']} unreadable, left out)" if counts["skipped"] else "")
-        + "; in brackets 95 % intervals",
+        f"Test images, step {result['step']}"
+        + (f" ({counts['skipped']} unreadable images skipped)" if counts["skipped"] else "")
+        + ". Brackets: 95 % intervals.",
         columns(
             [
                 ["known classes", "images", "accuracy"],
@@ -69,61 +94,61 @@ def result_table(result: dict[str, Any]) -> str:
             ]
         ),
         columns([["none of these", "images", "AUROC", "OSCR", "rejected"], *_none_rows(result)]),
-        "  AUROC: P(the image looks more unknown than a known one). OSCR: the same, and the known one's class is right.",
-        *_scores(result),
+        "  AUROC: P(score of an unknown > score of a known image). OSCR: P(this, and the known image is classified "
+        "correctly).",
+        *_score_lines(result),
         *_operating_lines(result["operating_point"]),
-        *_confusion(result["confusion"]),
+        *_confusion_lines(result["confusion"]),
     ]
     return "\n".join(lines)
 
 
-def _scores(result):
+def _score_lines(result: Mapping[str, Any]) -> Iterator[str]:
     if not result["scores"].keys() - {"own"}:
         return
     best = sorted(result["scores"].items(), key=lambda item: _against_unseen(item[1]), reverse=True)
     auroc = lambda kind: None if kind is None else kind["auroc"]
-    yield "Scores of unknownness by AUROC; own is what the threshold is compared with"
+    yield "AUROC of each score. own: the score that is compared with the threshold."
     yield columns([["", *(kind.replace("_", " ") for kind in best[0][1])], *([n, *map(auroc, k.values())] for n, k in best)])
     for name, why in result["scores_left_out"].items():
         yield f"  {name}: left out: {why}"
 
 
-def _against_unseen(kinds):
-    """AUROC on unseen unknowns, or on seen negatives where there are none."""
+def _against_unseen(kinds: Mapping[str, Any]) -> float:
+    """Returns the AUROC on unseen unknowns, or on seen negatives if there are no unseen unknowns."""
     found = kinds["unseen_unknowns"] or kinds["seen_negatives"]
     return found["auroc"]["value"] if found else 0.0
 
 
-def _operating_lines(point):
-    threshold, rejected = point["threshold"], point["rejected"]
-    side = {"keep_knowns": "knowns", "accept_negatives": "negatives"}.get(point["rule"])
+def _operating_lines(point: Mapping[str, Any]) -> Iterator[str]:
+    threshold = point["threshold"]
+    side = _SIDES.get(point["rule"])
     target = "the least expected cost" if side is None else f"{point['rule'].replace('_', ' ')} = {point['target']:g}"
     yield (
         f"Operating point: {target} on {point['validation']['knowns']:,} knowns and {point['validation']['negatives']:,} "
         f"negatives of the validation split; accepted: score <= {float(threshold['value']):.4g} "
         f"({float(threshold['low']):.4g} to {float(threshold['high']):.4g})"
     )
-    if point["promised"]:
-        promised = point["promised"]
+    if promised := point["promised"]:
         yield (
-            f"  Promised: {promised['low']:.1%} to {promised['high']:.1%} of the test split's {side} accepted (95 % "
-            "prediction interval, for images like those of the validation split)."
+            f"  Predicted: {promised['low']:.1%} to {promised['high']:.1%} of the test {side} are accepted (95 % prediction "
+            "interval, if test and validation images have the same distribution)."
         )
-    cells = [["known recall", point["known_recall"]], ["known accuracy", point["known_accuracy"]]]
-    cells += [[f"{kind.replace('_', ' ')} rejected", share] for kind, share in rejected.items()]
-    cells += [[f"expected cost, {kind.replace('_', ' ')}", cost] for kind, cost in point["expected_cost"].items()]
-    yield columns(cells)
+    rows: list[Sequence[Cell]] = [["known recall", point["known_recall"]], ["known and correct", point["known_accuracy"]]]
+    rows += [[f"{kind.replace('_', ' ')} rejected", share] for kind, share in point["rejected"].items()]
+    rows += [[f"expected cost, {kind.replace('_', ' ')}", cost] for kind, cost in point["expected_cost"].items()]
+    yield columns(rows)
 
 
-def _confusion(confusion):
+def _confusion_lines(confusion: Mapping[str, Any]) -> list[str]:
     if len(confusion["columns"]) > 2 * _SHOWN:
         return ["The confusion matrix is in metrics.json."]
     rows = zip(confusion["rows"], confusion["counts"], strict=True)
     table = columns([["", *confusion["columns"]], *([name.replace("_", " "), *row] for name, row in rows)])
-    return ["Confusion at the operating point (rows: truth, columns: answer)", table]
+    return ["Confusion at the operating point (rows: true class, columns: decision)", table]
 
 
-def _none_rows(result):
+def _none_rows(result: Mapping[str, Any]) -> Iterator[Sequence[Cell]]:
     open_set, counts, rejected = result["open_set"], result["counts"], result["operating_point"]["rejected"]
     for kind in ("seen_negatives", "unseen_unknowns"):
         row = open_set[kind]
@@ -131,20 +156,3 @@ def _none_rows(result):
         for name in list(counts[kind])[:_SHOWN]:
             row = open_set["by_group"][name]
             yield [f"  {name}", row["images"], row["auroc"], row.get("oscr"), None]
-
-
-def arm_table(arms: Sequence[Any], sizes: Mapping[str, Any], finished: Sequence[Any]) -> str:
-    """The arms of an experiment and what each sees, one line for all seeds of a treatment.
-
-    Args:
-      arms: `grid.Arm`s.
-      sizes: `check.Size` of each, by its name.
-      finished: those that are.
-    """
-    rows = [["arms", "known images", "negatives", "kinds", 'share of "none"', "examples seen", "seeds done"]]
-    for treatment in dict.fromkeys(arm.treatment for arm in arms):
-        alike = [arm for arm in arms if arm.treatment == treatment]
-        size, done = sizes[alike[0].name], sum(arm in finished for arm in alike)
-        counts = [size.known, size.negatives, size.groups, f"{size.none:.1%}", size.examples]
-        rows.append([treatment.label, *counts, f"{done} of {len(alike)}"])
-    return columns(rows)

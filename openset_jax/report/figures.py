@@ -1,7 +1,7 @@
-"""The page's figures: Plotly's traces and layouts as plain dicts, so that nothing of Plotly is imported to make them.
+"""The page's figures: Plotly's traces and layouts as plain dicts, so that this module does not import Plotly.
 
-No name that a user chose gets into them: Plotly reads some tags in text as HTML. A trace's `meta` says that it
-follows the page's inputs, and how: "point" of a kind, "cost" of a kind, "threshold".
+Figures contain no user-defined names, because Plotly interprets some tags in text as HTML. A trace that is updated when
+the inputs of the page change has `meta`: {"point": kind}, {"cost": kind} or {"threshold": True}.
 """
 
 from typing import Any
@@ -9,15 +9,17 @@ from typing import Any
 import numpy as np
 
 from openset_jax.openset.decision.calibration import mix_weights
-from openset_jax.openset.metrics import calibration_error, ranking
-from openset_jax.openset.metrics.bands import bands
-from openset_jax.openset.metrics.evaluation import Scored
-from openset_jax.report.sentences import title
+from openset_jax.openset.metrics import calibration_error, intervals, ranking
+from openset_jax.openset.scored import Scored
+from openset_jax.report.formatting import title
 
-# Okabe and Ito 2008, which colour-blind people tell apart: without yellow, which is faint on white
+Trace = dict[str, Any]
+Figure = dict[str, Any]  # {"data": traces, "layout": ...}
+
+# Okabe and Ito 2008, distinct for colour-blind people; without yellow, which is faint on white
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_BLUE, _, _GREEN, _OTHER, _ORANGE, *_ = OKABE_ITO
-COLOURS = {"known": _BLUE, "seen_negatives": _ORANGE, "unseen_unknowns": _GREEN}
+COLOURS = {"known": OKABE_ITO[0], "seen_negatives": OKABE_ITO[4], "unseen_unknowns": OKABE_ITO[2]}
+_OTHER = OKABE_ITO[3]
 _LINE = "#444444"
 _DASHES = {"known": "solid", "seen_negatives": "solid", "unseen_unknowns": "dash"}
 _POINTS, _BINS = 500, 60
@@ -25,18 +27,29 @@ _MARGIN = {"l": 56, "r": 16, "t": 16, "b": 56}
 
 
 def of_kind(scored: Scored, kinds: dict[str, list[str]]) -> dict[str, np.ndarray]:
-    """Which images are of each kind that has any, bool [n] each; "known" is the first."""
+    """Returns masks, bool [n], of the images of "known" and of each kind of "none"; kinds without images are left out.
+
+    Args:
+      kinds: kind of "none" -> its groups.
+    """
     chosen = {"known": scored.label >= 0}
     chosen |= {kind: np.isin(scored.group, groups) & (scored.label < 0) for kind, groups in kinds.items()}
     return {kind: images for kind, images in chosen.items() if images.any()}
 
 
-def figure(traces: list[dict[str, Any]], x: str, y: str, **axes: Any) -> dict[str, Any]:
-    """Traces with the titles of their axes, in the look that all figures share."""
+def figure(
+    traces: list[Trace], x: str, y: str, *, xaxis: dict[str, Any] | None = None, yaxis: dict[str, Any] | None = None
+) -> Figure:
+    """Returns a figure with the common layout.
+
+    Args:
+      x, y: titles of the axes.
+      xaxis, yaxis: further properties of the axes.
+    """
     axis = {"gridcolor": "#e5e5e5", "zeroline": False, "linecolor": "#999999", "automargin": True}
     layout = {
-        "xaxis": axis | {"title": {"text": x}} | axes.get("xaxis", {}),
-        "yaxis": axis | {"title": {"text": y}} | axes.get("yaxis", {}),
+        "xaxis": axis | {"title": {"text": x}} | (xaxis or {}),
+        "yaxis": axis | {"title": {"text": y}} | (yaxis or {}),
         "margin": _MARGIN,
         "height": 380,
         "font": {"family": "system-ui, sans-serif", "size": 13, "color": "#222222"},
@@ -48,57 +61,58 @@ def figure(traces: list[dict[str, Any]], x: str, y: str, **axes: Any) -> dict[st
     return {"data": traces, "layout": layout}
 
 
-def _line(name, x, y, kind, **more):
+def _line(name: str, x: np.ndarray | list[float], y: np.ndarray | list[float], kind: str, **more: Any) -> Trace:
     style = {"color": COLOURS.get(kind, _OTHER), "width": 2, "dash": _DASHES.get(kind, "dot")}
     return {"type": "scatter", "mode": "lines", "name": name, "x": _numbers(x), "y": _numbers(y), "line": style} | more
 
 
-def _point(kind):
+def _point(kind: str) -> Trace:
     marker = {"color": COLOURS.get(kind, _OTHER), "size": 12, "line": {"color": "white", "width": 2}}
-    same = {"type": "scatter", "mode": "markers", "x": [None], "y": [None], "showlegend": False}
-    return same | {"name": f"{title(kind)}, at the threshold", "marker": marker, "meta": {"point": kind}}
+    point = {"type": "scatter", "mode": "markers", "x": [None], "y": [None], "showlegend": False}
+    return point | {"name": f"{title(kind)}, at the threshold", "marker": marker, "meta": {"point": kind}}
 
 
-def _threshold():
+def _threshold() -> Trace:
     return _line("threshold", [], [], "", line={"color": _LINE, "width": 1.5, "dash": "dot"}, meta={"threshold": True})
 
 
-def _numbers(values):
+def _numbers(values: np.ndarray | list[float]) -> list[float | None]:
     return [None if not np.isfinite(v) else float(f"{v:.6g}") for v in np.asarray(values, np.float64)]
 
 
-def curves(scored: Scored, kinds: dict[str, list[str]]) -> dict[str, dict[str, Any]]:
-    """{"roc", "oscr"}, each kind against the knowns, with 95 % bands; {} where a side is missing."""
+def curves(scored: Scored, kinds: dict[str, list[str]]) -> dict[str, Figure]:
+    """Returns {"roc", "oscr"}: knowns (positive) against each kind, with pointwise 95 % bands; {} if a side is empty."""
     chosen = of_kind(scored, kinds)
-    known, traces = chosen.pop("known", None), {"roc": [], "oscr": []}
+    known = chosen.pop("known", None)
     if known is None or not chosen:
         return {}
+    roc: list[Trace] = []
+    oscr: list[Trace] = []
     right = (scored.known_class == scored.label)[known]
     for kind, images in chosen.items():
         ranked = ranking.rank(scored.score[known], scored.score[images], right)
         x, *ys = ranking.curve(ranked)
-        band = bands(ranked)
-        for found, y, (low, high) in zip(traces.values(), ys, band[1:], strict=True):
-            seen = _thin(x, y)
-            about = {"legendgroup": kind, "hovertemplate": "unknowns accepted %{x:.1%}<br>knowns %{y:.1%}<extra></extra>"}
-            found.append(_area(band.unknown, low, high, kind))
-            found.append(_line(title(kind), x[seen], y[seen], kind, **about))
-            found.append(_point(kind))
-    axes = {name: {"range": [-0.01, 1.01], "tickformat": ".0%"} for name in ("xaxis", "yaxis")}
-    accepted = "unknowns accepted"
+        band = intervals.bands(ranked)
+        for traces, y, (low, high) in zip((roc, oscr), ys, band[1:], strict=True):
+            kept = _thin(x, y)
+            look = {"legendgroup": kind, "hovertemplate": "unknowns accepted %{x:.1%}<br>knowns %{y:.1%}<extra></extra>"}
+            traces.append(_area(band.unknown, low, high, kind))
+            traces.append(_line(title(kind), x[kept], y[kept], kind, **look))
+            traces.append(_point(kind))
+    axis = {"range": [-0.01, 1.01], "tickformat": ".0%"}
     return {
-        "roc": figure(traces["roc"], accepted, "knowns accepted", **axes),
-        "oscr": figure(traces["oscr"], accepted, "knowns accepted, class right", **axes),
+        "roc": figure(roc, "unknowns accepted", "knowns accepted", xaxis=axis, yaxis=axis),
+        "oscr": figure(oscr, "unknowns accepted", "knowns accepted, class right", xaxis=axis, yaxis=axis),
     }
 
 
-def _thin(x, y):
-    """Places of at most `_POINTS` of a curve that never falls, evenly spaced along it, its ends among them."""
+def _thin(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Returns the indices of at most `_POINTS` points of a monotonic curve, evenly spaced along it, with both ends."""
     length = x + y
     return np.unique(np.searchsorted(length, np.linspace(length[0], length[-1], _POINTS)))
 
 
-def _area(x, low, high, kind):
+def _area(x: np.ndarray, low: np.ndarray, high: np.ndarray, kind: str) -> Trace:
     around = {"x": _numbers(np.concatenate([x, x[::-1]])), "y": _numbers(np.concatenate([high, low[::-1]]))}
     look = {
         "fill": "toself",
@@ -111,21 +125,25 @@ def _area(x, low, high, kind):
 
 
 def faint(colour: str, alpha: float = 0.18) -> str:
-    """A colour, "#rrggbb", to fill areas with."""
+    """Returns the fill colour of an area, "rgba(...)", from "#rrggbb"."""
     return f"rgba({', '.join(str(int(colour[i : i + 2], 16)) for i in (1, 3, 5))}, {alpha})"
 
 
 def score_range(score: np.ndarray) -> tuple[float, float]:
-    """What is drawn of the axis of scores: all but the outermost 0.1 % at either end."""
+    """Returns the range of the axis of scores: the quantiles 0.1 % and 99.9 % of the finite scores."""
     finite = score[np.isfinite(score)]
     low, high = np.quantile(finite, [0.001, 0.999], method="nearest") if len(finite) else (0.0, 0.0)
     return (float(low), float(high)) if low < high else (float(low) - 0.5, float(high) + 0.5)
 
 
-def histogram(scored: Scored, kinds: dict[str, list[str]]) -> dict[str, Any]:
-    """Shares of each kind in bins of the score, the ends holding what is beyond them, and the threshold."""
+def histogram(scored: Scored, kinds: dict[str, list[str]]) -> Figure:
+    """Returns the share of each kind's images in bins of the score, and the threshold.
+
+    The first and the last bin include the images beyond them.
+    """
     low, high = score_range(scored.score)
-    edges, traces, top = np.linspace(low, high, _BINS + 1), [], 0.0
+    edges, top = np.linspace(low, high, _BINS + 1), 0.0
+    traces: list[Trace] = []
     for kind, images in of_kind(scored, kinds).items():
         count, _ = np.histogram(np.clip(scored.score[images], low, high), edges)
         share = count / images.sum()
@@ -143,9 +161,9 @@ def histogram(scored: Scored, kinds: dict[str, list[str]]) -> dict[str, Any]:
     return figure(traces, "score (larger is more unknown)", "share of the images of its kind", xaxis=xaxis, yaxis=yaxis)
 
 
-def costs(scored: Scored, kinds: dict[str, list[str]]) -> dict[str, Any]:
-    """Expected cost against the threshold: the page fills it in."""
-    traces = []
+def costs(scored: Scored, kinds: dict[str, list[str]]) -> Figure:
+    """Returns the axes and empty traces of the expected cost against the threshold; the page computes the values."""
+    traces: list[Trace] = []
     for kind in of_kind(scored, kinds):
         if kind != "known":
             traces += [_line(title(kind), [], [], kind, meta={"cost": kind}), _point(kind)]
@@ -154,17 +172,19 @@ def costs(scored: Scored, kinds: dict[str, list[str]]) -> dict[str, Any]:
     return figure([*traces, _threshold()], "threshold", "expected cost of an image", xaxis=xaxis, yaxis=yaxis)
 
 
-def calibration(scored: Scored, posterior: np.ndarray, prior: np.ndarray, kinds: dict[str, list[str]]) -> dict[str, Any]:
-    """Reliability diagram of the knowns and one kind at a time, weighted to the prior that the probabilities hold under.
+def calibration(scored: Scored, posterior: np.ndarray, prior: np.ndarray, kinds: dict[str, list[str]]) -> dict[str, Figure]:
+    """Returns the reliability diagram of the known images and one kind at a time, weighted to the prior.
 
     Args:
       posterior: float64 [n, K + 1] under `prior`.
       prior: float64 [K + 1].
+      kinds: kind of "none" -> its groups.
 
     Returns:
-      {"calibration": figure}; {} where no kind has images of all that the prior says will come.
+      {"calibration": figure}; {} if for every kind some class with a positive prior has no images.
     """
-    none, traces = len(prior) - 1, []
+    none = len(prior) - 1
+    traces: list[Trace] = []
     for kind, images in of_kind(scored, kinds).items():
         chosen = images | (scored.label >= 0)
         label = np.where(scored.label < 0, none, scored.label)[chosen]
@@ -172,12 +192,14 @@ def calibration(scored: Scored, posterior: np.ndarray, prior: np.ndarray, kinds:
             continue
         found = calibration_error.reliability(posterior[chosen], label, weight=mix_weights(label, prior))
         size = 5 + 15 * np.sqrt(found.mass)
-        look = {"mode": "lines+markers", "marker": {"size": _numbers(size), "color": COLOURS.get(kind, _OTHER)}}
-        look |= {"hovertemplate": "said %{x:.1%}, right %{y:.1%}<extra></extra>"}
-        traces.append(_line(f"knowns and {title(kind)}", found.confidence, found.accuracy, kind, **look))
+        look: dict[str, Any] = {"mode": "lines+markers"}
+        look |= {"marker": {"size": _numbers(size), "color": COLOURS.get(kind, _OTHER)}}
+        look |= {"hovertemplate": "probability %{x:.1%}, right %{y:.1%}<extra></extra>"}
+        traces.append(_line(f"known images and {title(kind)}", found.confidence, found.accuracy, kind, **look))
     if not traces:
         return {}
-    ideal = {"line": {"color": _LINE, "width": 1, "dash": "dot"}, "hoverinfo": "skip"}
-    traces.insert(0, _line("as said", [0, 1], [0, 1], "", **ideal))
-    axes = {name: {"range": [0, 1.02], "tickformat": ".0%"} for name in ("xaxis", "yaxis")}
-    return {"calibration": figure(traces, "probability of the likeliest answer", "how often it is right", **axes)}
+    ideal: dict[str, Any] = {"line": {"color": _LINE, "width": 1, "dash": "dot"}, "hoverinfo": "skip"}
+    traces.insert(0, _line("perfectly calibrated", [0, 1], [0, 1], "", **ideal))
+    axis = {"range": [0, 1.02], "tickformat": ".0%"}
+    drawn = figure(traces, "probability of the likeliest answer", "share of right answers", xaxis=axis, yaxis=axis)
+    return {"calibration": drawn}

@@ -1,14 +1,14 @@
-// The page of the report: shows what `live.js` computes, and reads the inputs.
+// Reads the inputs of the page, and shows the metrics that `operating_point.js` computes.
 "use strict";
 (() => {
   const byId = (id) => document.getElementById(id);
   const data = JSON.parse(byId("data").textContent);
-  const live = makeLive(data), { K, NONE, steps, sum, same } = live;
+  const points = makeOperatingPoints(data), { K, NONE, steps, sum, same } = points;
   const columns = [...data.classes, "none"], rows = [...data.classes, ...data.titles];
   const savedThreshold = toNumber(data.threshold);
   const at = {}; // the operating point: threshold, prior, costs, best
 
-  // Infinities are "inf" and "-inf", as Python writes them; what is no number is NaN.
+  // Infinities are "inf" and "-inf", as in Python; text that is not a number is NaN.
   function toNumber(text) {
     const said = String(text).trim().toLowerCase();
     if (/^[+-]?inf(inity)?$/.test(said)) return said.startsWith("-") ? -Infinity : Infinity;
@@ -16,7 +16,7 @@
   }
   const toText = (number) => (Number.isFinite(number) ? String(number) : number > 0 ? "inf" : "-inf");
 
-  // ---- what the page shows
+  // ---- output
 
   const percent = (value) => (value === null ? "-" : (100 * value).toFixed(2) + " %");
   const plain = (value) => (value === null ? "-" : value.toFixed(4));
@@ -34,7 +34,7 @@
       cell.textContent = key.startsWith("expected_cost") ? plain(value) : percent(value);
       cell.dataset.value = value === null ? "" : String(value);
     }
-    const parts = [["known", "knowns accepted", point.known_recall]];
+    const parts = [["known", "known images accepted", point.known_recall]];
     data.kinds.forEach((kind, j) => parts.push([kind, data.titles[j] + " rejected", point["rejected." + kind]]));
     byId("summary").replaceChildren(
       ...parts.map(([kind, text, value]) => {
@@ -48,7 +48,7 @@
 
   const isRight = (row, column) => column === Math.min(row, NONE);
 
-  // A matrix, made once and then filled; with more than 25 classes the pairs that are confused most.
+  // Shows the matrix, which is created once and then filled; with more than 25 classes, the most frequent confusions instead.
   function showConfusion(where, table) {
     if (!where) return;
     if (K > 25) return showPairs(where, table);
@@ -91,7 +91,7 @@
     where.replaceChildren(element("p", `The ${worst.length} pairs confused most:`), made);
   }
 
-  // ---- figures: what follows the inputs is in traces that say so in `meta`
+  // ---- figures: traces with `meta` follow the inputs
 
   function draw() {
     for (const [name, { data: traces, layout }] of Object.entries(data.figures)) {
@@ -99,7 +99,7 @@
     }
   }
 
-  // Where a trace is now: its x and its y.
+  // Returns the new x and y of a trace.
   function moved(name, meta, point, curves, top) {
     const here = Number.isFinite(at.threshold) ? at.threshold : null;
     if (meta.cost) return [curves[meta.cost].x, curves[meta.cost].y];
@@ -110,7 +110,7 @@
   }
 
   function moveFigures(point) {
-    const curves = Object.fromEntries(data.kinds.map((kind, j) => [kind, live.costCurve(j, at)]));
+    const curves = Object.fromEntries(data.kinds.map((kind, j) => [kind, points.costCurve(j, at)]));
     const highest = 1.05 * Math.max(0, ...Object.values(curves).flatMap(({ y }) => y)) || 1;
     for (const [name, { data: traces, layout }] of Object.entries(data.figures)) {
       const places = [...traces.keys()].filter((place) => traces[place].meta);
@@ -123,7 +123,7 @@
 
   let pending = null;
   function update() {
-    const table = live.confusion(at), point = live.operatingPoint(table, at);
+    const table = points.confusion(at), point = points.operatingPoint(table, at);
     showPoint(point);
     showConfusion(byId("confusion"), table);
     if (!pending) requestAnimationFrame(() => (moveFigures(pending), (pending = null)));
@@ -138,10 +138,10 @@
   const ownPriors = priorFields.length === K + 1;
   const savedPriors = ownPriors ? data.prior : [data.prior[NONE]];
 
-  // Says what is wrong with the inputs, if anything is.
-  function complain() {
+  // Shows the first error of the inputs, and returns it.
+  function showError() {
     const read = [readThreshold(), readPrior(), readCosts()], wrong = read.find((value) => typeof value === "string");
-    error.textContent = wrong ? wrong + " Until then the numbers use what was valid before." : "";
+    error.textContent = wrong ? wrong + " Until it is corrected, the numbers use the last valid input." : "";
     error.hidden = !wrong;
     byId("scale").hidden = !(typeof read[1] === "string" && read[1].includes("sum to 1"));
     return wrong;
@@ -154,7 +154,7 @@
 
   function setThreshold(value) {
     at.threshold = value;
-    let low = 0, high = steps.length - 1; // the last step that is at most the threshold
+    let low = 0, high = steps.length - 1; // finds the largest step that is not above the threshold
     while (low < high) {
       const middle = (low + high + 1) >> 1;
       if (steps[middle] <= value) low = middle;
@@ -164,7 +164,7 @@
     slider.setAttribute("aria-valuetext", toText(value));
   }
 
-  // A field that was not touched holds more digits than it shows.
+  // A field shows rounded numbers; unless the reader changed it, the exact number counts.
   const typed = (input, saved) => (touched.has(input) ? toNumber(input.value) : saved);
 
   function readPrior() {
@@ -180,15 +180,15 @@
     const total = sum(result);
     if (!(Math.abs(total - 1) <= 1e-6)) return `The prior must sum to 1; it sums to ${Number(total.toPrecision(6))}.`;
     const unseen = data.posterior ? result.findIndex((p, k) => p > 0 && !(data.fitted_prior[k] > 0)) : -1;
-    if (unseen >= 0) return `"${columns[unseen]}" was never trained on, so that its prior must be 0.`;
+    if (unseen >= 0) return `"${columns[unseen]}" was never trained on: its prior must be 0.`;
     return same(result, data.prior) ? data.prior : result.map((p) => p / total);
   }
 
-  // decision.cost_matrix
+  // `prior_and_costs.cost_matrix`
   function readCosts() {
     if (!costFields.some((input) => touched.has(input))) return savedCosts();
     const named = costFields.map((input, j) => (input.value.trim() === "" && !data.named_costs ? 1 : typed(input, data.named_costs?.[j])));
-    if (!named.every((cost) => cost >= 0 && Number.isFinite(cost))) return "A cost must be a number that is not negative.";
+    if (!named.every((cost) => cost >= 0 && Number.isFinite(cost))) return "A cost must be a number, 0 or more.";
     const [acceptNone, confuse, reject] = named;
     const cost = (y, k) => (y === k ? 0 : y === NONE ? acceptNone : k === NONE ? reject : confuse);
     const made = Array.from({ length: K + 1 }, (_, y) => Array.from({ length: K + 1 }, (_, k) => cost(y, k)));
@@ -197,9 +197,9 @@
   const savedCosts = () => Object.assign(data.costs, { named: data.named_costs });
 
   function onInputs() {
-    if (complain()) return;
+    if (showError()) return;
     Object.assign(at, { prior: readPrior(), costs: readCosts() });
-    at.best = live.cheapestClasses(at.prior, at.costs);
+    at.best = points.cheapestClasses(at.prior, at.costs);
     update();
   }
 
@@ -217,11 +217,11 @@
   slider.addEventListener("input", () => {
     setThreshold(steps[Number(slider.value)]);
     field.value = toText(at.threshold);
-    complain();
+    showError();
     update();
   });
   field.addEventListener("input", () => {
-    complain();
+    showError();
     const value = readThreshold();
     if (typeof value === "string") return;
     setThreshold(value);

@@ -1,4 +1,4 @@
-"""Self-contained pages from templates: the scripts that they may run are named by their hashes, and names are escaped."""
+"""Self-contained HTML pages from Jinja templates, whose Content-Security-Policy allows scripts by their hashes only."""
 
 import base64
 import hashlib
@@ -12,7 +12,7 @@ REPORT = "openset_jax.report"
 
 
 def read(name: str, package: str = REPORT) -> str:
-    """A file that comes with a package."""
+    """Returns the text of a file of a package."""
     return importlib.resources.files(package).joinpath(name).read_text("utf-8")
 
 
@@ -24,11 +24,13 @@ def render(
     filters: Mapping[str, Callable[..., Any]] | None = None,
     **values: Any,
 ) -> str:
-    """A template as HTML that UTF-8 can encode; what is not in its package is taken from the report's.
+    """Returns a rendered template, as HTML that UTF-8 can encode.
 
     Args:
-      scripts: name -> text; the template sees these, and `hashes` for its Content-Security-Policy.
-      values: what else it sees.
+      name: file of the template in `package`. Files that it includes may also be in the package of the report.
+      scripts: name -> text; the template gets these, and `hashes` for its Content-Security-Policy.
+      filters: further Jinja filters.
+      values: further variables of the template.
     """
     environment = jinja2.Environment(
         autoescape=True,
@@ -44,8 +46,8 @@ def render(
     return html.encode("utf-8", "backslashreplace").decode("utf-8")  # file names need not be UTF-8
 
 
-def _loader(package):
-    def load(name):
+def _loader(package: str) -> jinja2.BaseLoader:
+    def load(name: str) -> str | None:
         try:
             return read(name, package)
         except FileNotFoundError:
@@ -54,5 +56,5 @@ def _loader(package):
     return jinja2.FunctionLoader(load)
 
 
-def _hash(script):
+def _hash(script: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")

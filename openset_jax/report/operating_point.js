@@ -1,7 +1,7 @@
-// What `openset_jax.openset` computes of an operating point, for one that the reader chooses: arithmetic, nothing of the page.
-// An operating point is {threshold, prior, costs, best}: `best` is the class of each image, were it accepted.
+// Computes the metrics of an operating point that the reader chooses, as `openset_jax.openset` does. Does not touch the page.
+// An operating point is {threshold, prior, costs, best}; `best` is the class of each image if it is accepted.
 "use strict";
-function makeLive(data) {
+function makeOperatingPoints(data) {
   const bytes = (text) => {
     const raw = atob(text), result = new Uint8Array(raw.length);
     for (let i = 0; i < raw.length; i++) result[i] = raw.charCodeAt(i);
@@ -11,23 +11,23 @@ function makeLive(data) {
   const truth = new Int32Array(bytes(data.truth)), score = new Float64Array(bytes(data.score));
   const savedClass = new Int32Array(bytes(data.known_class));
   const posterior = data.posterior && new Float64Array(bytes(data.posterior));
-  const count = new Int32Array(ROWS); // images of each truth
+  const count = new Int32Array(ROWS); // images of each row
   truth.forEach((t) => count[t]++);
   const order = Int32Array.from(truth.keys()).sort((a, b) => score[a] - score[b] || 0);
-  const steps = [-Infinity]; // every threshold that makes a difference: none accepted, then the scores
+  const steps = [-Infinity]; // all thresholds with different decisions: -Infinity accepts no image
   for (const i of order) if (score[i] > steps[steps.length - 1]) steps.push(score[i]);
 
   const sum = (row) => row.reduce((a, b) => a + b, 0);
   const share = (hits, all) => (all ? hits / all : null);
   const same = (a, b) => a.every((x, i) => x === b[i]);
 
-  // posterior.correct_prior, then decision.cheapest_class. Rows are not made to sum to 1, which changes no order. What is
-  // saved is as Python had it.
+  // `posterior.correct_prior`, then `thresholds.cheapest_class`. Rows are not normalised, which does not change the order.
+  // For the saved prior and costs, the classes are those that Python computed.
   function cheapestClasses(prior, costs) {
     if (!posterior || (same(prior, data.prior) && same(costs.flat(), data.costs.flat()))) return savedClass;
     const ratio = prior.map((p, k) => (data.fitted_prior[k] > 0 ? p / data.fitted_prior[k] : 0));
     const beyond = costs.map((row) => row.slice(0, K).map((c) => c - Math.min(...row.slice(0, K))));
-    const likeliest = costs.named && costs.named[1] > 0; // it costs least; spares a product of matrices
+    const likeliest = costs.named && costs.named[1] > 0; // the likeliest class costs least: no matrix product is needed
     const result = new Int32Array(N), p = new Float64Array(K + 1);
     for (let i = 0; i < N; i++) {
       let total = 0;
@@ -46,14 +46,14 @@ function makeLive(data) {
     return result;
   }
 
-  // decision.decide, counted: rows are the truth, K classes and the kinds; columns the answer, "none" last.
+  // Counts of `thresholds.decide`. Rows are the truth: K classes, then the kinds. Columns are the answer, "none" last.
   function confusion({ threshold, best }) {
     const table = Array.from({ length: ROWS }, () => new Array(K + 1).fill(0));
     for (let i = 0; i < N; i++) table[truth[i]][score[i] <= threshold ? best[i] : NONE]++;
     return table;
   }
 
-  // evaluation.operating_point
+  // `evaluation.operating_point`
   function operatingPoint(table, at) {
     const known = table.slice(0, K), all = sum(known.map(sum));
     const right = sum(known.map((row, k) => row[k])), accepted = sum(known.map((row) => sum(row) - row[NONE]));
@@ -70,7 +70,7 @@ function makeLive(data) {
     return point;
   }
 
-  // intervals.expected_cost
+  // `intervals.expected_cost`
   function expectedCost(table, { prior, costs }) {
     let total = 0;
     for (let y = 0; y <= K; y++) {
@@ -82,7 +82,7 @@ function makeLive(data) {
     return total;
   }
 
-  // The same with kind j at about 500 thresholds: from all rejected, one image after the other is accepted.
+  // The expected cost with kind j at about 500 thresholds. Starts with all images rejected and accepts them by score.
   function costCurve(j, { prior, costs, best }) {
     const images = (y) => (y === NONE ? count[K + j] : count[y]);
     const x = [], y = [], every = N / 500;

@@ -1,0 +1,75 @@
+"""The worst mistakes of a classifier, and their images as data URIs."""
+
+import base64
+import io
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from openset_jax.openset.scored import Scored
+from openset_jax.report.formatting import title
+
+LARGEST = 192  # pixels a side; larger images are scaled down
+
+
+class Mistake(NamedTuple):
+    """One misclassified image of the report.
+
+    Attributes:
+      image: uint8 [S, S, 3].
+      id: of the example.
+      truth: name of the class, or of the group of a negative or an unknown.
+      answer: name of a class, or "none".
+      score: larger = more unknown.
+      p_answer: probability of the answer under the deployment's prior, None if there are no probabilities.
+    """
+
+    image: np.ndarray
+    id: str
+    truth: str
+    answer: str
+    score: float
+    p_answer: float | None
+
+
+def worst(
+    scored: Scored, posterior: np.ndarray | None, kinds: dict[str, list[str]], count: int = 8
+) -> dict[str, np.ndarray]:
+    """Returns the most confident mistakes at the operating point.
+
+    Args:
+      scored: images with `decision`.
+      posterior: float64 [n, K + 1] under the deployment's prior. None: a lower score counts as more confident.
+      kinds: kind of "none" -> its groups.
+      count: maximum number of images of each type of mistake.
+
+    Returns:
+      Title of the type -> int [at most `count`], rows of `scored`, the worst first.
+
+    Raises:
+      ValueError: `scored` has no decisions.
+    """
+    if (decision := scored.decision) is None:
+        raise ValueError("mistakes need the decisions of a classifier")
+    known, rows = scored.label >= 0, np.arange(len(scored.label))
+    # without probabilities an accepted image has the network's own class
+    accepted = decision == scored.known_class if posterior is None else decision < posterior.shape[1] - 1
+    confidence = -scored.score if posterior is None else posterior[rows, decision]
+    first = lambda chosen, by: rows[chosen][np.argsort(-by[chosen], kind="stable")][:count]
+    result = {'known images answered "none", the highest scores first': first(known & ~accepted, scored.score)}
+    for kind, groups in kinds.items():
+        chosen = np.isin(scored.group, groups) & ~known & accepted
+        result[f"{title(kind)} that were accepted, the lowest scores first"] = first(chosen, -scored.score)
+    order = "the lowest scores first" if posterior is None else "the most probable first"
+    confused = known & accepted & (decision != scored.label)
+    result[f"known images classified as another known class, {order}"] = first(confused, confidence)
+    return result
+
+
+def data_uri(image: np.ndarray) -> str:
+    """Returns a uint8 [S, S, 3] image as a PNG data URI of at most `LARGEST` pixels a side."""
+    picture, file = Image.fromarray(np.ascontiguousarray(image)), io.BytesIO()
+    picture.thumbnail((LARGEST, LARGEST))
+    picture.save(file, "PNG")
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")

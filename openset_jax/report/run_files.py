@@ -1,0 +1,79 @@
+"""The files that an evaluation writes to the workdir: report.html, scores.csv and metrics.json."""
+
+import csv
+import json
+import math
+from typing import IO
+
+import numpy as np
+
+from openset_jax.data.pools import Pool
+from openset_jax.files import write_whole
+from openset_jax.openset.scored import Scored
+from openset_jax.report import mistakes, page
+from openset_jax.report.mistakes import Mistake
+from openset_jax.training import hosts
+from openset_jax.training.measurement import Measurement
+from openset_jax.training.trained_network import TrainedNetwork
+
+
+def write(network: TrainedNetwork, measurement: Measurement) -> None:
+    """Writes the files in the first process of the run. metrics.json is written last, when the others are complete."""
+    classifier, logits, workdir = network.classifier, measurement.scores.logits, network.spec.workdir
+    found = _mistakes(network, measurement)
+    if not hosts.is_first_process():
+        return
+    html = page.render(
+        measurement.metrics,
+        measurement.scored,
+        kinds=measurement.kinds,
+        classifier=classifier,
+        fitted_posterior=classifier.fitted_posterior(logits),
+        mistakes=found,
+    )
+    with write_whole(workdir / "report.html") as file:
+        file.write(html)
+    with write_whole(workdir / "scores.csv") as file:
+        _write_scores(file, network.pool, measurement)
+    with write_whole(workdir / "metrics.json") as file:
+        file.write(json.dumps(measurement.metrics, indent=2) + "\n")
+
+
+def _mistakes(network: TrainedNetwork, measurement: Measurement) -> dict[str, list[Mistake]]:
+    """Returns the mistakes that the page shows, with their images: title -> mistakes."""
+    scored, posterior, pool = measurement.scored, measurement.posterior, network.pool
+    chosen, names = mistakes.worst(scored, posterior, measurement.kinds), [*pool.classes, "none"]
+    every = np.unique(np.concatenate(list(chosen.values())))
+    if not len(every):
+        return {}
+    rows = measurement.scores.rows[every]
+    _, images = network.inference.run_all("images", network.variables, rows)
+    shown = {i: (image, id_) for i, image, id_ in zip(every.tolist(), images, pool.ids(rows), strict=True)}
+
+    def mistake(i: int) -> Mistake:
+        (image, id_), answer = shown[i], _decision(scored)[i]
+        p = None if posterior is None else float(posterior[i, answer])
+        return Mistake(image, id_, scored.group[i], names[answer], float(scored.score[i]), p)
+
+    return {title: [mistake(i) for i in found.tolist()] for title, found in chosen.items()}
+
+
+def _write_scores(file: IO[str], pool: Pool, measurement: Measurement) -> None:
+    scored, posterior, scores = measurement.scored, measurement.posterior, measurement.scores
+    names = [*pool.classes, "none"]
+    writer = csv.writer(file, lineterminator="\n")
+    probabilities = ["p_none", *(f"p_{name}" for name in pool.classes)]
+    writer.writerow(["id", "group", "label", "decision", "score", *probabilities, *scores.values])
+    if posterior is None:
+        posterior = np.full((len(scores.rows), len(names)), np.nan)
+    numbers = np.column_stack([scored.score, posterior[:, -1], posterior[:, :-1], *scores.values.values()])
+    columns = zip(pool.ids(scores.rows), scored.group, scored.label, _decision(scored), numbers, strict=True)
+    for id_, group, label, k, values in columns:
+        row = (repr(x) if math.isfinite(x) else "" for x in values.tolist())
+        writer.writerow([id_, group, int(label), names[k], *row])
+
+
+def _decision(scored: Scored) -> np.ndarray:
+    if scored.decision is None:
+        raise ValueError("the files of an evaluation need the decisions of a classifier")
+    return scored.decision
