@@ -4,19 +4,19 @@
         --workdir=runs/buda_cifar10
     python -m benchmarks.buda --mnist=runs/buda_mnist --cifar10=runs/buda_cifar10 --out=DIR
 
-`data.root` is a folder with CIFAR-10 as train/CLASS/*.jpg and test/CLASS/*.jpg (or PNG). The methods and what is held equal
-are those of configs/buda_mnist.py.
+`data.root` is a folder with CIFAR-10 as train/CLASS/*.jpg and test/CLASS/*.jpg (or PNG). Methods and shared
+settings are those of configs/buda_mnist.py.
 
 "small", the default, took 31 minutes on 2 cores (one process for each, --shard=0/2 and --shard=1/2);
 --config=configs/buda_cifar10.py:full is for an accelerator: the paper's grid, 10 seeds, the full width; 610 arms.
-With all classes alike a small network reaches a balanced accuracy of 0.52, far from the paper's 0.90; with half of them 50
+With equal class sizes the small network reaches a balanced accuracy of 0.52 (the paper: 0.90); with half of the classes 50
 times smaller, 0.36.
 
-What differs from the paper: AlexNet with dropout and Adam, not an all-convolutional network and SGD, and its last three
-layers, not two, are trained in the second phase; 1,500 steps of 64 images ("full": 20,000), not 70,000 of 256; mean and
-standard deviation, not whitened images; each seed draws its minority classes, where the paper takes the lowest labels, so
-that intervals cover both; a tenth of the training images validates; one learning rate for all, where the paper reports the
-best of 8 runs on the test images; 3 seeds ("full": 10).
+Differences from the paper: AlexNet with dropout and Adam instead of an all-convolutional network and SGD; the second phase
+trains the last three layers instead of two; 1,500 steps of 64 images ("full": 20,000) instead of 70,000 of 256; images
+normalised by mean and standard deviation instead of whitened; each seed draws its minority classes (the paper uses the
+lowest labels), so the intervals cover networks and choices of minority classes; a tenth of the training images is used for
+validation; one learning rate for all, while the paper reports the best of 8 runs on the test images; 3 seeds ("full": 10).
 """
 
 import ml_collections

@@ -4,21 +4,23 @@
         --workdir=runs/buda_mnist
     python -m benchmarks.buda --mnist=runs/buda_mnist --out=DIR
 
-Ten known classes and no "none". Of step imbalance (mu: the share of minority classes, rho: largest over smallest class) and
-linear imbalance, each seed draws its own minority classes. Trained: as it comes (baseline), oversampling, undersampling, and
-two-phase training after either: all layers on resampled data, then the fully connected ones on the data as they are, at a
-tenth of the learning rate. The other three, thresholding of the first three, train nothing: they divide outputs by priors.
-All arms see as many examples, and are compared at their last step.
+Ten known classes and no "none". Step imbalance (mu: share of minority classes; rho: size of the largest class over the
+smallest) and linear imbalance; each seed draws its own minority classes. The baseline has no remedy. Four methods train
+networks: oversampling, undersampling, and two-phase training with either of these: all layers on resampled data, then only
+the fully connected layers on the original data, at a tenth of the learning rate. Three need no training: thresholding of
+baseline, oversampling and undersampling divides the outputs by the class priors. All arms train on the same number of
+examples and are compared at their last step.
 
 "small", the default, took 32 minutes on 2 cores (one process for each, --shard=0/2 and --shard=1/2);
 --config=configs/buda_mnist.py:full is for an accelerator: the paper's grid, 10 seeds, the full width; 4,150 arms.
-With all classes alike a small network reaches a balanced accuracy of 0.981; with half of them 1,000 times smaller, 0.50.
+With equal class sizes the small network reaches a balanced accuracy of 0.981; with half of the classes 1,000 times smaller,
+0.50.
 
-What differs from the paper: AlexNet with dropout and Adam, not LeNet-5 and SGD; 1,200 steps ("full": 10,000, as there), and
-two-phase training has as many as the others, where the paper's second phase came on top; a tenth of the training images
-validates, so that the largest class has about 4,900 images, not 5,000; 3 seeds ("full": 10), not 50. Test images are MNIST's
-own, nearly but not exactly balanced (892 to 1,135 of a class), which neither mean over classes minds. Of a class, the same
-images are kept for all seeds: intervals are of networks and of which classes are small, not of other images of them.
+Differences from the paper: AlexNet with dropout and Adam instead of LeNet-5 and SGD; 1,200 steps ("full": 10,000, as in the
+paper); the second phase is part of these steps, while in the paper it is added; a tenth of the training images is used for
+validation, so the largest class has about 4,900 images, not 5,000; 3 seeds ("full": 10), not 50. The test images are
+MNIST's, 892 to 1,135 per class; both metrics are means over classes. For each class, all seeds keep the same images, so the
+intervals cover networks and choices of minority classes, but not subsets of the images.
 """
 
 import ml_collections
@@ -46,16 +48,16 @@ def get_config(size="small"):
 
 
 def is_small(size):
-    """Whether the part of --config behind the colon says so."""
+    """Returns whether `size`, the text after the colon in --config, is "small"; ValueError if it is not in `SIZES`."""
     if size not in SIZES:
         raise ValueError(f"--config: the size {size!r} is not one of {', '.join(SIZES)}")
     return size == "small"
 
 
 def train(run, *, steps, width):
-    """How all arms are trained, whatever the images: as plainly as the paper does."""
+    """Sets the training fields that all arms share, for MNIST and for CIFAR-10; as in the paper, without augmentation."""
     run.objective.name = "softmax"
-    run.early_stopping.metric = "accuracy"  # there are no negatives for another; nothing is selected by it
+    run.early_stopping.metric = "accuracy"  # the only metric that needs no negatives; it selects nothing, see below
     run.steps, run.batch_size, run.log_every = steps, 64, 100
     run.input = "resident"
     run.augment.flip = False
@@ -64,21 +66,21 @@ def train(run, *, steps, width):
     run.optimizer.warmup_steps = 100
     run.checkpoint.every = 1_000
     with run.unlocked():
-        run.eval.every = run.get_ref("steps")  # all arms are compared at their last step: nothing selects another
+        run.eval.every = run.get_ref("steps")  # only at the last step, where all arms are compared
 
 
 def steps_of(shares, ratios):
-    """Every step imbalance of these mu and rho."""
+    """Returns `sampling.imbalance` for every pair of mu and rho."""
     return tuple(f"step:mu={mu:g},rho={rho}" for mu in shares for rho in ratios)
 
 
 def methods(steps, linear=()):
-    """The grid: every method at every step imbalance; classes alike and linear imbalance as they come."""
+    """Returns the grid: every method at every step imbalance; the baseline also with equal classes and linear imbalance."""
     axes = lambda **fields: config_dict.create(**fields)
     grid = ml_collections.ConfigDict()
-    grid.baseline = axes(sampling=axes(imbalance=("step:mu=0.5,rho=1", *steps, *linear)))  # rho=1: all classes alike
-    # Counted in steps, oversampling is every class alike in each batch and all images in turn: "balanced" is the same
-    # stream. Undersampling cuts classes to the smallest one, once: the rest is never seen, as in the paper.
+    grid.baseline = axes(sampling=axes(imbalance=("step:mu=0.5,rho=1", *steps, *linear)))  # rho=1: equal classes
+    # Runs are counted in steps, so `oversample` draws the same batches as `balanced`: equal shares of the classes.
+    # `undersample` reduces each class once to the size of the smallest; the rest is never used, as in the paper.
     grid.sampled = axes(sampling=axes(imbalance=steps, policy=("oversample", "undersample")))
     grid.two_phase = axes(
         sampling=axes(imbalance=steps, policy=("two_phase",), first_policy=("oversample", "undersample")), trainable=("fc",)

@@ -1,4 +1,4 @@
-"""Fashion-MNIST, a hard one: the images never seen (shirt, ankle boot) resemble the known classes and the negatives.
+"""Fashion-MNIST, a hard case: the unseen unknowns (shirt, ankle boot) resemble the known classes and the negatives.
 
 Known: T-shirt, trouser, pullover, sandal, bag. Negatives: dress, coat, sneaker.
 Reaches 0.979 known accuracy, AUROC 0.992 on seen negatives and 0.917 on unseen unknowns, in 2.3 minutes on 2 cores.

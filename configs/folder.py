@@ -1,13 +1,13 @@
 """Your own images, in folders: the full AlexNet at 224x224.
 
-    ROOT/known/CLASS/**.jpg                 the classes to tell apart (JPEG or PNG, any size)
-    ROOT/negatives/GROUP/**.jpg             "none of these": anything else, by kind if you can
-    ROOT/held_out_negatives/GROUP/**.jpg    if you can: kinds kept for validation only
-    ROOT/unknown/GROUP/**.jpg               if you can: kinds kept for testing only
+    ROOT/known/CLASS/**.jpg                 the classes to distinguish (JPEG or PNG, any size)
+    ROOT/negatives/GROUP/**.jpg             "none of these": any other images, one folder per kind if possible
+    ROOT/held_out_negatives/GROUP/**.jpg    optional: kinds used only for validation
+    ROOT/unknown/GROUP/**.jpg               optional: kinds used only for testing
 
     python -m openset_jax.train --config=configs/folder.py --config.data.root=ROOT --workdir=runs/mine
 
-For an accelerator.
+Use a GPU or TPU.
 """
 
 from ml_collections import config_dict

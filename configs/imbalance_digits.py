@@ -1,4 +1,4 @@
-"""How many negatives, on the embedded digits: a small experiment to see what one is, in less than two minutes on 2 cores.
+"""A small experiment on the number of negatives, with the digits of scikit-learn: less than two minutes on 2 cores.
 
 python -m openset_jax.experiment --config=configs/imbalance_digits.py --workdir=runs/imbalance_digits
 """
