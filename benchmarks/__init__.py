@@ -1,5 +1,5 @@
-"""Throughput, measured where you run it: `python -m benchmarks.{pipeline,sampler,step,end_to_end} --help`.
+"""Benchmarks of this machine: `python -m benchmarks.{suite,variants,step,pipeline,...} --help`.
 
-What is compared runs in alternating rounds inside one process (or beside one that waits), because a machine's speed drifts
-by more than most differences are worth. Every table gives the median and the spread; `--json=FILE` keeps all rounds.
+Contenders run in alternating rounds inside one process (or beside a process that waits), because a machine's speed
+drifts by more than most differences. Every table has the median and the range; `--json=FILE` writes all rounds.
 """

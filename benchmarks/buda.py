@@ -1,11 +1,12 @@
-"""The claims of Buda, Maki and Mazurowski 2018 (arXiv 1710.05381) about class imbalance, held against experiments here.
+"""Tests the claims of Buda, Maki and Mazurowski 2018 (arXiv 1710.05381) about class imbalance with experiments.
 
     python -m benchmarks.buda --mnist=runs/buda_mnist --cifar10=runs/buda_cifar10 --out=DIR
 
-The folders are --workdir of experiments of configs/buda_mnist.py and configs/buda_cifar10.py; their finished arms are read.
-Prints a table of the claims, *confirmed*, *not confirmed* or *not tested here*, and tables of mean AUC by method and
-imbalance and of balanced accuracy by method and prior; writes both to DIR/buda.md, and every difference that a claim was
-judged by to DIR/buda.json. A second or two for each arm. How claims are judged is in benchmarks/buda_claims.py.
+The folders are --workdir of experiments of configs/buda_mnist.py and configs/buda_cifar10.py; their finished arms are
+read. Prints a table of the claims (*confirmed*, *not confirmed* or *not tested here*), a table of mean AUC by method
+and imbalance, and a table of balanced accuracy by method and prior. Writes them to DIR/buda.md, and the differences
+that the claims were judged by to DIR/buda.json. Takes a second or two for each arm. benchmarks/buda_claims.py says how
+claims are judged.
 """
 
 import json
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from benchmarks import buda_claims
+from benchmarks import buda_claims, buda_verdicts
 from benchmarks.buda_claims import Claim
 from benchmarks.buda_study import (
     ACCURACY,
@@ -52,21 +53,24 @@ READINGS = {
 
 
 def define_flags() -> None:
+    """Defines the command's flags."""
     flags.DEFINE_string("mnist", None, "Folder of the experiment of configs/buda_mnist.py.")
     flags.DEFINE_string("cifar10", None, "Folder of the experiment of configs/buda_cifar10.py.")
-    flags.DEFINE_string("out", None, "Folder for buda.md and buda.json; made if need be.", required=True)
+    flags.DEFINE_string("out", None, "Folder for buda.md and buda.json; created if necessary.", required=True)
 
 
 def main() -> None:
-    from openset_jax.study.runs import arms
+    """Runs the command."""
+    from openset_jax.study.runs import arm_folder
 
     folders = {"MNIST": flags.FLAGS.mnist, "CIFAR-10": flags.FLAGS.cifar10}
     if not any(folders.values()):
-        raise UserError("--mnist, --cifar10: neither is given; what is there to read?")
-    studies, missing = {}, {}
+        raise UserError("--mnist, --cifar10: neither is given; give the folder of at least one experiment")
+    studies: dict[str, Study] = {}
+    missing: dict[str, tuple[int, int]] = {}
     for name, folder in folders.items():
         if folder:
-            outcomes, unfinished = arms.read_outcomes(pathlib.Path(folder).absolute())
+            outcomes, unfinished = arm_folder.read_outcomes(pathlib.Path(folder).absolute())
             if not outcomes:
                 raise UserError(f"--{name.lower().replace('-', '')}: {folder} has no finished arm")
             studies[name], missing[name] = Study(name, outcomes), (len(unfinished), len(outcomes) + len(unfinished))
@@ -74,11 +78,11 @@ def main() -> None:
 
 
 def write(out: pathlib.Path, studies: Mapping[str, Study], missing: Mapping[str, tuple[int, int]]) -> None:
-    """Prints and writes what the experiments say.
+    """Prints and writes the tables.
 
     Args:
       studies: "MNIST", "CIFAR-10" -> its arms.
-      missing: how many arms of each are not finished, of how many.
+      missing: the same -> (number of unfinished arms, number of arms).
     """
     found = [claim for study in studies.values() for claim in buda_claims.claims(study)]
     found.append(of_both(studies))
@@ -90,19 +94,19 @@ def write(out: pathlib.Path, studies: Mapping[str, Study], missing: Mapping[str,
 
 
 def of_both(studies: Mapping[str, Study]) -> Claim:
-    """B2, which needs both data sets."""
+    """Judges B2, which needs both data sets."""
     if len(studies) == 2:
         return buda_claims.scale(studies["MNIST"], studies["CIFAR-10"])
     text = "the same loss of AUC needs about 100 times as large a rho on MNIST as on CIFAR-10"
-    return Claim("B2", text, "both", buda_claims.NOT_TESTED, "only one of the two experiments is given", {})
+    return Claim("B2", text, "both", buda_verdicts.NOT_TESTED, "only one of the two experiments is given", {})
 
 
 def markdown(studies: Mapping[str, Study], found: Sequence[Claim], missing: Mapping[str, tuple[int, int]]) -> str:
-    """The tables."""
+    """The tables in Markdown."""
     parts = ["# Class imbalance: claims of Buda, Maki and Mazurowski 2018, and what was found here"]
     parts += [f"{name}: {left} of {of} arms are not finished." for name, (left, of) in missing.items() if left]
     rows = [["claim", "data", "verdict", "why"]]
-    rows += [[f"**{c.name}** {c.text}", c.of, f"*{c.verdict}*", c.why] for c in found]
+    rows += [[f"**{c.name}** {c.text}", c.data, f"*{c.verdict}*", c.reason] for c in found]
     parts += [phrases.table(rows), _certainty(found)]
     for name, study in studies.items():
         parts += [f"## {name}: mean one-vs-rest AUC", phrases.table(_auc_rows(study))]
@@ -113,24 +117,24 @@ def markdown(studies: Mapping[str, Study], found: Sequence[Claim], missing: Mapp
     return "\n\n".join(parts) + "\n"
 
 
-def _certainty(found):
+def _certainty(found: Sequence[Claim]) -> str:
     intervals = sum(bool(np.isfinite(d).all()) for c in found for d in c.differences.values())
     return (
-        f"Differences are of means over seeds, paired by seed and test image, with {100 * LEVEL:.0f} % intervals for other "
-        f"seeds and other test images. {intervals} were looked at; of such intervals 1 in {1 / (1 - LEVEL):.0f} misses by "
-        f"chance, here about {intervals * (1 - LEVEL):.0f}. A claim that something never is so is confirmed only where no "
-        f"more than {buda_claims.HOLLOW:g} of the contrary could be hidden."
+        f"Differences are between means over seeds, paired by seed and test image, with {100 * LEVEL:.0f} % confidence "
+        f"intervals over seeds and test images. {intervals} were examined; of such intervals 1 in {1 / (1 - LEVEL):.0f} "
+        f"misses the true difference by chance, here about {intervals * (1 - LEVEL):.0f}. A claim that something never "
+        f"happens is confirmed only if the intervals allow no more than {buda_verdicts.ALLOWED:g} of the contrary."
     )
 
 
-def _auc_rows(study):
+def _auc_rows(study: Study) -> list[list[str]]:
     rows = [["", *METHODS]]
     for point in (BALANCED, *study.points, *study.linear):
         rows.append([label(point), *(phrases.number(study.mean(Network(method, point), AUC)) for method in METHODS)])
     return rows
 
 
-def _accuracy_rows(study):
+def _accuracy_rows(study: Study) -> list[list[str]]:
     rows = [["", *READINGS]]
     for point in study.points:
         means = [study.mean(Network(method, point, outputs), measure) for method, outputs, measure in READINGS.values()]
@@ -139,7 +143,7 @@ def _accuracy_rows(study):
 
 
 def plain(studies: Mapping[str, Study], found: Sequence[Claim], missing: Mapping[str, tuple[int, int]]) -> dict[str, Any]:
-    """What buda.json holds: intervals are [value, low, high], null where one seed has none."""
+    """The content of buda.json: intervals are [value, low, high]; null for infinite ends, which one seed gives."""
     return {
         "claims": [c._asdict() | {"differences": {n: _plain(d) for n, d in c.differences.items()}} for c in found],
         "arms": {name: {"unfinished": left, "of": of} for name, (left, of) in missing.items()},
@@ -160,7 +164,7 @@ def plain(studies: Mapping[str, Study], found: Sequence[Claim], missing: Mapping
     }
 
 
-def _plain(interval: Interval | None):
+def _plain(interval: Interval | None) -> list[float | None] | None:
     return None if interval is None else [float(x) if np.isfinite(x) else None for x in interval]
 
 

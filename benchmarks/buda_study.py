@@ -1,7 +1,7 @@
 """The arms of an experiment of configs/buda_*.py by method and imbalance, and their outputs divided by priors.
 
 Thresholding (Buda, Maki and Mazurowski 2018, arXiv 1710.05381, section 2.2.3) divides p(k|x) by the prior of class k in the
-training images as they are, before any sampling. It trains nothing: here it is another outcome of the same network.
+training images before any sampling. It needs no training: here it is another outcome of the same network.
 """
 
 import dataclasses
@@ -15,8 +15,10 @@ from openset_jax.data import imbalance
 from openset_jax.data.imbalance import Imbalance
 from openset_jax.errors import UserError
 from openset_jax.openset.metrics.intervals import Interval
-from openset_jax.study.stats.analysis import KNOWN, Analysis, Measure
-from openset_jax.study.stats.outcomes import Outcome, Treatment
+from openset_jax.study.stats.analysis import Analysis
+from openset_jax.study.stats.arm_outcome import Outcome
+from openset_jax.study.stats.measurements import KNOWN, Measurement
+from openset_jax.study.stats.treatments import Treatment
 
 BASELINE, OVER, UNDER = "baseline", "oversampling", "undersampling"
 TWO_PHASE = {of: f"two-phase from {of}" for of in (OVER, UNDER)}
@@ -24,18 +26,18 @@ METHODS = (BASELINE, OVER, UNDER, *TWO_PHASE.values())
 _POLICIES = {"natural": BASELINE, "oversample": OVER, "balanced": OVER, "undersample": UNDER}
 _FIELDS = {imbalance.FIELD, "sampling.policy", "sampling.first_policy", "trainable"}
 
-# what is made of a network's outputs
+# a network's outputs: as they are, divided by the prior, and divided and renormalised
 OWN, DIVIDED, RENORMALISED = "own", "divided", "renormalised"
-READ = (BASELINE, OVER, UNDER)  # networks that the paper combines with thresholding
+THRESHOLDED = (BASELINE, OVER, UNDER)  # methods that the paper combines with thresholding
 
-BALANCED = Imbalance("step", 1.0)  # whatever mu is
-AUC = Measure("one_vs_rest_auc", KNOWN)
-ACCURACY = Measure("balanced_accuracy", KNOWN, "argmax")
-CORRECTED = Measure("balanced_accuracy", KNOWN, "prior")  # divided by the effective prior: of what training saw
+BALANCED = Imbalance("step", 1.0)  # for every mu
+AUC = Measurement("one_vs_rest_auc", KNOWN)
+ACCURACY = Measurement("balanced_accuracy", KNOWN, "argmax")
+CORRECTED = Measurement("balanced_accuracy", KNOWN, "prior")  # divided by the effective prior of training
 
 
 class Network(NamedTuple):
-    """What is measured: a method at an imbalance, and how its outputs are read."""
+    """A method at an imbalance, and the use of its outputs: `OWN`, `DIVIDED` or `RENORMALISED`."""
 
     method: str
     at: Imbalance
@@ -43,10 +45,10 @@ class Network(NamedTuple):
 
 
 def divided(outcome: Outcome, *, renormalise: bool) -> Outcome:
-    """The outcome with its outputs divided by the prior of its training images as they are before sampling.
+    """The outcome with its outputs divided by the class prior of its training images before sampling.
 
     Args:
-      renormalise: make them sum to 1 again, which changes how images are ranked, but no answer.
+      renormalise: divide them by their sum, which changes the ranking of images, but no prediction.
     """
     prior = np.array(outcome.class_sizes, np.float64) / sum(outcome.class_sizes)
     ratio = outcome.probabilities.astype(np.float64) / prior
@@ -63,10 +65,10 @@ def divided(outcome: Outcome, *, renormalise: bool) -> Outcome:
 
 
 def network(treatment: Treatment) -> Network:
-    """Where a treatment stands.
+    """The method and imbalance of a treatment.
 
     Raises:
-      UserError: it is none of configs/buda_*.py.
+      UserError: the treatment is not one of configs/buda_*.py.
     """
     fields = dict(treatment.fields)
     outputs = fields.pop("outputs", OWN)
@@ -83,13 +85,13 @@ class Study:
 
     Attributes:
       name: of the data set.
-      points: every step imbalance that the baseline was trained at, by mu, then rho; `BALANCED` is none of them.
-      linear: every linear one, by rho.
+      points: the step imbalances that the baseline was trained with, ordered by mu, then rho; without `BALANCED`.
+      linear: the linear imbalances, ordered by rho.
     """
 
     def __init__(self, name: str, outcomes: Sequence[Outcome]):
         unequal = [(o, network(o.treatment).method) for o in outcomes if network(o.treatment).at != BALANCED]
-        again = [divided(o, renormalise=False) for o, method in unequal if method in READ]
+        again = [divided(o, renormalise=False) for o, method in unequal if method in THRESHOLDED]
         again += [divided(o, renormalise=True) for o, method in unequal if method == BASELINE]
         self.name, self._analysis = name, Analysis([*outcomes, *again])
         self._treatment = {network(treatment): treatment for treatment in self._analysis.treatments}
@@ -97,38 +99,39 @@ class Study:
         self.points = tuple(sorted((p for p in there if p.form == "step"), key=lambda p: (p.mu, p.rho)))
         self.linear = tuple(sorted((p for p in there if p.form == "linear"), key=lambda p: p.rho))
 
-    def mean(self, of: Network, measure: Measure = AUC) -> Interval | None:
-        """The mean over seeds; None where it was not measured."""
+    def mean(self, of: Network, measure: Measurement = AUC) -> Interval | None:
+        """The mean over seeds; None if it was not measured."""
         return self._analysis.mean(self._treatment[of], measure) if of in self._treatment else None
 
     def difference(
-        self, one: Network, other: Network, measure: Measure = AUC, other_measure: Measure | None = None
+        self, one: Network, other: Network, measure: Measurement = AUC, other_measure: Measurement | None = None
     ) -> Interval | None:
-        """One less the other, paired by seed and test images; None where there is no pair."""
+        """The difference one - other, paired by seed and test images; None if there is no pair."""
         if one not in self._treatment or other not in self._treatment:
             return None
         return self._analysis.difference(self._treatment[one], self._treatment[other], measure, other_measure)
 
     def at_points(self, difference: Callable[[Imbalance], Interval | None]) -> dict[str, Interval]:
-        """Its value at every point that has one, by what people call the point."""
+        """The values of `difference` at all points that have one, by `label`."""
         found = {label(point): difference(point) for point in self.points}
         return {name: interval for name, interval in found.items() if interval is not None}
 
     def methods(self, one: str, other: str) -> dict[str, Interval]:
-        """AUC of one method less that of another at every point."""
+        """The difference of AUC between two methods, one - other, at every point."""
         return self.at_points(lambda p: self.difference(Network(one, p), Network(other, p)))
 
     def falls(self, varied: str) -> tuple[dict[str, Interval], dict[str, Interval]]:
-        """How much AUC the baseline loses as imbalance grows: from each value to the next, and from the first to the last.
+        """The loss of AUC of the baseline with growing imbalance: (from each value to the next, from the first to the last).
 
         Args:
-          varied: "rho", from all classes alike on, at each mu; or "mu", at each rho.
+          varied: "rho", starting from equal classes, at each mu; or "mu", at each rho.
         """
         fixed = "mu" if varied == "rho" else "rho"
-        steps, ends = {}, {}
+        steps: dict[str, Interval] = {}
+        ends: dict[str, Interval] = {}
         for value in sorted({getattr(p, fixed) for p in self.points}):
             line = [BALANCED] if varied == "rho" else []
-            line += [p for p in self.points if getattr(p, fixed) == value]  # ascending in the other one, too
+            line += [p for p in self.points if getattr(p, fixed) == value]  # ascending
             pairs = [(steps, *pair) for pair in itertools.pairwise(line)]
             pairs += [(ends, line[0], line[-1])] if len(line) > 1 else []
             for found, one, other in pairs:
@@ -140,7 +143,7 @@ class Study:
 
 
 def label(point: Imbalance) -> str:
-    """What people call it."""
+    """The name of an imbalance in tables."""
     if point == BALANCED:
-        return "all classes alike"
+        return "equal classes"
     return f"linear, rho={point.rho:g}" if point.mu is None else f"mu={point.mu:g}, rho={point.rho:g}"

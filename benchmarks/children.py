@@ -1,6 +1,6 @@
-"""Runs the processes of `benchmarks.correctness` within its time, from several threads at once.
+"""Runs the processes of `benchmarks.correctness` within its time limit, from several threads at once.
 
-Each has a log. None outlives the process that started them: see `benchmarks.processes`.
+Each process has a log, and none is left running: see `benchmarks.processes`.
 """
 
 import concurrent.futures
@@ -9,23 +9,24 @@ import pathlib
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 
-from benchmarks import common, jobs
+from benchmarks import jobs
 from benchmarks.processes import GRACE_SECONDS, Processes
+from benchmarks.timing import Limit
 
 ROOT = pathlib.Path(__file__).parents[1]
-RESERVE_SECONDS = GRACE_SECONDS + 2.0  # before the end of the time, processes are ended
-LEAST_SECONDS = 5.0  # with less, no process is started: Python and JAX alone take longer on a GPU
+RESERVE_SECONDS = GRACE_SECONDS + 2.0  # processes are ended this long before the time is up
+LEAST_SECONDS = 5.0  # no process is started with less time: on a GPU, starting Python and JAX takes longer
 
 
 class NotDone(Exception):
-    """A process was not started, or was ended, because the time was up, or a signal came."""
+    """A process was not started, or was ended, because the time was up or a signal was received."""
 
 
 class ProcessFailed(Exception):
-    """A process ended with another exit code than 0.
+    """A process ended with an exit code that is not 0.
 
     Attributes:
-      output: what it printed.
+      output: of the process.
     """
 
     def __init__(self, message: str, output: str):
@@ -36,19 +37,26 @@ class ProcessFailed(Exception):
 class Children:
     """Runs the processes of all checks; any thread may start one.
 
-    Attributes:
-      scratch: a folder for what they write.
-      logs: the folder of what they print.
-      environment: of all processes.
-
     Args:
-      limit: the time for all checks.
-      stop: says why to stop, "" to go on.
-      parallel: whether `together` runs processes at the same time.
+      scratch: a folder for the files of the processes.
+      limit: for all checks.
+      stop_requested: returns the reason to stop, or "".
+      parallel: True if `together` runs processes at the same time.
+
+    Attributes:
+      logs: the folder of the outputs of the processes.
+      environment: of all processes.
     """
 
-    def __init__(self, scratch: pathlib.Path, limit: common.Limit, stop: Callable[[], str] = str, *, parallel: bool = True):
-        self.scratch, self._limit, self._stop, self._parallel = scratch, limit, stop, parallel
+    def __init__(
+        self,
+        scratch: pathlib.Path,
+        limit: Limit,
+        stop_requested: Callable[[], str] = lambda: "",
+        *,
+        parallel: bool = True,
+    ):
+        self.scratch, self._limit, self._stop_requested, self._parallel = scratch, limit, stop_requested, parallel
         self.logs = scratch / "logs"
         self.logs.mkdir()
         cache = {"JAX_COMPILATION_CACHE_DIR": str(scratch / "xla"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1"}
@@ -56,7 +64,7 @@ class Children:
             **cache,
             **os.environ,
             "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
-            "PYTHONUNBUFFERED": "1",  # what a process said is in its log when it is killed
+            "PYTHONUNBUFFERED": "1",  # so that the log is complete if the process is killed
             "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # several processes share an accelerator
         }
 
@@ -64,31 +72,32 @@ class Children:
         """Runs a process to its end, and returns its output.
 
         Args:
-          name: names its log.
-          variables: of its environment, beside those of all processes.
+          name: of the process, and of its log.
+          variables: of its environment, besides those of all processes.
 
         Raises:
-          NotDone: there is no time for it.
+          NotDone: the time is up, or a signal was received.
           ProcessFailed: its exit code is not 0.
         """
         log, left = self.logs / f"{jobs.file_name(name)}.log", self._limit.left() - RESERVE_SECONDS
-        if self._stop():
-            raise NotDone(f"stopped by {self._stop()}")
+        if reason := self._stop_requested():
+            raise NotDone(f"stopped by {reason}")
         if left < LEAST_SECONDS:
             raise NotDone(f"{max(left, 0):.0f} s were left before {name}")
-        # one guard for each: it ends one process
-        guarded = Processes(self.folder("guard"), environment=self.environment | variables, stop=self._stop)
-        with guarded as processes:
+        environment = self.environment | variables
+        # each process has a guard of its own
+        with Processes(self.folder("guard"), environment=environment, stop_requested=self._stop_requested) as processes:
             code, seconds = processes.run(command, log, limit=left)
         output = log.read_text(errors="replace")
         if code is None:
-            raise NotDone(f"stopped by {self._stop()}" if self._stop() else f"{name} was not done after {seconds:.0f} s")
+            reason = self._stop_requested()
+            raise NotDone(f"stopped by {reason}" if reason else f"{name} was not done after {seconds:.0f} s")
         if code:
             raise ProcessFailed(f"{name}: exit code {code}: {last_line(output)}", output)
         return output
 
     def together(self, commands: Mapping[str, tuple[Sequence[str], Mapping[str, str]]]) -> None:
-        """Runs processes to their ends, at the same time or one after another; then raises what `run` raised first.
+        """Runs processes to their ends, at the same time or one after another; then raises the first error of `run`.
 
         Args:
           commands: name -> (command, variables).
@@ -99,11 +108,11 @@ class Children:
             process.result()
 
     def folder(self, name: str) -> pathlib.Path:
-        """A new folder in `scratch`, whose name begins with this one."""
+        """Makes a new folder in `scratch`, whose name starts with `name`."""
         return pathlib.Path(tempfile.mkdtemp(prefix=f"{name}_", dir=self.scratch))
 
 
 def last_line(text: str) -> str:
-    """The last line that is not empty, shortened."""
+    """The last line that is not empty, shortened to 300 characters; "no output" if there is none."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1][:300] if lines else "no output"

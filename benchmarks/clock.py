@@ -1,4 +1,4 @@
-"""Shares out the time of `benchmarks.suite` among its jobs."""
+"""Divides the time of `benchmarks.suite` among its jobs."""
 
 import math
 import time
@@ -6,15 +6,16 @@ from collections.abc import Callable
 
 from benchmarks.jobs import Job
 
-JOB_SECONDS = 1800.0  # the limit of a job where there is none for all together
-END_SECONDS = 3.0  # of the time, kept for writing the results
+JOB_SECONDS = 1800.0  # the limit of a job if the suite has no limit
+END_SECONDS = 3.0  # reserved for writing the results
 
 
 class Clock:
-    """The time of a suite, from now on.
+    """The time of a suite, from the creation of this object.
 
     Args:
       minutes: for all jobs together; 0 for no limit.
+      now: returns the time in seconds.
     """
 
     def __init__(self, minutes: float, now: Callable[[], float] = time.monotonic):
@@ -22,18 +23,18 @@ class Clock:
         self._end = self.start + 60 * minutes - END_SECONDS if minutes else math.inf
 
     def seconds(self) -> float:
-        """Since the start."""
+        """Seconds since the start."""
         return self._now() - self.start
 
     def left(self) -> float:
-        """Seconds for this job and all later ones."""
+        """Seconds left for this job and all later ones."""
         return max(self._end - self._now(), 0.0)
 
     def limit(self, job: Job, later: float) -> float:
-        """Seconds for a job: its part of the time that is left, at least what it needs; 0 if less than that is left.
+        """Seconds for a job: its share of the time left, and at least `job.least`; 0 if less than that is left.
 
         Args:
-          later: the shares of all jobs after it.
+          later: the sum of the shares of all later jobs.
         """
         if not self.minutes:
             return JOB_SECONDS

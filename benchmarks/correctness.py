@@ -1,18 +1,18 @@
-"""Checks that the program is right on this machine's accelerator, in 90 seconds or less.
+"""Checks the program on this machine's accelerator, in 90 seconds or less.
 
     python -m benchmarks.correctness --json=FILE --seconds=90
 
-Why: the test suite runs on CPUs, and other devices get other programs. Where JAX finds no other device, this compares the
-CPU with itself.
+Why: the test suite runs on CPUs, and XLA compiles other programs for other devices. If JAX finds no other device, the
+CPU is compared with itself.
 
-1. Ten training steps of four networks, in three precisions: gradients and losses are those of the CPU.
+1. Ten training steps of four networks, in three precisions, have the gradients and losses of the CPU.
 2. A run on the digits is killed, resumes from its checkpoint, and learns.
-3. The CPU evaluates the checkpoint of that run as the accelerator does.
+3. Evaluating the checkpoint of that run gives equal results on the CPU and on the accelerator.
 4. Two equal runs leave equal files, with XLA's deterministic operations.
 5. The tests marked `accelerator` pass.
 
-Each check is a few processes of its own. Checks run at the same time where there are cores for it. A check that raises has
-failed; one that does not fit in the time is left out. The exit code is 1 if a check failed.
+Each check has processes of its own. Checks run at the same time if there are enough cores. A check that raises has
+failed; a check that does not fit the time is left out. The exit code is 1 if a check failed.
 """
 
 import concurrent.futures
@@ -33,8 +33,7 @@ from typing import Any
 
 from absl import flags
 
-from benchmarks import common, correctness_runs
-from benchmarks import correctness_steps as of_steps
+from benchmarks import correctness_limits, correctness_runs, hardware, outputs, timing
 from benchmarks.children import ROOT, Children, NotDone, ProcessFailed, last_line
 from benchmarks.correctness_runs import Finding
 from benchmarks.processes import Processes
@@ -46,34 +45,36 @@ UNFINISHED = "not finished when this was written"
 
 
 def define_flags() -> None:
-    flags.DEFINE_float("seconds", 90, "Time for all checks together, from the start of this process.", lower_bound=1)
-    flags.DEFINE_string("keep", "", "Folder to copy the digits run and the output of all processes to.")
+    """Defines the command's flags."""
+    flags.DEFINE_float("seconds", 90, "Time limit for all checks together, from the start of this process.", lower_bound=1)
+    flags.DEFINE_string("keep", "", "Folder for a copy of the digits run, and of the output of all processes.")
     flags.DEFINE_string("only", "", "Only checks whose name contains this.")
-    flags.DEFINE_string("json", "", "File to write the result to, anew after each check.")
+    flags.DEFINE_string("json", "", "File to write the result to, after each check.")
 
 
 def main() -> None:
-    args, file, limit = flags.FLAGS, common.json_file(flags.FLAGS.json), common.Limit(flags.FLAGS.seconds)
+    """Runs the command."""
+    args, file, limit = flags.FLAGS, outputs.json_file(flags.FLAGS.json), timing.Limit(flags.FLAGS.seconds)
     keep = cli.make_workdir(args.keep) if args.keep else None
-    machine = common.machine()
-    common.print_machine(machine)
+    machine = hardware.describe()
+    hardware.print_description(machine)
     chosen = [job for job in jobs() if any(args.only in name for name in job.checks)]
     report = Report(file, machine, [name for job in chosen for name in job.checks])
     scratch = pathlib.Path(tempfile.mkdtemp(prefix="openset_jax_correctness_"))
-    workers = 1 if importlib.util.find_spec("libtpu") else max(1, common.cores() // CORES_PER_CHECK)
+    workers = 1 if importlib.util.find_spec("libtpu") else max(1, hardware.cores() // CORES_PER_CHECK)
     with (
-        cli.stop_on_signal() as stop,
-        Processes(scratch, environment={}),  # whose guard removes the folder
+        cli.stop_on_signal() as stop_requested,
+        Processes(scratch, environment={}),  # its guard removes the folder
         concurrent.futures.ThreadPoolExecutor(workers) as pool,
     ):
-        children = Children(scratch, limit, stop, parallel=workers > 1)
+        children = Children(scratch, limit, stop_requested, parallel=workers > 1)
         for job in [pool.submit(job.run, children, report) for job in chosen]:
             job.result()
         report.end(_devices(scratch))
         for folder in filter(pathlib.Path.exists, (scratch / "digits", children.logs) if keep else ()):
             shutil.copytree(folder, keep / folder.name, dirs_exist_ok=True)
-    if stop():
-        raise Stopped(f"Stopped by {stop()}; the checks so far are above" + (f" and in {file}." if file else "."))
+    if reason := stop_requested():
+        raise Stopped(f"Stopped by {reason}; the checks so far are above" + (f" and in {file}." if file else "."))
     sys.exit(1 if report.failed else 0)
 
 
@@ -85,7 +86,8 @@ class Report:
     """
 
     def __init__(self, file: pathlib.Path | None, machine: Mapping[str, Any], names: Iterable[str]):
-        self._file, self._machine, self._checks, self._lock = file, dict(machine), [], threading.Lock()
+        self._file, self._machine, self._lock = file, dict(machine), threading.Lock()
+        self._checks: list[dict[str, Any]] = []
         self._left_out = dict.fromkeys(names, UNFINISHED)
         self._width = max(map(len, self._left_out), default=0)
         self._write()
@@ -96,39 +98,39 @@ class Report:
         return [check["name"] for check in self._checks if not check["passed"]]
 
     def add(self, name: str, finding: Finding) -> None:
-        """Adds a check that is done."""
+        """Adds a finished check."""
         with self._lock:
             self._checks.append({"name": name} | finding._asdict())
             del self._left_out[name]
             self._print(name, "passed" if finding.passed else "FAILED", f"{finding.seconds:.1f} s", finding.detail)
             self._write()
 
-    def leave_out(self, names: Iterable[str], why: str) -> None:
-        """Notes why checks were not done."""
+    def leave_out(self, names: Iterable[str], reason: str) -> None:
+        """Records the reason why checks were left out."""
         with self._lock:
             for name in names:
-                self._left_out[name] = why
-                self._print(name, "left out", "", why)
+                self._left_out[name] = reason
+                self._print(name, "left out", "", reason)
             self._write()
 
     def end(self, devices: Sequence[str]) -> None:
-        """Adds the devices of the machine, if they are known by now, and prints the sum."""
+        """Adds the devices of the machine, if there are any, and prints the numbers of checks."""
         self._machine |= {"devices": list(devices)} if devices else {}
         self._write()
         passed = len(self._checks) - len(self.failed)
         print(f"{passed} passed, {len(self.failed)} failed, {len(self._left_out)} left out", flush=True)
 
-    def _print(self, name, outcome, seconds, detail):
+    def _print(self, name: str, outcome: str, seconds: str, detail: str) -> None:
         print(f"{name.ljust(self._width)}  {outcome:8}  {seconds:>7}  {detail}", flush=True)
 
-    def _write(self):
+    def _write(self) -> None:
         result = {
             "passed": bool(self._checks) and not self.failed,
             "checks": self._checks,
             "left_out": self._left_out,
             "machine": self._machine,
         }
-        common.write_json(self._file, result)
+        outputs.write_json(self._file, result)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,15 +138,15 @@ class Job:
     """Checks that depend on the same processes.
 
     Attributes:
-      checks: their names.
-      find: yields a `Finding` for each, in this order.
+      checks: names of the checks.
+      find: yields a `Finding` for each check, in this order.
     """
 
     checks: Sequence[str]
     find: Callable[[Children], Iterator[Finding]]
 
     def run(self, children: Children, report: Report) -> None:
-        """Reports all checks: done, failed, or left out."""
+        """Runs the checks, and reports each as passed, failed, or left out."""
         left, start = list(self.checks), time.monotonic()
 
         def add(finding):
@@ -157,21 +159,21 @@ class Job:
                 start = time.monotonic()
         except NotDone as error:
             report.leave_out(left, str(error))
-        except Exception as error:  # a defect of the program or of the check: the other checks go on
-            detail, why = str(error), f"it needs {left[0]!r}, which failed"
+        except Exception as error:  # a defect of the program or of the check; the other checks continue
+            detail, reason = str(error), f"it needs {left[0]!r}, which failed"
             if not isinstance(error, ProcessFailed):
                 detail = f"{type(error).__name__}: {error}"
                 traceback.print_exc()
             add(Finding(False, detail))
-            report.leave_out(left, why)
+            report.leave_out(left, reason)
 
 
 def jobs() -> list[Job]:
-    """All checks, in the order in which they begin: the one that takes longest first."""
-    words = of_steps.MODES.values()
+    """All checks, in the order in which they start: the longest first."""
+    words = correctness_limits.MODES.values()
     compared = [
         Job([f"ten steps, {network}, {text}" for text in words], functools.partial(steps, network))
-        for network in of_steps.NETWORKS
+        for network in correctness_limits.NETWORKS
     ]
     return [
         Job(["digits: killed, resumed", "digits: evaluated on the CPU"], correctness_runs.digits),
@@ -182,51 +184,55 @@ def jobs() -> list[Job]:
 
 
 def steps(network: str, children: Children) -> Iterator[Finding]:
-    """A check for each mode: steps of this process's default device are those of the CPU."""
+    """Checks in each mode that steps on the default device of this process equal those on the CPU."""
+    highest, bfloat16 = correctness_limits.HIGHEST, correctness_limits.BFLOAT16
     folder, problem = children.folder("steps"), None
-    sides = {"device": (of_steps.LIMITS, {}), "cpu": ((of_steps.HIGHEST, of_steps.BFLOAT16), {"JAX_PLATFORMS": "cpu"})}
-    commands = {}
-    for side, (modes, variables) in sides.items():
+    commands: dict[str, tuple[list[str], dict[str, str]]] = {}
+    for side, modes, variables in (
+        ("device", tuple(correctness_limits.LIMITS), {}),
+        ("cpu", (highest, bfloat16), {"JAX_PLATFORMS": "cpu"}),
+    ):
         (folder / side).mkdir()
         command = [sys.executable, "-m", "benchmarks.correctness_steps", str(folder / side), network, *modes]
         commands[f"{network}, {side}"] = (command, variables)
     try:
         children.together(commands)
     except (NotDone, ProcessFailed) as error:
-        problem = error  # what was written before is compared
-    read = lambda side, mode: of_steps.read(folder / side, mode)
-    for mode in of_steps.MODES:
+        problem = error  # the modes that are finished are compared
+    read = lambda side, mode: correctness_limits.read(folder / side, mode)
+    for mode in correctness_limits.MODES:
         try:
-            found, reference, rounded = read("device", mode), read("cpu", of_steps.HIGHEST), read("cpu", of_steps.BFLOAT16)
+            found, reference, rounded = read("device", mode), read("cpu", highest), read("cpu", bfloat16)
         except FileNotFoundError:
             if problem is None:
                 raise
             raise problem from None
-        except of_steps.StepFailed as error:
+        except correctness_limits.StepFailed as error:
             yield Finding(False, str(error))
             continue
-        yield Finding(*of_steps.compare(found, reference, rounded, of_steps.LIMITS[mode]), float(found["seconds"]))
+        passed, detail = correctness_limits.compare(found, reference, rounded, correctness_limits.LIMITS[mode])
+        yield Finding(passed, detail, float(found["seconds"]))
 
 
 def tests(children: Children) -> Iterator[Finding]:
-    """The tests marked `accelerator`, on this process's default device."""
+    """Runs the tests marked `accelerator` on the default device of this process."""
     if missing := [name for name in ("chex", "hypothesis", "pytest") if importlib.util.find_spec(name) is None]:
         raise NotDone(f"it needs {', '.join(missing)}, which this Python does not have")
     folders = [str(ROOT / "tests" / name) for name in ("model", "training")]
-    # addopts needs pytest-xdist; a warning of a driver or of another version of JAX is no wrong number
+    # addopts needs pytest-xdist; warnings of a driver or of another version of JAX are not errors here
     options = ["-m", "accelerator", "-q", "-o", "addopts=", "-W", "default", "-p", "no:cacheprovider"]
-    platforms = os.environ.get("JAX_PLATFORMS", "")  # without it, tests run on the CPU
+    platforms = os.environ.get("JAX_PLATFORMS", "")  # if it is not set at all, tests run on the CPU
     try:
-        said = children.run("tests", [sys.executable, "-m", "pytest", *options, *folders], JAX_PLATFORMS=platforms)
+        output = children.run("tests", [sys.executable, "-m", "pytest", *options, *folders], JAX_PLATFORMS=platforms)
     except ProcessFailed as error:
         failed = [line.split(" - ")[0] for line in error.output.splitlines() if line.startswith(("FAILED ", "ERROR "))]
         yield Finding(False, "; ".join([str(error), *failed]))
     else:
-        yield Finding(True, last_line(said))
+        yield Finding(True, last_line(output))
 
 
-def _devices(scratch):
-    """The kinds of the devices, as a process of `steps` saw them; [] if none did."""
+def _devices(scratch: pathlib.Path) -> list[str]:
+    """The kinds of the devices, from a process of `steps`; [] if there was none."""
     found = next(iter(scratch.glob("steps_*/device/machine.json")), None)
     return json.loads(found.read_text())["devices"] if found else []
 

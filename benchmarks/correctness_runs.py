@@ -1,9 +1,9 @@
-"""Real runs of the program on the digits: killed and resumed, evaluated on another device, and repeated.
+"""Runs of the program on the digits: killed and resumed, evaluated on another device, and repeated.
 
     python -m benchmarks.correctness_runs WORKDIR COMMAND...
 
-The checks of `benchmarks.correctness` that start the program's own commands. As a process, this file runs COMMAND, which
-trains in WORKDIR, and kills it after its first checkpoint.
+These are the checks of `benchmarks.correctness` that start the program's commands. As a process, this file runs
+COMMAND, which trains in WORKDIR, and kills it after its first checkpoint.
 """
 
 import csv
@@ -20,14 +20,14 @@ from typing import Any, NamedTuple
 from benchmarks.children import ROOT, Children
 
 STEPS, KNOWN_ACCURACY, SEEN_AUROC = 300, 0.9, 0.95
-# Evaluating for the first time compiles: the run is killed there, long before its last step.
+# The run is killed while its first evaluation compiles, long before its last step.
 KILLED = {"steps": STEPS, "steps_per_call": 10, "checkpoint.every": 50, "eval.every": 100}
 
-# Measured on a CPU, 617 test images: bfloat16 instead of float32 changes no decision, and p_none by up to 0.01; two programs
-# in bfloat16 differ in p_none by up to 0.002.
+# Measured on a CPU with 617 test images: bfloat16 instead of float32 changes no decision, and p_none by up to 0.01; two
+# programs in bfloat16 differ in p_none by up to 0.002.
 SAME_DECISIONS, P_NONE, HEADLINE = 0.99, 0.03, 0.01
 
-# Small: XLA's deterministic operations are slow on a GPU.
+# A small network, because XLA's deterministic operations are slow on a GPU.
 REPEATED = {
     "steps": 20, "steps_per_call": 10, "batch_size": 32, "log_every": 10, "eval.every": 10, "checkpoint.every": 20,
     "eval.compare_scores": False, "model.width": 0.0625, "optimizer.warmup_steps": 0,
@@ -39,9 +39,9 @@ class Finding(NamedTuple):
     """The outcome of a check.
 
     Attributes:
-      passed: whether all is well.
-      detail: one line: what was compared, the largest difference, the limit.
-      seconds: how long it took; None for the time since the finding before.
+      passed: True if the check passed.
+      detail: one line with the values, the largest difference, and the limit.
+      seconds: duration of the check; None for the time since the previous finding.
     """
 
     passed: bool
@@ -50,12 +50,12 @@ class Finding(NamedTuple):
 
 
 def digits(children: Children) -> Iterator[Finding]:
-    """Two checks: a run that is killed, resumed and evaluated; and the same run evaluated on the CPU."""
+    """Checks a run that is killed, resumed and evaluated; then the same run, evaluated on the CPU."""
     workdir, home = children.scratch / "digits", children.scratch / "digits_on_cpu"
     train = train_command(workdir, _pack(children), KILLED)
     children.run("digits, killed", [sys.executable, "-m", "benchmarks.correctness_runs", str(workdir), *train])
-    said = children.run("digits, resumed", train)
-    yield judge_run(said, json.loads((workdir / "metrics.json").read_text()))
+    output = children.run("digits, resumed", train)
+    yield judge_run(output, json.loads((workdir / "metrics.json").read_text()))
     shutil.copytree(workdir, home)
     evaluate = [sys.executable, "-m", "openset_jax.evaluate", f"--workdir={home}"]
     children.run("digits, on the CPU", evaluate, JAX_PLATFORMS="cpu")
@@ -63,7 +63,7 @@ def digits(children: Children) -> Iterator[Finding]:
 
 
 def repeated(children: Children) -> Iterator[Finding]:
-    """Two equal short runs leave equal files. They share no compiled programs: compilations must agree, too."""
+    """Checks that two equal short runs leave equal files. They share no compiled programs: compilation is checked, too."""
     packed, workdirs = _pack(children), [children.scratch / f"repeated_{name}" for name in ("once", "twice")]
     flags = f"{children.environment.get('XLA_FLAGS', '')} {DETERMINISTIC}".strip()
     children.together(
@@ -79,23 +79,23 @@ def repeated(children: Children) -> Iterator[Finding]:
 
 
 def train_command(workdir: pathlib.Path, packed: pathlib.Path, changes: Mapping[str, Any]) -> list[str]:
-    """The train command with `configs/digits.py`, resident images, and other fields."""
+    """The train command with `configs/digits.py`, resident images, and changed fields."""
     fields = {"data.packed": packed, "input": "resident"} | dict(changes)
     flags = [f"--config.{name}={value}" for name, value in fields.items()]
     config = f"--config={ROOT / 'configs/digits.py'}"
     return [sys.executable, "-m", "openset_jax.train", config, *flags, f"--workdir={workdir}"]
 
 
-def judge_run(said: str, metrics: Mapping[str, Any]) -> Finding:
-    """A resumed run: it went on from a checkpoint, and learned.
+def judge_run(output: str, metrics: Mapping[str, Any]) -> Finding:
+    """Checks that a run resumed from a checkpoint, and learned.
 
     Args:
-      said: what its last start printed.
+      output: of its last start.
       metrics: its metrics.json.
     """
-    resumed = re.search(r"^Resuming at step (\d+)\.$", said, re.MULTILINE)
+    resumed = re.search(r"^Resuming at step (\d+)\.$", output, re.MULTILINE)
     if not resumed:
-        return Finding(False, "the second start did not say that it resumes from a checkpoint")
+        return Finding(False, "the second start did not print that it resumes from a checkpoint")
     step = int(resumed[1])
     accuracy, auroc = (_value(metrics, name) for name in ("known.accuracy", "open_set.seen_negatives.auroc"))
     detail = (
@@ -106,10 +106,14 @@ def judge_run(said: str, metrics: Mapping[str, Any]) -> Finding:
 
 
 def compare_evaluations(there: pathlib.Path, here: pathlib.Path) -> Finding:
-    """The same checkpoint evaluated on two devices, each in a folder of its own."""
+    """Compares two evaluations of one checkpoint on different devices.
+
+    Args:
+      there, here: workdirs of the device and of the CPU.
+    """
     one, other = _scores(there), _scores(here)
     if one.keys() != other.keys() or not one:
-        return Finding(False, f"scores.csv has {len(one)} images of the device and {len(other)} others of the CPU")
+        return Finding(False, f"scores.csv has {len(one)} images on the device and {len(other)} different ones on the CPU")
     same = sum(one[id_]["decision"] == other[id_]["decision"] for id_ in one) / len(one)
     moved = max(abs(float(one[id_]["p_none"]) - float(other[id_]["p_none"])) for id_ in one)
     names = ("known.accuracy", "open_set.seen_negatives.auroc", "open_set.unseen_unknowns.auroc")
@@ -123,7 +127,7 @@ def compare_evaluations(there: pathlib.Path, here: pathlib.Path) -> Finding:
 
 
 def compare_files(one: pathlib.Path, other: pathlib.Path) -> Finding:
-    """The files of two equal runs, byte by byte; of metrics.jsonl all but the images per second."""
+    """Compares the files of two equal runs, byte by byte; metrics.jsonl without the images per second."""
     equal = {name: (one / name).read_bytes() == (other / name).read_bytes() for name in ("metrics.json", "scores.csv")}
     lines = [_lines(folder) for folder in (one, other)]
     equal["metrics.jsonl"] = lines[0] == lines[1] != []
@@ -138,32 +142,36 @@ def compare_files(one: pathlib.Path, other: pathlib.Path) -> Finding:
     return Finding(False, detail)
 
 
-def _pack(children):
-    """Packs the digits, for this check alone."""
-    folder = pathlib.Path(children.folder("packed"))
+def _pack(children: Children) -> pathlib.Path:
+    """Packs the digits in a new folder."""
+    folder = children.folder("packed")
     pack = [sys.executable, "-m", "benchmarks.packed_digits", f"--out={folder}"]
     children.run(f"packing {folder.name}", pack, JAX_PLATFORMS="cpu")
     return folder
 
 
-def _value(metrics, name):
+def _value(metrics: Any, name: str) -> float:
     for part in name.split("."):
         metrics = metrics[part]
     return metrics["value"]
 
 
-def _scores(workdir):
+def _scores(workdir: pathlib.Path) -> dict[str, dict[str, str]]:
     with (workdir / "scores.csv").open(newline="") as file:
         return {row["id"]: row for row in csv.DictReader(file)}
 
 
-def _lines(workdir):
+def _lines(workdir: pathlib.Path) -> list[dict[str, Any]]:
     rows = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
     return [{name: value for name, value in row.items() if name != "images_per_second"} for row in rows]
 
 
 def kill_after_checkpoint(workdir: pathlib.Path, command: list[str]) -> int:
-    """Runs a train command, kills it after its first checkpoint, and returns 0; its exit code if it ends before."""
+    """Runs a train command, and kills it after its first checkpoint.
+
+    Returns:
+      0; if the command ends before, its exit code, or 1 if that is 0.
+    """
     process = subprocess.Popen(command)
     while process.poll() is None:
         if any(file.parent.name.isdigit() for file in workdir.glob("checkpoints/*/_CHECKPOINT_METADATA")):

@@ -2,136 +2,96 @@
 
     python -m benchmarks.end_to_end --config=configs/digits.py
 
-Why: where the input is faster than the step, feeding real images, moving them to the devices and fetching metrics should
-cost nothing. "Together" is the loop of `openset_jax.train` without evaluating and saving, with the config's `input` and
-`steps_per_call`; the step alone has one batch, which is on the devices already. On a CPU step and input share the cores:
-then together they take the time of both, and the loop reaches its target only where the input takes next to none.
+Why: if the input is faster than the step, then feeding real images, moving them to the devices and fetching metrics
+should cost no time. "Together" is the loop of `openset_jax.train` without evaluating and saving, with the config's
+`input` and `steps_per_call`; the step alone has one batch, which is already on the devices. On a CPU, step and input
+share the cores: together they take the time of both, and the loop reaches its target only if the input takes almost no
+time.
 """
 
 import itertools
-import time
-from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from absl import flags
 
-from benchmarks import common
+from benchmarks import hardware, inputs, outputs, tables, timing
 from openset_jax import cli
 
 TARGET = 0.95
 
 
 def define_flags() -> None:
+    """Defines the command's flags."""
     cli.define_config()
     flags.DEFINE_integer("rounds", 5, "Measured rounds of each; one more comes before.", lower_bound=1)
     flags.DEFINE_float("seconds", 4.0, "Length of a round.", lower_bound=0.1)
-    flags.DEFINE_float("warmup", 2.0, "Seconds at the start of each round that do not count.", lower_bound=0.0)
+    flags.DEFINE_float("warmup", 2.0, "Seconds at the start of each round that are not measured.", lower_bound=0.0)
     flags.DEFINE_string("json", "", "File to write the result to.")
 
 
 def main() -> None:
-    args, config = flags.FLAGS, flags.FLAGS.config
-    file = common.json_file(args.json)
+    """Runs the command."""
+    args, file = flags.FLAGS, outputs.json_file(flags.FLAGS.json)
     import jax
 
-    from benchmarks.step import Step
-    from openset_jax import build
-    from openset_jax import config as configs
+    from benchmarks import training_loop
+    from benchmarks.bare_step import Step
+    from benchmarks.training_loop import ENDLESS
     from openset_jax.data import batches
-    from openset_jax.data.unreadable import Skipped
-    from openset_jax.training import devices, progress
+    from openset_jax.training import run_setup
+    from openset_jax.training.progress import Progress
+    from openset_jax.training.run_cache import RunCache
 
-    config = common.checked(config)
-    devices.check_batch_size("batch_size", config.batch_size)
-    machine = common.machine()
-    common.print_machine(machine)
-    pool = build.open_pool(config)
-    members = build.training_members(config, pool)
-    sampler = build.make_sampler(config, members)
-    skipped = Skipped(pool, config.data.max_bad_fraction)
-    plan = batches.training(pool, members, sampler, start=0, stop=10**9, skipped=skipped)
-    feed = build.make_feed(config, pool, skipped)
-    bare, fed = Step(config, pool.num_classes), Step(config, pool.num_classes, feed)
+    spec, cache = inputs.resolve(args.config), RunCache()
+    machine = hardware.describe()
+    hardware.print_description(machine)
+    run = run_setup.make_run(spec, cache)
+    images, num_classes = cache.images(spec, run.pool), run.pool.num_classes
+    bare, fed = Step(spec, num_classes), Step(spec, num_classes, images.image_input)
     compile_s = bare.compile()
-    per_call = config.batch_size * config.steps_per_call
-
-    length = {"warmup": args.warmup, "seconds": args.seconds}
+    batch_size, steps_per_call = spec.program.batch_size, spec.program.steps_per_call
+    window = {"warmup": args.warmup, "seconds": args.seconds}
 
     def step_alone():
-        return per_call * loop_rate(bare, itertools.repeat(bare.batch), jax.block_until_ready, **length)
+        rate = training_loop.rate_of_window(bare, itertools.repeat(bare.batch), jax.block_until_ready, **window)
+        return batch_size * steps_per_call * rate
 
     def input_alone():
-        return common.stream_rate(feed.read(plan), config.batch_size, **length)
+        plan = batches.training(
+            run.pool, run.rows_by_class, run.sampler, start=0, stop=ENDLESS, unreadable=images.unreadable
+        )
+        return timing.stream_rate(images.image_input.read(plan), batch_size, **window)
 
     def together():
-        so_far, calls = progress.Progress(), devices.prefetch_steps(feed.read(plan), config.steps_per_call)
-        rate = loop_rate(fed, calls, lambda metrics: so_far.add_steps(jax.device_get(metrics)), **length)
+        progress, calls = Progress(), run.calls(images, 0, ENDLESS)
+        fetch = lambda metrics: progress.add_steps(jax.device_get(metrics))
+        rate = training_loop.rate_of_window(fed, calls, fetch, **window)
         calls.close()
-        return per_call * rate
+        return batch_size * steps_per_call * rate
 
-    values = common.alternate(args.rounds, {"step alone": step_alone, "together": together, "input alone": input_alone})
-    summaries = {name: common.summary(v) for name, v in values.items()}
+    values = timing.alternate(args.rounds, {"step alone": step_alone, "together": together, "input alone": input_alone})
+    summaries = {name: timing.summary(v) for name, v in values.items()}
     slower = [min(pair) for pair in zip(values["step alone"], values["input alone"], strict=True)]
-    paired = common.ratios(values["together"], slower)
-    report(summaries, paired, batch_size=config.batch_size)
-    result = {name.replace(" ", "_"): v for name, v in summaries.items()}
-    result |= {"ratio": paired, "compile_s": compile_s, "config": configs.to_json(config), "machine": machine}
-    common.write_json(file, result)
+    paired = timing.ratios(values["together"], slower)
+    report(summaries, paired, batch_size=batch_size)
+    result: dict[str, Any] = {name.replace(" ", "_"): v for name, v in summaries.items()}
+    result |= {"ratio": paired, "compile_s": compile_s, "config": spec.record, "machine": machine}
+    outputs.write_json(file, result)
 
 
-def loop_rate(step: Any, batches: Iterable[Any], fetch: Callable[[Any], Any], *, warmup: float, seconds: float) -> float:
-    """Calls per second of the loop of `openset_jax.train`; see `run_loop`.
-
-    Args:
-      batches: endless.
-      warmup: seconds that do not count.
-      seconds: how long to measure.
-    """
-    import jax
-
-    begin, start, count = time.perf_counter(), None, 0
-    for now in run_loop(step, batches, fetch):
-        if start is not None:
-            count += 1
-            if now - start >= seconds:
-                break
-        elif now - begin >= warmup:
-            start = now
-    jax.block_until_ready(step.state)
-    return count / (now - start)
-
-
-def run_loop(step: Any, batches: Iterable[Any], fetch: Callable[[Any], Any]) -> Iterator[float]:
-    """The loop of `openset_jax.train`: metrics are fetched when the next step is under way.
+def report(summaries: dict[str, timing.Summary], paired: timing.Summary, *, batch_size: int) -> None:
+    """Prints the rates, names the slower of step and input, and prints whether the loop is as fast as it.
 
     Args:
-      step: a `benchmarks.step.Step`.
-      batches: on the devices.
-      fetch: waits for the metrics of a call, or takes note of them.
-
-    Yields:
-      The time at which the metrics of each call were there. The call after it is under way.
+      summaries: of "step alone", "input alone" and "together", in images/s.
+      paired: of the loop's rate over that of the slower half, round by round.
     """
-    import jax
-
-    pending = None
-    for batch in batches:
-        with jax.transfer_guard("disallow"):
-            step.state, metrics = step.function(step.state, batch)
-        if pending is not None:
-            fetch(pending)
-            yield time.perf_counter()
-        pending = metrics
-
-
-def report(summaries: dict[str, Any], paired: dict[str, Any], *, batch_size: int) -> None:
-    """Prints the rates, which of step and input is the limit, and whether the loop reaches it."""
     print(f"images/s at a batch of {batch_size}")
-    common.print_table([["", "median", "min", "max"], *(common.row(k, v) for k, v in summaries.items())])
-    common.print_table([["together / the slower one", "median", "min", "max"], common.row("round by round", paired, 3)])
+    tables.print_table([["", "median", "min", "max"], *(tables.row(k, v) for k, v in summaries.items())])
+    tables.print_table([["together / the slower one", "median", "min", "max"], tables.row("round by round", paired, 3)])
     surplus = summaries["input alone"]["median"] / summaries["step alone"]["median"]
     print(f"input alone / step alone: {surplus:.2f}, so that the {'step' if surplus > 1 else 'input'} is the limit")
-    print(common.verdict("together / the slower one, median of the rounds", paired["median"], TARGET))
+    print(tables.verdict("together / the slower one, median of the rounds", paired["median"], TARGET))
 
 
 if __name__ == "__main__":

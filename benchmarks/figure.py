@@ -1,4 +1,4 @@
-"""Images per second of every benchmark, ours beside the other, as one picture."""
+"""The figure of the suite: images per second of every benchmark, ours and the other's."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -8,11 +8,12 @@ OURS, OTHER = "#1b6ca8", "#e07b39"
 
 
 def draw(path: pathlib.Path, rows: Sequence[Mapping[str, Any]], title: str) -> None:
-    """Points on a logarithmic axis, ours above the other; whiskers reach from the slowest to the fastest round.
+    """Draws points on a logarithmic axis, ours above the other's; whiskers reach from the slowest to the fastest round.
 
     Args:
-      rows: from top to bottom: "name" (what follows its first colon is put below), "ours" and "other" (summaries of
-        images/s, "other" may be None), "other_name".
+      path: of the file.
+      rows: from top to bottom: "name" (the part after its first colon is on a second line), "ours" and "other" (summaries of
+        images/s; "other" may be None), "other_name".
     """
     import matplotlib
 
@@ -51,7 +52,7 @@ def draw(path: pathlib.Path, rows: Sequence[Mapping[str, Any]], title: str) -> N
     axes.tick_params(axis="y", length=0)
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}" if x >= 1 else f"{x:g}")
     points = [plt.Line2D([], [], color=c, marker="o", linestyle="none", markersize=7) for c in (OURS, OTHER)]
-    figure.legend(points, ["openset_jax", "what it is compared with"], fontsize=9, loc="outside upper right", ncols=2)
+    figure.legend(points, ["openset_jax", "the other side"], fontsize=9, loc="outside upper right", ncols=2)
     figure.suptitle(title, fontsize=11, x=0.01, ha="left")
     figure.savefig(path, dpi=150)
     plt.close(figure)

@@ -1,25 +1,29 @@
-"""Candidate forms: other ways to compute what the network, the augmentation and the optimizer compute.
+"""Candidate forms: other implementations of operations of the network, of the augmentation and of the optimizer.
 
-No benchmark of its own: `benchmarks.variants` measures them. A form that wins on a platform moves into the package and is
-chosen there (`openset_jax/model/forms.py`); the others stay here, so that the next device can decide otherwise.
+No benchmark of its own: `benchmarks.variants` measures them. A form that is the fastest on a platform moves to
+`openset_jax/platforms/`; the others stay here, because they may be the fastest on the next device.
 """
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
 
-from openset_jax.platforms import convolution, fusion, max_pool
+from openset_jax.platforms import convolution, max_pool, xla
+from openset_jax.spec import OptimizerSpec
 
-FEW_CHANNELS = 4  # fewer than these: the first convolution, which sees the image
+FEW_CHANNELS = 4  # the input of the first convolution, the image, has fewer
+
+Convolve = Callable[..., jax.Array]
+Spread = Callable[[tuple[int, int], jax.Array, jax.Array], jax.Array]  # as max_pool.spread_by_slices
+MakeOptimizer = Callable[[OptimizerSpec, optax.Schedule], optax.GradientTransformation]  # as state.make_optimizer
 
 
-def first_convolution(form: Any) -> Any:
-    """`Forms.convolve` that computes the first convolution by form(x, kernel, stride, padding), the others as now."""
+def first_convolution(form: Convolve) -> Convolve:
+    """An `Ops.convolve` that computes the first convolution by form(x, kernel, stride, padding); the others as in use."""
 
     def convolve(x, kernel, stride, padding, groups=1):
         if x.shape[-1] < FEW_CHANNELS and groups == 1:
@@ -30,7 +34,7 @@ def first_convolution(form: Any) -> Any:
 
 
 def convolve_padded(x: jax.Array, kernel: jax.Array, stride: int, padding: int, *, channels: int) -> jax.Array:
-    """The plain convolution of an image whose channels are padded with zeros to `channels`."""
+    """Convolves an image whose channels are padded with zeros to `channels`."""
     more = channels - x.shape[-1]
     x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, more)))
     kernel = jnp.pad(kernel, ((0, 0), (0, 0), (0, more), (0, 0)))
@@ -38,25 +42,26 @@ def convolve_padded(x: jax.Array, kernel: jax.Array, stride: int, padding: int, 
 
 
 def convolve_patches(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
-    """One matrix product of all patches (im2col) with the kernel."""
+    """Convolves by one matrix product of all patches with the kernel (im2col)."""
     side, features = kernel.shape[0], kernel.shape[-1]
     patches = lax.conv_general_dilated_patches(
         x, (side, side), (stride, stride), [(padding, padding)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )  # channels slowest
+    )  # channels are the slowest index
     return patches @ kernel.transpose(2, 0, 1, 3).reshape(-1, features)
 
 
-def max_pool_by(spread: Callable[..., jax.Array], *, alone: bool = False) -> Callable[[jax.Array], jax.Array]:
-    """Max-pooling, 3x3 with stride 2, whose gradient is `max_pool.spread_by_slices` or `spread_by_parity`.
+def max_pool_by(spread: Spread, *, alone: bool = False) -> Callable[[jax.Array], jax.Array]:
+    """Max-pooling, 3x3 with stride 2, whose gradient is computed by `spread`.
 
     Args:
-      alone: whether the gradient is computed by itself, see `fusion.by_itself`.
+      spread: `max_pool.spread_by_slices` or `max_pool.spread_by_parity`.
+      alone: True to compute the gradient outside of fusions; see `xla.isolated`.
     """
 
     def backward(residuals, gradient):
         where, (_, *sides) = residuals[0], residuals[1].shape
         of_sides = functools.partial(spread, tuple(sides))
-        return (fusion.by_itself(of_sides, where, gradient) if alone else of_sides(where, gradient),)
+        return (xla.isolated(of_sides, where, gradient) if alone else of_sides(where, gradient),)
 
     pool = jax.custom_vjp(lambda x: max_pool.largest_of_windows(x)[0])
     pool.defvjp(max_pool.pool_and_keep_places, backward)
@@ -65,9 +70,9 @@ def max_pool_by(spread: Callable[..., jax.Array], *, alone: bool = False) -> Cal
 
 @jax.custom_vjp
 def max_pool_by_comparison(x: jax.Array) -> jax.Array:
-    """Max-pooling, 3x3 with stride 2, whose gradient finds the largest element of a window again by comparing.
+    """Max-pooling, 3x3 with stride 2, whose gradient finds the largest element of a window by comparing.
 
-    It keeps no place of the largest element: the input and the output are in memory anyway.
+    It does not store the place of the largest element: the input and the output are in memory anyway.
     """
     return max_pool.largest_of_windows(x)[0]
 
@@ -88,7 +93,7 @@ max_pool_by_comparison.defvjp(lambda x: ((y := max_pool.largest_of_windows(x)[0]
 
 @jax.custom_vjp
 def relu_by_output(x: jax.Array) -> jax.Array:
-    """ReLU whose gradient looks at its output, which the next layer keeps anyway, and not at its input."""
+    """ReLU whose gradient is computed from its output, which the next layer stores anyway, instead of its input."""
     return jnp.maximum(x, 0)
 
 
@@ -98,12 +103,12 @@ relu_by_output.defvjp(
 
 
 def bernoulli_of_bytes(key: jax.Array, p: float, shape: tuple[int, ...]) -> jax.Array:
-    """True with probability p, rounded to a multiple of 1/256: a byte of random bits for each element, not four."""
+    """As `jax.random.bernoulli`, with p rounded to a multiple of 1/256, from one byte of random bits for each element."""
     return jax.random.bits(key, shape, jnp.uint8) < jnp.asarray(min(255, round(256 * p)), jnp.uint8)
 
 
 def crop_one_by_one(images: jax.Array, corner: jax.Array, mirrored: jax.Array, size: int) -> jax.Array:
-    """`augment.crop` as a loop over images: each crop is a copy of a slice."""
+    """Computes `platforms.crop.crop` by a loop over images: each crop is a copy of a slice."""
 
     def one(given):
         image, corner, mirrored = given
@@ -114,7 +119,7 @@ def crop_one_by_one(images: jax.Array, corner: jax.Array, mirrored: jax.Array, s
 
 
 def crop_by_products(images: jax.Array, corner: jax.Array, mirrored: jax.Array, size: int) -> jax.Array:
-    """`augment.crop` as two products with one-hot rows; exact in bfloat16, which holds all integers up to 256."""
+    """Computes `platforms.crop.crop` by two one-hot products; exact in bfloat16, which has all integers up to 256."""
     along = jnp.arange(size)
     rows, columns = corner[:, :1] + along, corner[:, 1:] + along
     columns = jnp.where(mirrored[:, None], columns[:, ::-1], columns)
@@ -123,17 +128,17 @@ def crop_by_products(images: jax.Array, corner: jax.Array, mirrored: jax.Array, 
     return jnp.einsum("bsw,brwc->brsc", hot(columns, images.shape[2]), x).astype(jnp.uint8)
 
 
-def flat_adam(schedule: optax.Schedule, **options: float) -> optax.GradientTransformation:
-    """`optimizer.make_optimizer` with clipping and Adam over one vector of all parameters."""
-    return _adamw(schedule, optax.flatten, **options)
+def flat_adam(optimizer: OptimizerSpec, schedule: optax.Schedule) -> optax.GradientTransformation:
+    """The optimizer of `state.make_optimizer`, with clipping and Adam over one vector of all parameters."""
+    return _adamw(optimizer, schedule, wrap=optax.flatten)
 
 
-def adam_of_moments(*low: str) -> Callable[..., optax.GradientTransformation]:
-    """`optimizer.make_optimizer` that keeps the moments "mu", "nu" of `low` in bfloat16."""
+def adam_with_bfloat16(*moments: str) -> MakeOptimizer:
+    """A `state.make_optimizer` that stores some of the moments "mu" and "nu" in bfloat16."""
 
     def stored(optimizer):
         def cast(state, to):
-            names = {name: getattr(state[-1], name) for name in low}
+            names = {name: getattr(state[-1], name) for name in moments}
             moved = {name: jax.tree.map(lambda x: x.astype(to), tree) for name, tree in names.items()}
             return (*state[:-1], state[-1]._replace(**moved))
 
@@ -146,11 +151,17 @@ def adam_of_moments(*low: str) -> Callable[..., optax.GradientTransformation]:
     return functools.partial(_adamw, wrap=stored)
 
 
-def _adamw(schedule, wrap, *, b1, b2, eps, weight_decay, grad_clip):
+def _adamw(
+    optimizer: OptimizerSpec,
+    schedule: optax.Schedule,
+    *,
+    wrap: Callable[[optax.GradientTransformation], optax.GradientTransformation],
+) -> optax.GradientTransformation:
     kernels = lambda params: jax.tree.map(lambda p: p.ndim > 1, params)
-    clip = optax.clip_by_global_norm(grad_clip) if grad_clip else optax.identity()
+    clip = optax.clip_by_global_norm(optimizer.grad_clip) if optimizer.grad_clip else optax.identity()
+    adam = optax.scale_by_adam(b1=optimizer.b1, b2=optimizer.b2, eps=optimizer.eps)
     return optax.chain(
-        wrap(optax.chain(clip, optax.scale_by_adam(b1=b1, b2=b2, eps=eps))),
-        optax.add_decayed_weights(weight_decay, kernels),
+        wrap(optax.chain(clip, adam)),
+        optax.add_decayed_weights(optimizer.weight_decay, kernels),
         optax.scale_by_learning_rate(schedule),
     )

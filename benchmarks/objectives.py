@@ -1,18 +1,18 @@
-"""Every objective on one data set, several seeds each, side by side: what to train with.
+"""Every objective on one data set, several seeds each.
 
     python -m benchmarks.objectives --config=configs/fashion_open.py --config.data.tfds_data_dir=TFDS --out=DIR
 
-Why: "an extra class, all-zeros labels, or a threshold?" is answered by the user's own data. All arms see the same images in
-the same order, for as many steps; what differs is the loss and the outputs. Only `softmax` uses no negatives: its batches,
-as large as all others, are of knowns alone, of which it sees more. Each run has a folder DIR/ARM-SEED, goes on where it was
-stopped, and is not trained again once it is done. Prints a table of means over the seeds with 95 % intervals
-(Student's t: other networks, the same test images), and one of the differences to `background`, paired by seed; writes both
-to DIR/objectives.md, and the numbers to DIR/objectives.json.
+Why: an extra class, all-zeros labels, or a threshold? The answer depends on the data. All arms train on the same images
+in the same order, for the same number of steps; they differ in the loss and the outputs. Only `softmax` uses no
+negatives: its batches, of the same size, have knowns only, so it sees more of them. Each run has a folder DIR/ARM-SEED,
+resumes if it was stopped, and is not trained again once it is finished. Prints a table of means over the seeds with 95
+% intervals (Student's t: other networks, the same test images), and a table of the differences to `background`, paired
+by seed. Writes both to DIR/objectives.md, and the numbers to DIR/objectives.json.
 """
 
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from absl import flags
@@ -22,7 +22,7 @@ from openset_jax import cli
 from openset_jax.errors import UserError
 
 REFERENCE = "background"
-ARMS = {
+ARMS: dict[str, dict[str, Any]] = {  # arm -> fields that differ from the config
     REFERENCE: {},
     "background_balanced_softmax": {"objective.logit_adjustment": 1.0},
     **{
@@ -30,7 +30,7 @@ ARMS = {
         for name in ("one_vs_rest", "softmax", "entropic", "objectosphere", "outlier_exposure", "energy_margin")
     },
 }
-COLUMNS = {
+COLUMNS: dict[str, Callable[[Mapping[str, Any]], Any]] = {  # column -> (metrics.json) -> an interval or None
     "known accuracy": lambda result: result["known"]["accuracy"],
     "AUROC, seen": lambda result: result["open_set"]["seen_negatives"]["auroc"],
     "AUROC, unseen": lambda result: result["open_set"]["unseen_unknowns"]["auroc"],
@@ -42,17 +42,19 @@ COLUMNS = {
 
 
 def define_flags() -> None:
+    """Defines the command's flags."""
     cli.define_config()
-    flags.DEFINE_string("out", None, "Folder of the runs; those that are there are not trained again.", required=True)
-    flags.DEFINE_list("arms", list(ARMS), f"Which to train; {REFERENCE} is what the others are compared with.")
-    flags.DEFINE_integer("seeds", 3, "Seeds of each arm: 0, 1, ...", lower_bound=1)
+    flags.DEFINE_string("out", None, "Folder of the runs; finished runs are not trained again.", required=True)
+    flags.DEFINE_list("arms", list(ARMS), f"Arms to train; all are compared with {REFERENCE}.")
+    flags.DEFINE_integer("seeds", 3, "Number of seeds: 0, 1, ...", lower_bound=1)
 
 
 def main() -> None:
+    """Runs the command."""
     if strange := set(flags.FLAGS.arms) - set(ARMS):
         raise UserError(f"--arms: {min(strange)!r} is not one of {', '.join(ARMS)}")
     out = cli.make_workdir(flags.FLAGS.out)
-    found = {arm: [] for arm in dict.fromkeys([REFERENCE, *flags.FLAGS.arms])}
+    found: dict[str, list[dict[str, Any]]] = {arm: [] for arm in dict.fromkeys([REFERENCE, *flags.FLAGS.arms])}
     for seed in range(flags.FLAGS.seeds):
         for arm, results in found.items():
             results.append(runs.trained(flags.FLAGS.config, ARMS[arm], seed=seed, workdir=out / f"{arm}-{seed}"))
@@ -60,7 +62,11 @@ def main() -> None:
 
 
 def write(out: pathlib.Path, found: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-    """Prints and writes the tables of `metrics.json` of all seeds of all arms."""
+    """Prints and writes the tables.
+
+    Args:
+      found: arm -> the `metrics.json` of each seed.
+    """
     values = {arm: {name: _values(results, read) for name, read in COLUMNS.items()} for arm, results in found.items()}
     (out / "objectives.json").write_text(json.dumps(values, indent=2) + "\n")
     means = [["objective", *COLUMNS]]

@@ -1,4 +1,4 @@
-"""Packed arrays of the digits of `configs/digits.py`, made without TensorFlow: real images to train on, on any machine.
+"""Packed arrays of the digits of `configs/digits.py`, made without TensorFlow.
 
     python -m benchmarks.packed_digits --out=DIR
     python -m openset_jax.train --config=configs/digits.py --config.data.packed=DIR --workdir=...
@@ -15,11 +15,13 @@ from openset_jax import cli
 
 
 def define_flags() -> None:
-    flags.DEFINE_integer("size", 28, "Side of the images; a run needs it as data.stored_size.", lower_bound=8)
-    flags.DEFINE_string("out", None, "Folder for the arrays; made if need be.", required=True)
+    """Defines the command's flags."""
+    flags.DEFINE_integer("size", 28, "Side of the images, data.stored_size of the runs.", lower_bound=8)
+    flags.DEFINE_string("out", None, "Folder for the arrays; created if necessary.", required=True)
 
 
 def main() -> None:
+    """Runs the command."""
     write_digits(cli.make_workdir(flags.FLAGS.out), size=flags.FLAGS.size)
 
 
@@ -27,19 +29,18 @@ def write_digits(root: pathlib.Path, *, size: int = 28) -> None:
     """Writes the images, roles and splits of `configs/digits.py` as a folder for `data.packed`.
 
     Args:
-      root: the folder; made if need be.
+      root: the folder, which is created if necessary.
       size: side of the images.
     """
     import numpy as np
     from PIL import Image
 
+    from benchmarks import inputs
     from configs import digits
-    from openset_jax import build
-    from openset_jax import config as configs
-    from openset_jax.data import packed
+    from openset_jax.data import packed, pool_builder
 
-    config = digits.get_config()
-    pool = build.open_pool(config)
+    spec = inputs.resolve(digits.get_config())
+    pool = pool_builder.open_pool(spec.data, stored_size=spec.images.stored_size, seed=spec.seed)
     root.mkdir(parents=True, exist_ok=True)
     images = np.empty((len(pool), size, size, 3), np.uint8)
     for image, encoded in zip(images, pool.sources[0].fetch(pool.record), strict=True):
@@ -52,7 +53,7 @@ def write_digits(root: pathlib.Path, *, size: int = 28) -> None:
         ids=pool.ids(np.arange(len(pool))),
         group=pool.group,
         split=pool.split,
-        prepared_as=configs.chosen_images(config),
+        prepared_as=spec.data.chosen_images(),
     )
 
 

@@ -1,9 +1,11 @@
-"""A process of somebody else's library, which works only while a round of its own is measured.
+"""A process of another library, which works only while its own round is measured.
 
-The scripts are in `benchmarks/peers/`; each runs under a Python of its own choice, imports nothing of ours, and speaks JSON
-lines: it reads a job, answers with its versions, and then answers each request with {"images", "seconds"}. Where it cannot
-run it answers {"error"}.
+The scripts in `benchmarks/peers/` each run under a Python of their own and import nothing of this package. They communicate
+in JSON lines: a script reads a job, answers with its versions, and then answers each request with {"images", "seconds"}, or
+with {"error"} if it cannot run.
 """
+
+from __future__ import annotations
 
 import contextlib
 import importlib.util
@@ -13,9 +15,12 @@ import pathlib
 import subprocess
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from openset_jax.errors import UserError
+
+if TYPE_CHECKING:  # importing it takes a second, which --help would need
+    from openset_jax.spec import RunSpec
 
 PEERS = pathlib.Path(__file__).parent / "peers"
 
@@ -27,7 +32,7 @@ class Peer:
       versions: its first answer: versions of its libraries, and how it runs.
     """
 
-    def __init__(self, process: subprocess.Popen, job: dict[str, Any]):
+    def __init__(self, process: subprocess.Popen[str], job: dict[str, Any]):
         self._process = process
         self.versions = self.ask(job)
 
@@ -40,16 +45,18 @@ class Peer:
         """The answer to one message.
 
         Raises:
-          UserError: the process ended, or says that it cannot run.
+          UserError: the process ended, or answers that it cannot run.
         """
-        with contextlib.suppress(BrokenPipeError):  # the missing answer says it
-            self._process.stdin.write(json.dumps(message) + "\n")
-            self._process.stdin.flush()
-        if not (line := self._process.stdout.readline()):
-            raise UserError(f"--peer_python: `{' '.join(self._process.args)}` ended; its own message is above")
+        process, command = self._process, " ".join(self._process.args)  # type: ignore[arg-type]  # a list of str
+        assert process.stdin and process.stdout
+        with contextlib.suppress(BrokenPipeError):  # then there is no answer
+            process.stdin.write(json.dumps(message) + "\n")
+            process.stdin.flush()
+        if not (line := process.stdout.readline()):
+            raise UserError(f"--peer_python: `{command}` ended; its own message is above")
         answer = json.loads(line)
         if "error" in answer:
-            raise UserError(f"--peer_python: `{' '.join(self._process.args)}` cannot run: {answer['error']}")
+            raise UserError(f"--peer_python: `{command}` cannot run: {answer['error']}")
         return answer
 
 
@@ -58,17 +65,18 @@ def open_peer(python: str, script: str, job: dict[str, Any]) -> Iterator[Peer]:
     """Starts `benchmarks/peers/SCRIPT`, and ends it.
 
     Raises:
-      UserError: it cannot be started, or says that it cannot do the job.
+      UserError: it cannot be started, or answers that it cannot do the job.
     """
     try:
         process = subprocess.Popen([python, str(PEERS / script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     except OSError as error:
         raise UserError(f"--peer_python: {python!r} cannot be run: {error.strerror}") from error
+    assert process.stdin and process.stdout
     try:
         yield Peer(process, job)
     finally:
         with contextlib.suppress(BrokenPipeError):
-            process.stdin.close()  # the end of its input is the end of it
+            process.stdin.close()  # the process ends at the end of its input
         try:
             process.wait(timeout=10)
         except subprocess.TimeoutExpired:
@@ -77,61 +85,60 @@ def open_peer(python: str, script: str, job: dict[str, Any]) -> Iterator[Peer]:
 
 
 def peer_python(asked: str) -> str:
-    """The Python of the peer: the one asked for, else this one if it has torch, else ""."""
+    """The Python of the peer: `asked`; if that is "", this one if it has torch; else ""."""
     return asked or (sys.executable if importlib.util.find_spec("torch") else "")
 
 
-def network_job(config: Any, num_outputs: int, mode: str) -> dict[str, Any]:
-    """The job of `peers/torch_step.py` that is the work of a config's step on one device.
+def network_job(spec: RunSpec, num_outputs: int, mode: str) -> dict[str, Any]:
+    """The job of `peers/torch_step.py` that equals the work of a spec's step on one device.
 
     Args:
       mode: "train" or "eval".
 
     Raises:
-      UserError: the peer has no such network, or does not run on such devices.
+      UserError: the peer does not have this network, or does not run on these devices.
     """
     import jax
 
     from openset_jax.model import alexnet
 
-    model, data = config.model, config.data
-    norm = model.norm or alexnet.NETWORKS[model.name][2]
-    if model.name != "alexnet" or norm not in ("none", "batch"):
-        raise UserError(f"--peer: PyTorch's side has no {model.name} with norm {norm!r}; only alexnet with none or batch")
+    program, network, images = spec.program, spec.program.forward.network, spec.images
+    norm = network.norm or alexnet.NETWORKS[network.name].norm
+    if network.name != "alexnet" or norm not in ("none", "batch"):
+        raise UserError(f"--peer: PyTorch's side has no {network.name} with norm {norm!r}; only alexnet with none or batch")
     if jax.default_backend() not in ("cpu", "gpu") or jax.device_count() > 1:
         raise UserError(
             f"--peer: compares one CPU or GPU, and there are {jax.device_count()} x {jax.devices()[0].device_kind}; on a "
             "machine of several GPUs set CUDA_VISIBLE_DEVICES=0"
         )
-    optimizer = config.optimizer.to_dict()
-    kept = ("learning_rate", "b1", "b2", "eps", "weight_decay", "grad_clip")
+    options = ("learning_rate", "b1", "b2", "eps", "weight_decay", "grad_clip")
     return {
         "mode": mode,
         "device": "cuda" if jax.default_backend() == "gpu" else "cpu",
-        "dtype": model.dtype,
-        "batch_size": config.batch_size if mode == "train" else config.eval.batch_size,
-        "stored_size": data.stored_size,
-        "image_size": data.image_size,
-        "mean": list(data.mean),
-        "std": list(data.std),
-        "grey": data.grey,
-        "pad": config.augment.pad,
-        "flip": config.augment.flip,
+        "dtype": network.dtype,
+        "batch_size": program.batch_size if mode == "train" else spec.evaluation.batch_size,
+        "stored_size": images.stored_size,
+        "image_size": images.image_size,
+        "mean": list(images.mean),
+        "std": list(images.std),
+        "grey": images.grey,
+        "pad": program.pad,
+        "flip": program.flip,
         "model": {
             "num_outputs": num_outputs,
-            "width": model.width,
-            "stem": model.stem,
+            "width": network.width,
+            "stem": network.stem,
             "norm": norm,
-            "dropout": model.dropout,
-            "image_size": data.image_size,
+            "dropout": network.dropout,
+            "image_size": images.image_size,
         },
-        "optimizer": {name: optimizer[name] for name in kept},
+        "optimizer": {name: getattr(program.optimizer, name) for name in options},
     }
 
 
 @contextlib.contextmanager
 def network_peer(asked: bool, python: str, job: dict[str, Any]) -> Iterator[Peer | None]:
-    """The PyTorch process of a network, which says how it runs; None if it is not asked for.
+    """Starts the PyTorch process of a network, and prints its versions; yields None unless `asked`.
 
     Raises:
       UserError: it cannot run.
@@ -147,7 +154,11 @@ def network_peer(asked: bool, python: str, job: dict[str, Any]) -> Iterator[Peer
 
 
 def share_the_gpu(asked: bool) -> None:
-    """Two processes will hold memory of one GPU: JAX must not take most of it at its start. Before JAX is imported."""
+    """Makes JAX allocate memory as it needs it, so that another process can use the GPU. To be called before importing JAX.
+
+    Args:
+      asked: False to do nothing.
+    """
     if asked and "XLA_PYTHON_CLIENT_PREALLOCATE" not in os.environ:
         os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
         print("XLA_PYTHON_CLIENT_PREALLOCATE=false: on a GPU both processes hold memory at once")

@@ -2,11 +2,14 @@
 
     python -m benchmarks.pipeline --photos=DIR --peer_python=ENV/bin/python
 
-Why: a step can only be as fast as its input, and an input as fast as the decoder. How fast that is, says a bare loop over
-libjpeg-turbo (simplejpeg), also for what `prepare` decodes and writes. All read JPEGs of DIR/{known,negatives}/CLASS/,
-decode them, scale the shorter side to 256, cut the centre square, and hand out uint8 batches; rounds alternate, the others
-are idle meanwhile, and start-up is left out. Peers that are not installed are left out.
+Why: a step is never faster than its input, and an input never faster than the decoder. A bare loop over libjpeg-turbo
+(simplejpeg) measures the decoder, for the input and for `prepare`, which decodes and writes. All contenders read the
+JPEGs in DIR/{known,negatives}/CLASS/, decode them, scale the shorter side to 256, cut the centre square, and make uint8
+batches. Rounds alternate; the other contenders are idle meanwhile; start-up is not measured. Peers that are not
+installed are left out.
 """
+
+from __future__ import annotations
 
 import base64
 import contextlib
@@ -17,49 +20,57 @@ import os
 import pathlib
 import sys
 import tempfile
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from benchmarks import common
+from benchmarks import hardware, inputs, outputs, tables, timing
 from benchmarks.peer import Peer, open_peer
 from openset_jax import cli
 
-OURS, PREPARE, LOOP, TORCH = "openset_jax", "prepare", "bare loop", "torch DataLoader"
-PEERS = {  # its script, what it needs beside NumPy, and how many times its rate ours is to be
+if TYPE_CHECKING:  # imported where they are used, so that --help answers at once
+    import numpy as np
+
+    from openset_jax.data.pools import Pool
+    from openset_jax.data.sampler import Sampler
+
+OURS, PREPARE, LOOP, TORCH = timing.OURS, "prepare", "bare loop", "torch DataLoader"
+PEERS = {  # its script, the packages it needs besides NumPy, and the target for our rate over its rate
     LOOP: ("jpeg_loop.py", ("simplejpeg", "PIL"), 0.9),
     TORCH: ("torch_loader.py", ("torch", "PIL"), 1.6),
 }
-SAMPLE, MOST_PACKED = 64, 10**6  # images compared with the peer's; images that a round of prepare never comes to
+SAMPLE, MOST_PACKED = 64, 10**6  # images compared with the peer's; more images than a round of prepare decodes
 
 
 def define_flags() -> None:
+    """Defines the command's flags."""
     flags.DEFINE_string("photos", None, "Folder with known/CLASS/*.jpg and negatives/CLASS/*.jpg.", required=True)
     flags.DEFINE_string("peer_python", "", "Python with torch, pillow and numpy; empty for this one, if it has torch.")
     flags.DEFINE_integer("rounds", 5, "Measured rounds of each side; one more comes before.", lower_bound=1)
     flags.DEFINE_float("seconds", 4.0, "Length of a round.", lower_bound=0.1)
-    flags.DEFINE_float("warmup", 2.0, "Seconds at the start of each round that do not count.", lower_bound=0.0)
-    flags.DEFINE_integer("workers", 0, "The peer's worker processes; 0 for one on each core.", lower_bound=0)
+    flags.DEFINE_float("warmup", 2.0, "Seconds at the start of each round that are not measured.", lower_bound=0.0)
+    flags.DEFINE_integer("workers", 0, "Worker processes of the peers; 0 for one on each core.", lower_bound=0)
     flags.DEFINE_integer("batch_size", 64, "Images of a batch.", lower_bound=1)
     flags.DEFINE_integer("size", 256, "Side of the squares.", lower_bound=8)
-    flags.DEFINE_string("scratch", "", "Folder for what `prepare` writes, about 1 GB; empty for the system's own.")
+    flags.DEFINE_string("scratch", "", "Folder for the files of `prepare`, about 1 GB; empty for the system's.")
     flags.DEFINE_string("json", "", "File to write the result to.")
 
 
 def main() -> None:
+    """Runs the command."""
     args = flags.FLAGS
-    file, machine = common.json_file(args.json), common.machine()
-    pool = common.photo_pool(args.photos)
-    from openset_jax.data import sampler
+    file, machine = outputs.json_file(args.json), hardware.describe()
+    pool = inputs.photo_pool(args.photos)
+    from openset_jax.data.sampler import make_sampler
 
-    members = pool.training_members()
-    sizes = tuple(map(len, members))
-    drawn = sampler.make_sampler("natural", sizes, batch_size=args.batch_size, seed=0)
-    common.print_machine(machine)
+    rows_by_class = pool.training_rows()
+    sizes = tuple(map(len, rows_by_class))
+    sampler = make_sampler("natural", sizes, batch_size=args.batch_size, seed=0)
+    hardware.print_description(machine)
     print(f"{sum(sizes):,} photographs, batches of {args.batch_size} x {args.size}x{args.size}x3 uint8")
 
     workers = args.workers or machine["cores"]
-    rows = [row for member in members for row in member.tolist()]
+    rows = [row for of_class in rows_by_class for row in of_class.tolist()]
     paths = [os.fsdecode(path) for path in pool.sources[0].fetch(pool.record[rows])]
     job = {
         "files": [[path, max(int(pool.label[row]), -1)] for row, path in zip(rows, paths, strict=True)],
@@ -67,8 +78,8 @@ def main() -> None:
         "size": args.size,
         "workers": workers,
     }
-    contenders = {OURS: lambda: our_rate(pool, members, drawn), PREPARE: lambda: prepare_rate(pool)}
-    result = {"machine": machine, "peers": {}, "paired_ratio": {}}
+    contenders = {OURS: lambda: our_rate(pool, rows_by_class, sampler), PREPARE: lambda: prepare_rate(pool)}
+    result: dict[str, Any] = {"machine": machine, "peers": {}, "paired_ratio": {}}
     with contextlib.ExitStack() as stack:
         for name, (script, packages, _) in PEERS.items():
             python = args.peer_python if name == TORCH else ""
@@ -82,40 +93,40 @@ def main() -> None:
             if name == LOOP:
                 result["grey_levels_apart"] = grey_levels_apart(pool, rows[:SAMPLE], peer)
                 print(f"{name}: {result['grey_levels_apart']:.2f} grey levels from ours on average")
-        values = common.alternate(args.rounds, contenders)
+        values = timing.alternate(args.rounds, contenders)
 
-    result["images_per_second"] = {k: common.summary(v) for k, v in values.items()}
-    common.print_table(
-        [["images/s", "median", "min", "max"], *(common.row(k, v) for k, v in result["images_per_second"].items())]
+    result["images_per_second"] = {k: timing.summary(v) for k, v in values.items()}
+    tables.print_table(
+        [["images/s", "median", "min", "max"], *(tables.row(k, v) for k, v in result["images_per_second"].items())]
     )
     compared = [(ours, name) for name in result["peers"] for ours in (OURS, PREPARE) if (ours, name) != (PREPARE, TORCH)]
-    result["paired_ratio"] = {f"{a} / {b}": common.ratios(values[a], values[b]) for a, b in compared}
+    result["paired_ratio"] = {f"{a} / {b}": timing.ratios(values[a], values[b]) for a, b in compared}
     if compared:
-        rows = [common.row(name, ratio, 3) for name, ratio in result["paired_ratio"].items()]
-        common.print_table([["ratio, round by round", "median", "min", "max"], *rows])
+        cells = [tables.row(name, ratio, 3) for name, ratio in result["paired_ratio"].items()]
+        tables.print_table([["ratio, round by round", "median", "min", "max"], *cells])
     for (_, peer), (name, ratio) in zip(compared, result["paired_ratio"].items(), strict=True):
-        print(common.verdict(f"{name}, median of the rounds", ratio["median"], PEERS[peer][2]))
-    common.write_json(file, result)
+        print(tables.verdict(f"{name}, median of the rounds", ratio["median"], PEERS[peer][2]))
+    outputs.write_json(file, result)
 
 
-def our_rate(pool: Any, members: list[Any], sampler: Any) -> float:
-    """One round of ours: the pipeline is built, warmed up, measured and taken down."""
+def our_rate(pool: Pool, rows_by_class: list[np.ndarray], sampler: Sampler) -> float:
+    """Images per second of one round of our pipeline, which is built, warmed up, measured and closed."""
     from openset_jax.data import batches, pipeline
-    from openset_jax.data.unreadable import Skipped
+    from openset_jax.data.unreadable import Unreadable
 
-    args, skipped = flags.FLAGS, Skipped(pool)
-    plan = batches.training(pool, members, sampler, start=0, stop=10**9, skipped=skipped)
-    stream = pipeline.stream(pool, plan, stored_size=args.size, skipped=skipped)
-    return common.stream_rate(stream, sampler.batch_size, warmup=args.warmup, seconds=args.seconds)
+    args, unreadable = flags.FLAGS, Unreadable(pool)
+    plan = batches.training(pool, rows_by_class, sampler, start=0, stop=10**9, unreadable=unreadable)
+    stream = pipeline.stream(pool, plan, stored_size=args.size, unreadable=unreadable)
+    return timing.stream_rate(stream, sampler.batch_size, warmup=args.warmup, seconds=args.seconds)
 
 
-def prepare_rate(pool: Any) -> float:
-    """One round of decoding into packed arrays in --scratch, until they are on the disk; the images many times over."""
+def prepare_rate(pool: Pool) -> float:
+    """Images per second of one round of `prepare`, from files to packed arrays on the disk; the images are repeated."""
     import numpy as np
 
     from openset_jax import prepare
     from openset_jax.data import packed
-    from openset_jax.data.unreadable import Skipped
+    from openset_jax.data.unreadable import Unreadable
 
     args = flags.FLAGS
     again = np.tile(np.arange(len(pool)), -(-MOST_PACKED // len(pool)))[:MOST_PACKED]
@@ -125,12 +136,12 @@ def prepare_rate(pool: Any) -> float:
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(dir=args.scratch or None))
         writer = stack.enter_context(contextlib.closing(packed.Writer(pathlib.Path(folder), pool, args.size)))
-        chunks = prepare.decode(pool, writer, args.size, Skipped(pool))
-        return common.stream_rate(chunks, prepare.CHUNK, warmup=args.warmup, seconds=args.seconds)
+        chunks = prepare.decode(pool, writer, args.size, Unreadable(pool))
+        return timing.stream_rate(chunks, prepare.CHUNK, warmup=args.warmup, seconds=args.seconds)
 
 
-def grey_levels_apart(pool: Any, rows: list[int], peer: Peer) -> float:
-    """Mean absolute difference of our pixels and the peer's: that both do the same work."""
+def grey_levels_apart(pool: Pool, rows: list[int], peer: Peer) -> float:
+    """Mean absolute difference of our pixels and the peer's, which shows that both do the same work."""
     import numpy as np
 
     from openset_jax.data import pipeline

@@ -1,7 +1,7 @@
-"""Runs processes one at a time, each within a time limit, so that none outlives the process that started them.
+"""Runs processes one at a time, each with a time limit, and leaves none of them running.
 
-A process gets a process group of its own, which ends with it. A guard process, which this file also is, waits for the end of
-the process that started all others, whatever ends it (SIGKILL too). Then it kills the group that is running, and removes the
+Each process has a process group of its own, which ends with it. A guard process, which also runs this file, waits for
+the end of the process that started all others, even by SIGKILL. Then the guard kills the running group, and removes the
 scratch folder. Only the standard library is imported here, so that the guard is small.
 """
 
@@ -24,7 +24,7 @@ class Outcome(NamedTuple):
     """How a process ended.
 
     Attributes:
-      code: its exit code; None if it was ended at its limit, or because of `stop`.
+      code: its exit code; None if it was ended at its limit, or because of `stop_requested`.
       seconds: wall time.
     """
 
@@ -38,8 +38,8 @@ class Processes:
     Args:
       scratch: a folder that is removed at the end.
       environment: variables of all processes.
-      stop: asked while a process runs: why to end it, "" to go on.
-      seconds: the guard kills this process after so many; None for never.
+      stop_requested: called while a process runs; returns the reason to end it, or "".
+      seconds: after this time the guard kills the process that runs this; None for never.
     """
 
     def __init__(
@@ -47,10 +47,10 @@ class Processes:
         scratch: pathlib.Path,
         *,
         environment: Mapping[str, str],
-        stop: Callable[[], str] = str,
+        stop_requested: Callable[[], str] = lambda: "",
         seconds: float | None = None,
     ):
-        self._scratch, self._environment, self._stop = scratch, dict(environment), stop
+        self._scratch, self._environment, self._stop_requested = scratch, dict(environment), stop_requested
         arguments = [str(scratch), str(os.getpid()), *([] if seconds is None else [str(seconds)])]
         self._guard = subprocess.Popen(
             [sys.executable, "-E", "-S", __file__, *arguments], stdin=subprocess.PIPE, start_new_session=True
@@ -59,14 +59,19 @@ class Processes:
     def __enter__(self) -> "Processes":
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         """Removes the scratch folder."""
+        assert self._guard.stdin
         self._guard.stdin.close()
         self._guard.wait()
-        shutil.rmtree(self._scratch, ignore_errors=True)  # if somebody killed the guard
+        shutil.rmtree(self._scratch, ignore_errors=True)  # if the guard was killed
 
     def run(self, command: Sequence[str], log: pathlib.Path, *, limit: float = float("inf")) -> Outcome:
-        """Runs a command to its end, or to its limit in seconds; its output goes to `log`.
+        """Runs a command to its end, or to its limit.
+
+        Args:
+          log: file for its output.
+          limit: in seconds.
 
         Raises:
           OSError: it cannot be started.
@@ -83,7 +88,7 @@ class Processes:
             )
         self._tell(process.pid)
         try:
-            while (left := end - time.monotonic()) > 0 and not self._stop():
+            while (left := end - time.monotonic()) > 0 and not self._stop_requested():
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(min(0.2, left))
                     break
@@ -92,14 +97,15 @@ class Processes:
             _end(process)
             self._tell(0)
 
-    def _tell(self, group):
+    def _tell(self, group: int) -> None:
+        assert self._guard.stdin
         with contextlib.suppress(BrokenPipeError):
             self._guard.stdin.write(f"{group}\n".encode())
             self._guard.stdin.flush()
 
 
-def _end(process):
-    """Ends the group of the process: with SIGTERM if the process is still running, and with SIGKILL."""
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ends the group of a process: first with SIGTERM if the process still runs, then with SIGKILL."""
     if process.poll() is None:
         _kill(process.pid, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -108,13 +114,13 @@ def _end(process):
     process.wait()
 
 
-def _kill(group, number):
-    with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS: the latter for a process that has ended
+def _kill(group: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # on macOS PermissionError, if the process has ended
         os.killpg(group, number)
 
 
-def _guard(scratch, parent, seconds=None):
-    """Reads the number of the group that is running, 0 for none, until its input ends or the time is over."""
+def _guard(scratch: str, parent: str, seconds: str | None = None) -> None:
+    """Reads the number of the running group, 0 for none, until the input ends or the time is up; then cleans up."""
     end, group = None if seconds is None else time.monotonic() + float(seconds), 0
     while True:
         ready, _, _ = select.select([sys.stdin], [], [], None if end is None else max(0.0, end - time.monotonic()))
@@ -126,7 +132,7 @@ def _guard(scratch, parent, seconds=None):
     if group:
         _kill(group, signal.SIGKILL)
     shutil.rmtree(scratch, ignore_errors=True)
-    if pathlib.Path(scratch).exists():  # a process that is being killed wrote once more
+    if pathlib.Path(scratch).exists():  # a process wrote a file while it was killed
         time.sleep(1)
         shutil.rmtree(scratch, ignore_errors=True)
 

@@ -1,50 +1,57 @@
-"""Is a threshold's promise kept? Validation and test images of a run, dealt out again and again.
+"""Coverage of the threshold's prediction interval, over random splits of a run's validation and test images.
 
     python -m benchmarks.promise --workdir=DIR
 
-Why: a threshold is chosen on validation images and says how many of the next ones it will accept, as a 95 % prediction
-interval. Here the scores of both splits (knowns for keep_knowns; negatives of the kinds trained on for accept_negatives)
-are shuffled together and dealt out into splits of the old sizes; each time the threshold is chosen anew, and the share of
-the new test images that it accepts is looked for in the interval. It should be there in about 95 % of the deals: in more
-where many scores tie, in fewer would be a broken promise. Prints a line for each rule.
+Why: a threshold is chosen on validation images, with a 95 % prediction interval for the share of further images that it
+accepts. Here the scores of both splits (of knowns for keep_knowns; of negatives of the trained groups for
+accept_negatives) are shuffled together and divided into new splits of the same sizes. Each time a threshold is chosen,
+and the share of the new test images that it accepts is compared with the interval. The interval should contain the
+share in about 95 % of the splits; in more if many scores tie. Prints a line for each rule.
 """
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from absl import flags
 
-from benchmarks import common
+from benchmarks import outputs
 from openset_jax import cli
 from openset_jax.errors import UserError
 
-RULES = {"keep_knowns": "known", "accept_negatives": "negatives"}
+if TYPE_CHECKING:  # imported where they are used, so that --help answers at once
+    from openset_jax.openset.decision.thresholds import Rule
+
+RULES = {"keep_knowns": "known", "accept_negatives": "negatives"}  # rule -> role of the images that it counts
 
 
 def define_flags() -> None:
+    """Defines the command's flags."""
     flags.DEFINE_string("workdir", None, "Folder of a training run.", required=True)
-    flags.DEFINE_integer("splits", 200, "How many times images are dealt out.", lower_bound=1)
+    flags.DEFINE_integer("splits", 200, "Number of random splits.", lower_bound=1)
     flags.DEFINE_string("json", "", "File to write the result to.")
 
 
 def main() -> None:
-    from openset_jax import build, evaluate
+    """Runs the command."""
+    from openset_jax import evaluate
     from openset_jax.data.pools import TEST, VALIDATION
-    from openset_jax.openset.decision import classifier, thresholds
+    from openset_jax.openset.decision.thresholds import Rule
     from openset_jax.training.restore import restore
 
-    file, result = common.json_file(flags.FLAGS.json), {}
-    run = restore(flags.FLAGS.workdir)
-    pool, inference = evaluate.open_images(run)
+    file, result = outputs.json_file(flags.FLAGS.json), {}
+    network = evaluate.with_images(restore(flags.FLAGS.workdir))
+    pool, spec = network.pool, network.spec
     for name, role in RULES.items():
-        rule = thresholds.Rule(name, (build.DECISION | dict(run.config.get("decision", {})))[name])
+        rule = Rule(name, getattr(spec.decision, name))
         given = [pool.rows(split, role) for split in (VALIDATION, TEST)]
         if not all(map(len, given)):
             print(f"{name}: there are no {role} images in one of the splits")
             continue
-        scores = [classifier.score(run.config.objective.name, inference.logits(run.variables, rows)[1]) for rows in given]
+        scores = [spec.objective.score(network.inference.logits(network.variables, rows)[1]) for rows in given]
         try:
-            result[name] = found = redealt(rule, *scores, splits=flags.FLAGS.splits)
+            result[name] = found = coverage(rule, *scores, splits=flags.FLAGS.splits)
         except UserError as error:
             print(f"{name}: {error}")
             continue
@@ -53,26 +60,24 @@ def main() -> None:
             f"accepted was in the interval in {found['inside']} of {found['splits']} splits ({found['share_inside']:.1%}), "
             f"below it in {found['below']}; the interval is {found['mean_width']:.2%} wide on average"
         )
-    common.write_json(file, result)
+    outputs.write_json(file, result)
 
 
-def redealt(rule: Any, validation: np.ndarray, test: np.ndarray, *, splits: int, seed: int = 0) -> dict[str, Any]:
-    """How often the promise of a rule is kept.
+def coverage(rule: Rule, validation: np.ndarray, test: np.ndarray, *, splits: int, seed: int = 0) -> dict[str, Any]:
+    """The coverage of the prediction interval of a rule, over random splits.
 
     Args:
-      rule: a `thresholds.Rule`, "keep_knowns" or "accept_negatives".
-      validation, test: scores of the side that the rule is about.
+      rule: "keep_knowns" or "accept_negatives".
+      validation, test: float [m], [n], scores of the images that the rule counts.
+
+    Returns:
+      "validation", "test", "splits" (numbers), "inside" and "below" (numbers of splits whose accepted share is in, and
+      below, the interval), "share_inside" and "mean_width".
     """
     from openset_jax.openset.decision import thresholds
 
-    rng, pooled, size, inside, below, widths = (
-        np.random.default_rng(seed),
-        np.append(validation, test),
-        len(validation),
-        0,
-        0,
-        [],
-    )
+    rng, pooled, size = np.random.default_rng(seed), np.append(validation, test), len(validation)
+    inside, below, widths = 0, 0, []
     for _ in range(splits):
         rng.shuffle(pooled)
         chosen, rest = pooled[:size], pooled[size:]
@@ -80,6 +85,7 @@ def redealt(rule: Any, validation: np.ndarray, test: np.ndarray, *, splits: int,
         sides = (chosen, other) if rule.name == "keep_knowns" else (other, chosen)
         threshold = thresholds.choose(rule, *sides)
         promised, accepted = thresholds.promise(rule, threshold, len(rest)), np.mean(rest <= threshold.value)
+        assert promised is not None  # these rules have a target share
         inside += bool(promised.low <= accepted <= promised.high)
         below += bool(accepted < promised.low)
         widths.append(promised.high - promised.low)

@@ -1,9 +1,9 @@
-"""Puts what `benchmarks.suite` measured on a machine into benchmarks/RESULTS.md, as a section of its own.
+"""Adds the results of `benchmarks.suite` on a machine to benchmarks/RESULTS.md, as a section.
 
     python -m benchmarks.results DIR [DIR ...]
 
-DIR is the --out of the suite; it may also hold the variants.json of `benchmarks.variants`. The newest section comes first. A
-section with the same heading is replaced.
+DIR is the --out of the suite; it may also have the variants.json of `benchmarks.variants`. The newest section comes
+first. A section with the same heading is replaced.
 """
 
 import itertools
@@ -15,7 +15,7 @@ from typing import Any
 
 from absl import flags
 
-from benchmarks import common
+from benchmarks import tables, timing
 from openset_jax import cli
 from openset_jax.errors import UserError
 from openset_jax.files import write_whole
@@ -28,10 +28,12 @@ MIB = 2**20
 
 
 def define_flags() -> None:
-    flags.DEFINE_string("file", str(FILE), "File that takes the sections.")
+    """Defines the command's flags."""
+    flags.DEFINE_string("file", str(FILE), "File to add the sections to.")
 
 
 def main(folders: Sequence[str]) -> None:
+    """Runs the command."""
     if not folders:
         raise UserError("give the --out folder of at least one run of benchmarks.suite")
     file = pathlib.Path(flags.FLAGS.file)
@@ -51,16 +53,16 @@ def section_of(folder: pathlib.Path) -> str:
     """The section of a folder of results.
 
     Raises:
-      UserError: its results.json is missing, or no result of the suite; its variants.json is of another machine.
+      UserError: its results.json is missing, or not from the suite; or its variants.json is from another machine.
     """
     try:
         everything = json.loads((folder / "results.json").read_text())
         text = section(everything)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{str(folder / 'results.json')!r} is not what benchmarks.suite writes: {error!r}") from error
+        raise UserError(f"{str(folder / 'results.json')!r} is not a result of benchmarks.suite: {error!r}") from error
     variants = folder / "variants.json"
     if variants.exists():
-        from benchmarks.variants import markdown
+        from benchmarks.variant_table import markdown
 
         found = json.loads(variants.read_text())
         for name in ("cpu", "devices", "versions"):
@@ -71,7 +73,7 @@ def section_of(folder: pathlib.Path) -> str:
 
 
 def with_section(text: str, new: str) -> str:
-    """The text with one more section, before the first one that is not newer, and without one of the same heading."""
+    """Adds a section to the text, before the first section that is not newer; replaces a section with the same heading."""
     heading = new.partition("\n")[0]
     parts = [part for part in split(text) if part.partition("\n")[0] != heading]
     date, place = _date(heading), len(parts)
@@ -84,7 +86,7 @@ def with_section(text: str, new: str) -> str:
 
 
 def split(text: str) -> list[str]:
-    """The introduction, and each section with its heading of level one or two; not those in blocks of code."""
+    """Splits the text into its introduction and its sections (headings of level one or two, except in blocks of code)."""
     parts, code = [""], False
     for i, line in enumerate(text.splitlines(keepends=True)):
         code ^= line.startswith("```")
@@ -94,26 +96,34 @@ def split(text: str) -> list[str]:
     return parts
 
 
-def _date(part):
+def _date(part: str) -> str:
     found = re.match(r"## (\d{4}-\d{2}-\d{2}): ", part)
     return found[1] if found else ""
 
 
 def section(everything: Mapping[str, Any]) -> str:
-    """The section of a machine: what the suite also writes to results.md."""
+    """The section of a machine, which is also the content of results.md.
+
+    Args:
+      everything: the content of results.json.
+    """
     blocks = [block for block in _blocks(everything) if block]
     return "\n\n".join("\n".join(block) for block in blocks) + "\n"
 
 
 def table(lines: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """The cells of the suite's table, without columns that are empty."""
+    """The cells of the suite's table, without empty columns.
+
+    Args:
+      lines: see `job_rows.row`.
+    """
     rows = [HEADER, *map(cells, lines)]
     kept = [i for i, column in enumerate(zip(*rows, strict=True)) if i < 3 or any(column[1:])]
     return [[row[i] for i in kept] for row in rows]
 
 
 def cells(line: Mapping[str, Any]) -> list[str]:
-    """A line of the table as text."""
+    """A row of the table as text."""
     percent = lambda key: f"{line[key]:.1%}" if key in line else ""
     other = [line["other_name"] if line["other"] else "", *_span(line["other"]), _ratio(line)]
     epoch = f"{line['epoch_s']['median']:.3g}" if "epoch_s" in line else ""
@@ -122,30 +132,30 @@ def cells(line: Mapping[str, Any]) -> list[str]:
 
 
 def device(machine: Mapping[str, Any]) -> str:
-    """The accelerator, or the processor where there is none."""
+    """The accelerator; the processor if there is none."""
     found = machine.get("devices") or ["cpu"]
     return machine["cpu"] if found[0] == "cpu" else f"{len(found)} x {found[0]}"
 
 
-def _blocks(everything) -> Iterator[list[str]]:
+def _blocks(everything: Mapping[str, Any]) -> Iterator[list[str]]:
     results, machine = everything["results"], everything["machine"]
     yield [f"## {machine['date']}: {device(machine)}"]
     yield list(_machine(everything))
     if correctness := results.get("correctness"):
         yield from _correctness(correctness)
     if everything["table"]:
-        yield common.markdown_table(table(everything["table"]))
+        yield tables.markdown_table(table(everything["table"]))
     yield list(_compilations(everything["table"]))
     yield from _batch_sizes(results.get("best batch size"))
     yield from _layers(results.get("layers"))
     yield list(itertools.chain(_memory(results.get("memory")), _start_up(results.get("start-up"))))
-    yield [f"- Left out: {what}: {why}." for what, why in common.by_reason(everything["left_out"])]
-    yield [f"- Failed: {what}: {why}." for what, why in common.by_reason(everything["failed"])]
+    yield [f"- Left out: {names}: {reason}." for names, reason in tables.by_reason(everything["left_out"])]
+    yield [f"- Failed: {names}: {reason}." for names, reason in tables.by_reason(everything["failed"])]
     jobs = "; ".join(f"{job['name']} {job['seconds']:.0f}" for job in everything["jobs"])
     yield [f"Wall time, s: {jobs}."] if jobs else []
 
 
-def _machine(everything):
+def _machine(everything: Mapping[str, Any]) -> Iterator[str]:
     machine, roofline = everything["machine"], everything["roofline"] or {}
     versions = machine["versions"] | {k: v for k, v in (everything["peer"] or {}).items() if k == "torch"}
     busy = f"; others used {machine['busy_cores']} cores as it began" if (machine["busy_cores"] or 0) > 0.3 else ""
@@ -163,7 +173,7 @@ def _machine(everything):
         yield f"**Not complete**: the suite was still running when this was written, or was stopped.{later}"
 
 
-def _correctness(result):
+def _correctness(result: Mapping[str, Any]) -> Iterator[list[str]]:
     checks = result["checks"]
     passed = sum(check["passed"] for check in checks)
     not_done = f"; {len(result['left_out'])} not done" if result["left_out"] else ""
@@ -172,18 +182,18 @@ def _correctness(result):
 
 
 def check_text(check: Mapping[str, Any]) -> str:
-    """The name of a check, and what it found."""
+    """The name of a check, and its detail."""
     return f"{check['name']}: {check['detail']}" if check.get("detail") else check["name"]
 
 
-def _compilations(lines):
-    """Seconds of the first steps, with compilation."""
+def _compilations(lines: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """The seconds of the first steps, with compilation."""
     for line in lines:
         if "compile_s" in line:
-            yield f"- First step with its compilation, {line['name']}: {common.first_step_text(line)}."
+            yield f"- First step with its compilation, {line['name']}: {tables.first_step_text(line)}."
 
 
-def _batch_sizes(result):
+def _batch_sizes(result: Mapping[str, Any] | None) -> Iterator[list[str]]:
     if not result:
         return
     rows = [["batch", "images/s", "first step, s", "compiled"]]
@@ -191,23 +201,21 @@ def _batch_sizes(result):
         compiled = result["batch_compilations"].get(size, {})
         how = ("cold" if compiled["cold"] else "read from the cache") if compiled else ""
         first = f"{compiled['compile_s']:.1f}" if compiled else ""
-        rows.append([f"{int(size):,}", common.number(rate) if rate else "does not fit", first, how])
-    yield common.markdown_table(rows)
+        rows.append([f"{int(size):,}", tables.number(rate) if rate else "does not fit", first, how])
+    yield tables.markdown_table(rows)
 
 
-def _layers(result):
+def _layers(result: Mapping[str, Any] | None) -> Iterator[list[str]]:
     if not result or not result.get("layers"):
         return
-    from benchmarks import layers
-
     compiled, step = result["layer_compilations"], f"the step takes {result['step_ms']['median']:.3f} ms"
     how = "compiled cold" if compiled["cold"] else "read from the cache"
     programs = f"Their programs were {how} in {compiled['seconds']:.1f} s by {compiled['threads']} threads"
     yield [f"Layers alone, batch {result['config']['batch_size']:,}; {step}. {programs}."]
-    yield common.markdown_table([layers.HEADER, *layers.rows(result["layers"])])
+    yield tables.markdown_table([tables.LAYERS_HEADER, *tables.layer_rows(result["layers"])])
 
 
-def _memory(result):
+def _memory(result: Mapping[str, Any] | None) -> Iterator[str]:
     if not result:
         return
     for size, planned in result["planned"].items():
@@ -219,7 +227,7 @@ def _memory(result):
         yield f"- Memory after {first['step']:,} and {last['step']:,} steps, MiB: {seen}."
 
 
-def _start_up(result):
+def _start_up(result: Mapping[str, Any] | None) -> Iterator[str]:
     if not result:
         return
     parts = []
@@ -232,23 +240,23 @@ def _start_up(result):
     yield f"- From the command to the end of the first step, s: {'; '.join(parts)}."
 
 
-def _ratio(line):
-    """Of rounds that alternate: median and range of the ratios round by round; else the ratio of the medians."""
+def _ratio(line: Mapping[str, Any]) -> str:
+    """The median and range of the ratios round by round if rounds alternate; otherwise the ratio of the medians."""
     ours, other = line["ours"], line["other"]
     if not other:
         return ""
     if not line.get("alternating", True) or len(ours["rounds"]) != len(other["rounds"]):
         return f"{ours['median'] / other['median']:.2f}"
-    ratio = common.ratios(ours["rounds"], other["rounds"])
+    ratio = timing.ratios(ours["rounds"], other["rounds"])
     return f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})"
 
 
-def _span(values):
+def _span(values: Mapping[str, Any] | None) -> list[str]:
     if not values:
         return ["", ""]
-    median, least, most = (common.number(values[name]) for name in ("median", "min", "max"))
+    median, least, most = (tables.number(values[name]) for name in ("median", "min", "max"))
     return [median, f"{least} to {most}"]
 
 
 if __name__ == "__main__":
-    cli.run(main, define_flags, arguments=True)
+    cli.run(main, define_flags, takes_arguments=True)

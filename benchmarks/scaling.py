@@ -1,33 +1,35 @@
-"""Images per second on more devices than are at hand: a calculation from the step time of one device, not a measurement.
+"""Images per second on many devices, calculated from the step time of one device. Measures nothing.
 
     python -m benchmarks.scaling --step_ms=17.1 --batch_size=1024
 
-Why: what a larger machine would do follows from three numbers: the step of one device, the bytes of gradients that all must
-sum, and the speed of the links between them. Links are taken at their peak, so that the tables say where scaling must stop,
-not where it does not. Devices of a host are joined by NVLink, hosts by one Ethernet port each.
+Why: the rate of a larger machine follows from three numbers: the step time of one device, the bytes of gradients that
+all devices sum, and the speed of the links between them. The calculation takes the peak speed of the links, so the
+tables give an upper bound. NVLink joins the devices of a host; one Ethernet port for each host joins the hosts.
 
 Ring all-reduce (Patarasuk and Yuan 2009): each of n devices sends 2 (n - 1) / n x bytes. Over h hosts of d devices: a
-reduce-scatter in each host, an all-reduce between hosts of what each holds, an all-gather in each host; so NVLink carries
+reduce-scatter in each host, an all-reduce of the parts between hosts, an all-gather in each host; so NVLink carries
 2 (d - 1) / d x bytes for each device, and each Ethernet port 2 (h - 1) / h x bytes.
 
-Overlap: the fully connected layers hold 96 % of the gradients and are the first to have them, so that summing goes on during
-the rest of the backward pass, two thirds of the step: step = max(step, step / 3 + all-reduce). Without: step + all-reduce.
+Overlap: the fully connected layers have 96 % of the gradients, and the backward pass computes them first, so that they
+are summed during the rest of the backward pass, two thirds of the step: step = max(step, step / 3 + all-reduce).
+Without overlap: step + all-reduce.
 
 "One weird trick" (Krizhevsky 2014, arXiv 1404.5997): fc6 and fc7 are sharded over the n devices of a group, the convolutions
 replicated. Then each device sends 2 (n - 1) / n x the bytes of the other gradients, and for each of its b images 2 (n - 1) x
-(inputs of fc6 + outputs of fc7): values and their gradients, which the network waits for.
+(inputs of fc6 + outputs of fc7): values and their gradients, for which the network waits.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 from absl import flags
 
-from benchmarks import common
+from benchmarks import outputs, tables
 from openset_jax import cli
 from openset_jax.errors import UserError
 
-NVLINK, ETHERNET = 450e9, 100e9 / 8  # bytes/s in each direction: of an H100's or H200's NVLink 4, of one port of 100 Gb/s
+NVLINK, ETHERNET = 450e9, 100e9 / 8  # bytes/s in each direction: NVLink 4 of an H100 or H200; one port of 100 Gb/s
 PER_HOST = 8
 DEVICES = (1, 8, 64, 512)
 BATCH_SIZES = (32, 128, 512, 1024, 4096)
@@ -37,42 +39,46 @@ FORWARD_SHARE = 1 / 3  # of a step
 
 
 def define_flags() -> None:
-    flags.DEFINE_float("step_ms", None, "Milliseconds of one device's step.", required=True, lower_bound=1e-6)
+    """Defines the command's flags."""
+    flags.DEFINE_float("step_ms", None, "Milliseconds of the step of one device.", required=True, lower_bound=1e-6)
     flags.DEFINE_integer("batch_size", 1024, "Images of that step.", lower_bound=1)
-    flags.DEFINE_float("fixed_ms", 0.5, "Of it, what does not depend on the batch: the update.", lower_bound=0.0)
+    flags.DEFINE_float("fixed_ms", 0.5, "The part of it that does not depend on the batch: the update.", lower_bound=0.0)
     flags.DEFINE_integer("global_batch", 8192, "Batch of all devices in the table of strong scaling.", lower_bound=1)
     flags.DEFINE_string("json", "", "File to write the result to.")
 
 
 def main() -> None:
-    args, file = flags.FLAGS, common.json_file(flags.FLAGS.json)
+    """Runs the command."""
+    args, file = flags.FLAGS, outputs.json_file(flags.FLAGS.json)
     if args.fixed_ms >= args.step_ms:
         raise UserError(f"--fixed_ms: {args.fixed_ms:g} is a part of --step_ms, {args.step_ms:g}")
     device = Device(args.step_ms, args.batch_size, args.fixed_ms)
     print(f"Calculated from a step of {args.step_ms:g} ms with {args.batch_size} images on one device.")
-    result = {"step_ms": args.step_ms, "batch_size": args.batch_size, "fixed_ms": args.fixed_ms}
+    result: dict[str, Any] = {"step_ms": args.step_ms, "batch_size": args.batch_size, "fixed_ms": args.fixed_ms}
     for name, rows in (
         ("weak", scaling(device, lambda n: args.batch_size)),
         ("strong", scaling(device, lambda n: args.global_batch / n)),
     ):
-        what = f"{args.batch_size} images on each device" if name == "weak" else f"{args.global_batch} images on all devices"
-        print(f"\n{what}; images/s, and the share of n times one device:")
+        batch = (
+            f"{args.batch_size} images on each device" if name == "weak" else f"{args.global_batch} images on all devices"
+        )
+        print(f"\n{batch}; images/s, and the share of n times one device:")
         result[name] = rows
-        common.print_table([SCALING_HEADER, *map(_scaling_row, rows)])
+        tables.print_table([SCALING_HEADER, *map(_scaling_row, rows)])
     result["one_weird_trick"] = [trick(device, batch, n) for n in (8, 64) for batch in BATCH_SIZES]
     print("\nfc6 and fc7 sharded; ms of communication in a step, and of steps, float32 gradients:")
-    common.print_table([TRICK_HEADER, *map(_trick_row, result["one_weird_trick"])])
+    tables.print_table([TRICK_HEADER, *map(_trick_row, result["one_weird_trick"])])
     print(f"bytes are equal at {break_even(4):,.0f} images on all devices of a group ({break_even(2):,.0f} with bfloat16)")
-    common.write_json(file, result)
+    outputs.write_json(file, result)
 
 
 @dataclasses.dataclass(frozen=True)
 class Device:
-    """One device's step.
+    """The step of one device.
 
     Attributes:
-      step_ms: of `batch_size` images.
-      fixed_ms: of it, what any batch costs.
+      step_ms: milliseconds for `batch_size` images.
+      fixed_ms: the part of `step_ms` that does not depend on the batch.
     """
 
     step_ms: float
@@ -80,7 +86,7 @@ class Device:
     fixed_ms: float = 0.0
 
     def ms(self, images: float) -> float:
-        """Milliseconds of a step of so many images, taken as proportional to them apart from `fixed_ms`."""
+        """Milliseconds of a step for a number of images: `fixed_ms`, and a part that is proportional to the images."""
         return self.fixed_ms + (self.step_ms - self.fixed_ms) * images / self.batch_size
 
 
@@ -88,7 +94,7 @@ def all_reduce_ms(gradient_bytes: float, devices: int, *, ethernet: bool) -> flo
     """Milliseconds of summing gradients over all devices.
 
     Args:
-      ethernet: between hosts of `PER_HOST` devices; else NVLink joins all devices.
+      ethernet: True for Ethernet between hosts of `PER_HOST` devices; False for NVLink between all devices.
     """
     ring = lambda n: 2 * (n - 1) / n * gradient_bytes
     if not ethernet:
@@ -104,7 +110,7 @@ def step_ms(compute_ms: float, communication_ms: float, *, overlap: bool) -> flo
     return max(compute_ms, FORWARD_SHARE * compute_ms + communication_ms)
 
 
-def scaling(device: Device, batch_of: Any) -> list[dict[str, Any]]:
+def scaling(device: Device, batch_of: Callable[[int], float]) -> list[dict[str, Any]]:
     """Images per second for each number of devices, kind of link and width of gradients, with and without overlap.
 
     Args:
@@ -129,15 +135,15 @@ def scaling(device: Device, batch_of: Any) -> list[dict[str, Any]]:
 
 
 def trick(device: Device, batch_size: int, devices: int, *, itemsize: int = 4, value_bytes: int = 2) -> dict[str, Any]:
-    """Milliseconds of communication and of a step: all data parallel, and with fc6 and fc7 sharded over the group.
+    """Milliseconds of communication and of a step: data parallel, and with fc6 and fc7 sharded over the group.
 
-    A group of more devices than a host has is joined by Ethernet, through which every host gets what the others' devices
-    hold once. Compute is taken as equal: so are the multiplications, and sharding the update, which the trick brings, can
-    be had without it (reduce-scatter, update of a part, all-gather: no more bytes).
+    Ethernet joins a group that has more devices than a host, and each host receives the values of the other hosts once.
+    The time to compute is taken as equal: the multiplications are equal, and the update can be sharded without the
+    trick, too (reduce-scatter, update of a part, all-gather: the same bytes).
 
     Args:
       batch_size: of one device.
-      itemsize, value_bytes: of gradients, and of the values exchanged.
+      itemsize, value_bytes: bytes of a gradient, and of an exchanged value.
     """
     ethernet, compute = devices > PER_HOST, device.ms(batch_size)
     data = all_reduce_ms(itemsize * (SHARDED + REPLICATED), devices, ethernet=ethernet)
@@ -162,7 +168,7 @@ def trick(device: Device, batch_size: int, devices: int, *, itemsize: int = 4, v
 def break_even(itemsize: int, value_bytes: int = 2) -> float:
     """Images on all devices of a group at which the trick and data parallelism send equal bytes.
 
-    2 (n - 1) b x exchanged = 2 (n - 1) / n x gradients of what is sharded, so that n b does not depend on n.
+    2 (n - 1) b x exchanged = 2 (n - 1) / n x gradients of the sharded layers, so that n b does not depend on n.
     """
     return itemsize * SHARDED / (value_bytes * EXCHANGED)
 

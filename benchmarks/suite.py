@@ -1,69 +1,71 @@
-"""Runs all benchmarks of this machine, the most important first, into one table, one JSON file and one figure.
+"""Runs all benchmarks on this machine, the most important first, and writes one table, one JSON file and one figure.
 
     python -m benchmarks.suite --minutes=5 --out=DIR
     python -m benchmarks.suite --out=DIR --photos=PHOTOS --peer_python=ENV/bin/python
 
-Why: whoever wants to know whether this is fast on their machine should have to give one command. Each benchmark is a process
-of its own, so that each has the accelerator to itself, and what PyTorch does beside it alternates with ours inside it. What
-cannot run here (PyTorch, TensorFlow or photographs are missing) is left out, with the reason; what fails is reported, the
-rest goes on, and the exit code is 1, also if a check of correctness fails. Without photographs, packed images are random.
+Why: one command measures a machine. Each benchmark is a process of its own and has the accelerator for itself; inside
+it, PyTorch's rounds alternate with ours. A benchmark that cannot run (without PyTorch, TensorFlow or photographs) is
+left out, with the reason. A benchmark that fails is reported, and the others continue. The exit code is 1 if a benchmark
+or a check of correctness failed. Without photographs, packed images are random.
 
-With --minutes each benchmark has a share of the time (`benchmarks/jobs.py`). What it does not use goes to the later ones. A
-benchmark that reaches its limit is ended, and one for which too little time is left is not begun. Both are named.
+With --minutes each benchmark has a share of the time (`benchmarks/jobs.py`). Time that it does not use goes to the
+later ones. A benchmark that reaches its limit is ended, and one for which too little time is left is not started. The
+results name both.
 
 Writes DIR/results.json (everything), DIR/results.md (the tables), DIR/throughput.png and DIR/logs.tar.gz (the output of each
-benchmark), anew after each benchmark. Scratch files are in a temporary folder, removed at the end; TMPDIR says where.
+benchmark) after each benchmark. Scratch files are in a temporary folder (in TMPDIR) that is removed at the end.
 """
 
 import contextlib
 import dataclasses
 import importlib.util
-import io
 import json
 import os
 import pathlib
 import sys
-import tarfile
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from absl import flags
 
-from benchmarks import common, jobs
+from benchmarks import hardware, jobs, tables, timing
 from benchmarks import results as texts
 from benchmarks.clock import Clock
+from benchmarks.job_rows import Row
+from benchmarks.jobs import Job
 from benchmarks.peer import peer_python
 from benchmarks.processes import Processes
+from benchmarks.result_files import FILES, ResultFiles
 from openset_jax import cli
-from openset_jax.errors import Stopped, UserError
-from openset_jax.files import write_whole
+from openset_jax.errors import Stopped
 
-GUARD_SECONDS = 12.0  # after the time is over, the guard process ends the suite
-MARGIN_SECONDS = 2.0  # a benchmark that adapts is told to be done so much before its limit
-MOST_KEPT = 8 << 20  # bytes of a file in the archive
-FILES = ("results.json", "results.md", "throughput.png", "logs.tar.gz")
+GUARD_SECONDS = 12.0  # the guard process ends the suite this long after the time is up
+MARGIN_SECONDS = 2.0  # a benchmark that adapts is asked to end this long before its limit
 
 
 def define_flags() -> None:
-    flags.DEFINE_string("out", None, "Folder for the results; made if need be.", required=True)
+    """Defines the command's flags."""
+    flags.DEFINE_string("out", None, "Folder for the results; created if necessary.", required=True)
     flags.DEFINE_float("minutes", 0, "Time for all benchmarks together; 0 for no limit.", lower_bound=0)
-    cli.define_config(required=False, help="The full-size config, configs/folder.py if not given; its data are not opened.")
+    cli.define_config(required=False, help="The full-size config; by default configs/folder.py. Its images are not opened.")
     flags.DEFINE_string("photos", "", "Folder with known/CLASS/*.jpg and negatives/CLASS/*.jpg; empty: none are streamed.")
     flags.DEFINE_string("peer_python", "", "Python with torch; empty for this one, if it has torch.")
-    flags.DEFINE_integer("images", 0, "Packed images to make where there are no photographs; 0 by platform.", lower_bound=0)
+    flags.DEFINE_integer("images", 0, "Packed images, if there are no photographs; 0: by platform.", lower_bound=0)
     flags.DEFINE_integer("size", 0, "Side of packed images; 0 for the config's data.stored_size.", lower_bound=0)
-    flags.DEFINE_string("only", "", "Only benchmarks whose name contains this.")
-    flags.DEFINE_bool("quick", False, "Fewer and shorter rounds, as --minutes has them.")
+    flags.DEFINE_string("only", "", "Only benchmarks whose name contains this text.")
+    flags.DEFINE_bool("quick", False, "Fewer and shorter rounds, as with --minutes.")
 
 
 def main() -> None:
+    """Runs the command."""
     args, out = flags.FLAGS, cli.make_workdir(flags.FLAGS.out)
     scratch = pathlib.Path(tempfile.mkdtemp(prefix="openset_jax_suite_"))
     for name in ("logs", "tmp"):
         (scratch / name).mkdir()
     setting = jobs.Setting(
         platform="",
-        config=config_words(sys.argv[1:]),
+        config=jobs.config_words(sys.argv[1:]),
         scratch=scratch,
         size=args.size or (args.config.data.stored_size if args.config else 256),
         images=args.images,
@@ -74,32 +76,19 @@ def main() -> None:
     )
     limit = 60 * args.minutes + GUARD_SECONDS if args.minutes else None
     with (
-        cli.stop_on_signal() as stop,
-        Processes(scratch, environment=environment(scratch), stop=stop, seconds=limit) as processes,
+        cli.stop_on_signal() as stop_requested,
+        Processes(scratch, environment=environment(scratch), stop_requested=stop_requested, seconds=limit) as processes,
     ):
-        suite = Suite(setting, Clock(args.minutes), processes, out, stop)
+        suite = Suite(setting, Clock(args.minutes), processes, out, stop_requested)
         suite.run_all(args.only, args.peer_python)
     print(f"{', '.join(name for name in FILES if (out / name).exists())}: in {out}")
-    if stop():
-        raise Stopped(f"Stopped by {stop()}; {out} has the results so far.")
+    if reason := stop_requested():
+        raise Stopped(f"Stopped by {reason}; {out} has the results so far.")
     sys.exit(0 if suite.passed else 1)
 
 
-def config_words(words: Sequence[str]) -> tuple[str, ...]:
-    """The words of a command line about the config: its file first, configs/folder.py if none is named, then fields.
-
-    Raises:
-      UserError: one of them has no "=": which word is its value is not known here.
-    """
-    found = [word for word in words if word.startswith("--config")]
-    if without := [word for word in found if "=" not in word]:
-        raise UserError(f"{without[0]}: write {without[0]}=VALUE")
-    files = [word for word in found if word.startswith("--config=")] or ["--config=configs/folder.py"]
-    return (*files, *(word for word in found if not word.startswith("--config=")))
-
-
 def environment(scratch: pathlib.Path) -> dict[str, str]:
-    """Of all benchmarks: they share compiled programs, and leave nothing outside the scratch folder."""
+    """The environment of all benchmarks: they share compiled programs, and write only to the scratch folder."""
     folders = {
         "TMPDIR": "tmp",
         "JAX_COMPILATION_CACHE_DIR": "xla",
@@ -115,72 +104,80 @@ class Suite:
 
     Args:
       out: folder of the results; those of an earlier suite are removed.
-      stop: says why to stop, "" to go on.
+      stop_requested: returns the reason to stop, or "".
     """
 
     def __init__(
-        self, setting: jobs.Setting, clock: Clock, processes: Processes, out: pathlib.Path, stop: Callable[[], str] = str
+        self,
+        setting: jobs.Setting,
+        clock: Clock,
+        processes: Processes,
+        out: pathlib.Path,
+        stop_requested: Callable[[], str] = lambda: "",
     ):
-        self._setting, self._clock, self._processes, self._out, self._stop = setting, clock, processes, out, stop
-        self._machine, self._roofline, self._ran = common.machine(), None, []
-        self._results, self._rows, self._left_out, self._failed, self._drawn = {}, [], {}, {}, 0
-        for name in FILES:
-            (out / name).unlink(missing_ok=True)
+        self._setting, self._clock, self._processes, self._stop_requested = setting, clock, processes, stop_requested
+        self._machine, self._files = hardware.describe(), ResultFiles(out, setting.scratch, ("logs", jobs.CORRECTNESS))
+        self._roofline: dict[str, Any] | None = None
+        self._ran: list[dict[str, Any]] = []
+        self._results: dict[str, dict[str, Any]] = {}
+        self._rows: list[Row] = []
+        self._left_out: dict[str, str] = {}
+        self._failed: dict[str, str] = {}
 
     @property
     def passed(self) -> bool:
-        """True unless a job failed, or one of the checks of correctness."""
+        """True unless a job or a check of correctness failed."""
         return not self._failed and not any(map(_failed_checks, self._results.values()))
 
     def run_all(self, only: str, python: str) -> None:
-        """Runs the jobs whose name contains `only`.
+        """Runs the jobs whose name contains the text `only`.
 
         Args:
-          python: where PyTorch may be; empty for this Python.
+          python: the Python of PyTorch; empty for this one.
         """
-        common.print_machine(self._machine)
+        hardware.print_description(self._machine)
         opening = jobs.jobs(self._setting)[: jobs.OPENING]
         self.run(jobs.chosen(opening, only), later=jobs.TOTAL_SHARE - sum(job.share for job in opening))
-        if not self._stop() and self._find_platform():
+        if not self._stop_requested() and self._find_platform():
             self._find_torch(only, peer_python(python))
             self.run(jobs.chosen(jobs.jobs(self._setting)[jobs.OPENING :], only))
-        self._write([], complete=not self._stop())
+        self._write([], complete=not self._stop_requested())
         if self._rows:
-            common.print_table(texts.table(self._rows))
-        for name, reasons in (("left out", self._left_out), ("failed", self._failed)):
-            for what, why in reasons.items():
-                print(f"{name}: {what}: {why}")
+            tables.print_table(texts.table(self._rows))
+        for outcome, reasons in (("left out", self._left_out), ("failed", self._failed)):
+            for name, reason in reasons.items():
+                print(f"{outcome}: {name}: {reason}")
         for check in _failed_checks(self._results.get(jobs.CORRECTNESS, {})):
             print(f"FAILED check of correctness: {texts.check_text(check)}")
 
-    def run(self, chosen: Sequence[jobs.Job], later: float = 0.0) -> None:
+    def run(self, chosen: Sequence[Job], later: float = 0.0) -> None:
         """Runs jobs in this order.
 
         Args:
-          later: the shares of jobs that follow these.
+          later: the sum of the shares of the jobs that follow these.
         """
         for i, job in enumerate(chosen):
             self._write(chosen[i:])
             after = later + sum(other.share for other in chosen[i + 1 :] if not other.left_out)
             limit = self._clock.limit(job, after)
-            if why := self._why_not(job, limit):
-                self._left_out[job.name] = why
+            if reason := self._reason_to_leave_out(job, limit):
+                self._left_out[job.name] = reason
             else:
                 print(f"{job.name} ...", end=" ", flush=True)
                 print(self._run_one(job, limit), flush=True)
         self._write([])
 
-    def _why_not(self, job, limit):
+    def _reason_to_leave_out(self, job: Job, limit: float) -> str:
         if job.left_out:
             return job.left_out
-        if self._stop():
-            return f"stopped by {self._stop()}"
+        if reason := self._stop_requested():
+            return f"stopped by {reason}"
         if job.needs and job.needs not in self._results:
             return f"it needs {job.needs}"
         return "" if limit else f"it needs {job.least:g} s, and {self._clock.left():.0f} s were left"
 
-    def _run_one(self, job, limit):
-        """Runs one job, and keeps what it measured. Returns what became of it, in words."""
+    def _run_one(self, job: Job, limit: float) -> str:
+        """Runs one job, and keeps its result. Returns its outcome as text."""
         path, log = self._path(job.name), self._log(job.name)
         command = [sys.executable, *job.command, *([] if job.read else [f"--json={path}.json"])]
         if job.adapts and self._clock.minutes:
@@ -188,7 +185,8 @@ class Suite:
         code, seconds = self._processes.run(command, log, limit=limit)
         result, text = _read(job, path), f"{seconds:.0f} s"
         if code is None:
-            text = f"stopped by {self._stop()} after {text}" if self._stop() else f"not done after {text}"
+            reason = self._stop_requested()
+            text = f"stopped by {reason} after {text}" if reason else f"not done after {text}"
             text += "; a part of it was measured" if result else ""
             self._left_out[job.name] = text
         elif code and not (code == 1 and job.may_fail and result and _failed_checks(result)):
@@ -200,17 +198,17 @@ class Suite:
         self._ran.append({"name": job.name, "seconds": round(seconds, 1), "limit": round(limit, 1), "outcome": text})
         return text
 
-    def _keep(self, job, result):
+    def _keep(self, job: Job, result: dict[str, Any]) -> None:
         try:
             rows = job.rows(result, self._results)
-        except KeyError:  # it ended before it had measured what a row needs
+        except KeyError:  # it ended before it had measured the values of a row
             rows = []
         self._results[job.name] = result
-        self._left_out |= {f"{job.name}: {what}": why for what, why in result.get("left_out", {}).items()}
-        self._rows += [line | {"name": ": ".join(filter(None, (job.name, line["name"])))} for line in rows]
+        self._left_out |= {f"{job.name}: {name}": reason for name, reason in result.get("left_out", {}).items()}
+        self._rows += [row | {"name": ": ".join(filter(None, (job.name, row["name"])))} for row in rows]
 
-    def _find_platform(self):
-        """Takes platform and devices from the result of the rates, else asks a process. False if there is no answer."""
+    def _find_platform(self) -> bool:
+        """Finds platform and devices, from the result of the rates or by a process. Returns False if that fails."""
         found = self._results.get(jobs.RATES)
         if found is None:
             path, log = self._path("devices"), self._log("devices")
@@ -226,36 +224,36 @@ class Suite:
         self._setting = dataclasses.replace(self._setting, platform=found["platform"])
         return True
 
-    def _find_torch(self, only, python):
-        """Takes `python` for the peer, if a chosen job uses one and it can import PyTorch; else says why not."""
+    def _find_torch(self, only: str, python: str) -> None:
+        """Uses `python` for the peer, if a chosen job needs one and it can import PyTorch; else records the reason."""
+        assert self._roofline is not None
         asked = dataclasses.replace(self._setting, peer_python=python or "python")
         run = [job for job in jobs.chosen(jobs.jobs(asked), only) if not job.left_out]
         if not any("--peer_python" in word for job in run for word in job.command):
             return
         platform, count, log = self._roofline["platform"], self._roofline["count"], self._log("torch")
         if platform not in ("cpu", "gpu") or count > 1:
-            why = f"it would use one CPU or GPU, and there are {count} {platform}s"
+            reason = f"it would use one CPU or GPU, and there are {count} {platform}s"
         elif not python:
-            why = "this Python has no torch; --peer_python=PATH names one that has"
+            reason = "this Python has no torch; --peer_python=PATH names one that has"
         else:
             try:
                 code, _ = self._processes.run([python, "-c", "import torch"], log, limit=min(self._clock.left(), 120))
-                why = "" if code == 0 else f"{python}: {_last_line(log) or 'it cannot import torch'}"
+                reason = "" if code == 0 else f"{python}: {_last_line(log) or 'it cannot import torch'}"
             except OSError as error:
-                why = f"{python}: {error.strerror}"
-        if why:
-            self._left_out[common.PEER] = why
+                reason = f"{python}: {error.strerror}"
+        if reason:
+            self._left_out[timing.PEER] = reason
         else:
             self._setting = asked
 
-    def _path(self, name):
+    def _path(self, name: str) -> pathlib.Path:
         return self._setting.scratch / jobs.file_name(name)
 
-    def _log(self, name):
+    def _log(self, name: str) -> pathlib.Path:
         return self._setting.scratch / "logs" / f"{jobs.file_name(name)}.log"
 
-    def _write(self, pending, *, complete=False):
-        """Writes all files anew, each of them whole."""
+    def _write(self, pending: Sequence[Job], *, complete: bool = False) -> None:
         everything = {
             "machine": self._machine,
             "roofline": self._roofline,
@@ -270,54 +268,23 @@ class Suite:
             "failed": self._failed,
             "results": self._results,
         }
-        contents = [
-            json.dumps(everything, indent=2).encode() + b"\n",
-            texts.section(everything).encode(),
-            self._figure(),
-            _archive(self._setting.scratch, ("logs", jobs.CORRECTNESS)),
-        ]
-        for name, content in zip(FILES, contents, strict=True):
-            if content:
-                with write_whole(self._out / name, "wb") as file:
-                    file.write(content)
-
-    def _figure(self):
-        """The content of the figure, b"" if there is nothing new to draw."""
-        lines = [line for line in self._rows if line.get("figure", True)]
-        if len(lines) == self._drawn:
-            return b""
-        from benchmarks import figure
-
-        path, self._drawn = self._setting.scratch / "throughput.png", len(lines)
-        figure.draw(path, lines, f"{texts.device(self._machine)}, {self._machine['cores']} cores, {self._machine['date']}")
-        return path.read_bytes()
+        self._files.write(everything)
 
 
-def _read(job, path):
-    """What a job wrote, None if that is nothing."""
+def _read(job: Job, path: pathlib.Path) -> dict[str, Any] | None:
+    """The result of a job; None if it wrote none."""
     with contextlib.suppress(OSError, ValueError, KeyError):
         return job.read(path) if job.read else json.loads(path.with_name(path.name + ".json").read_text())
     return None
 
 
-def _failed_checks(result):
+def _failed_checks(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [check for check in result.get("checks", []) if not check["passed"]]
 
 
-def _last_line(log):
+def _last_line(log: pathlib.Path) -> str:
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
     return lines[-1][:200] if lines else ""
-
-
-def _archive(root, names):
-    """The folders `names` of `root` as a .tar.gz, without files of more than `MOST_KEPT` bytes."""
-    small = lambda entry: entry if not entry.isfile() or entry.size <= MOST_KEPT else None
-    content = io.BytesIO()
-    with tarfile.open(fileobj=content, mode="w:gz") as archive:
-        for name in names:
-            if (root / name).exists():
-                archive.add(root / name, arcname=name, filter=small)
-    return content.getvalue()
 
 
 if __name__ == "__main__":

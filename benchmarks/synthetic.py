@@ -1,4 +1,4 @@
-"""Packed arrays of random images, for measuring where no photographs are at hand. Nothing can be learned from them.
+"""Packed arrays of random images, for benchmarks without photographs. Nothing can be learned from them.
 
 python -m benchmarks.synthetic --images=8192 --size=256 --out=DIR
 """
@@ -15,21 +15,26 @@ CLASSES, DISTINCT = 10, 1024
 
 
 def define_flags() -> None:
-    flags.DEFINE_integer("images", None, "How many.", lower_bound=1, required=True)
-    flags.DEFINE_integer("size", 256, "Their side.", lower_bound=1)
-    flags.DEFINE_string("out", None, "Folder for the arrays; made if need be.", required=True)
+    """Defines the command's flags."""
+    flags.DEFINE_integer("images", None, "Number of images.", lower_bound=1, required=True)
+    flags.DEFINE_integer("size", 256, "Side of the images.", lower_bound=1)
+    flags.DEFINE_string("out", None, "Folder for the arrays; created if necessary.", required=True)
 
 
 def main() -> None:
+    """Runs the command."""
     write_packed(cli.make_workdir(flags.FLAGS.out), images=flags.FLAGS.images, size=flags.FLAGS.size)
 
 
 def write_packed(root: pathlib.Path, *, images: int, size: int) -> None:
-    """Writes what `openset_jax.prepare` would: half known images of ten classes, half negatives of ten groups.
+    """Writes packed arrays as `openset_jax.prepare` does: half known images of ten classes, half negatives of ten groups.
 
     Of ten images of a group eight are for training, one for validation and one for testing. The same `DISTINCT` random
-    images are written again and again, because drawing others takes longer than writing them. A folder that is as asked
-    already is left as it is.
+    images are written repeatedly, because drawing images takes longer than writing them. A folder that already has such
+    images is not changed.
+
+    Raises:
+      UserError: the disk has too little space.
     """
     import numpy as np
 

@@ -1,1 +1,1 @@
-"""Other people's libraries doing the same work; each runs in a process, and if need be an environment, of its own."""
+"""The same work by other libraries; each script runs in a process of its own, and may have an environment of its own."""

@@ -1,10 +1,10 @@
-"""The bare loop of `benchmarks.pipeline`: the same files through libjpeg-turbo, threads on all cores, and nothing else.
+"""The bare loop of `benchmarks.pipeline`: decodes the same files with libjpeg-turbo, in threads on all cores.
 
-Not to be run by hand. It is what decoding costs at least: no order to keep, no batches but the array that is written into,
-no bad files, no training. simplejpeg (libjpeg-turbo) decodes with the reduction that the pipeline uses; Pillow scales the
-centre square where its side is not the wanted one, antialiased bilinear as ours. Both let other threads run meanwhile. It
-imports no more than these and NumPy, and speaks the JSON lines of `torch_loader.py`; {"sample": n} is answered with the
-first n images, for a comparison of pixels.
+Started by `benchmarks.peer`. It measures the least cost of decoding: without an order, without batches, without
+handling of unreadable files. simplejpeg (libjpeg-turbo) decodes with the reduction that the pipeline uses; Pillow
+scales the centre square if its side is not the wanted one, antialiased bilinear like the pipeline. Both release the
+GIL. The script imports only these and NumPy. It reads and answers the JSON lines of `torch_loader.py`; it answers
+{"sample": n} with the first n images, to compare pixels.
 """
 
 import base64
@@ -25,7 +25,7 @@ except ImportError as error:
 
 
 def read_square(path: str, out: np.ndarray) -> None:
-    """Decodes a file into `out`, uint8 [size, size, 3]: the centre square, scaled."""
+    """Decodes the centre square of a file, scaled, into `out`, uint8 [size, size, 3]."""
     with open(path, "rb") as file:
         content = file.read()
     size = len(out)
@@ -43,7 +43,7 @@ def read_square(path: str, out: np.ndarray) -> None:
 
 
 def measure(paths: list[str], size: int, workers: int, warmup: float, seconds: float) -> dict:
-    """Images, and the seconds they took, in the steady state."""
+    """Measures the steady state; returns the number of "images" and their "seconds"."""
     counts, start = [0] * workers, time.perf_counter() + warmup
 
     def work(worker):
@@ -63,7 +63,7 @@ def measure(paths: list[str], size: int, workers: int, warmup: float, seconds: f
 
 
 def sample(paths: list[str], size: int) -> dict:
-    """The first images, as text."""
+    """Decodes all paths; returns "images", uint8 [n, size, size, 3] in base64."""
     images = np.zeros((len(paths), size, size, 3), np.uint8)
     for path, image in zip(paths, images, strict=True):
         read_square(path, image)

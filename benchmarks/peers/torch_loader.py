@@ -1,10 +1,10 @@
 """The PyTorch side of `benchmarks.pipeline`: a `DataLoader` over the same files, decoded and scaled by PIL.
 
-Not to be run by hand. It imports torch, PIL and NumPy only, so that it runs in an environment where nothing of ours is
-installed. It is the way PyTorch's own examples read image folders, with worker processes that stay alive. It speaks JSON
-lines: first it reads {"files": [[path, label], ...], "batch_size", "size", "workers"} and answers with its versions; then
-for each {"warmup", "seconds"} it measures one round and answers {"images", "seconds"}. Between rounds it is idle. Where it
-cannot run it says {"error"}.
+Started by `benchmarks.peer`. It imports only torch, PIL and NumPy, so that its environment does not need this package.
+It reads image folders as PyTorch's own examples do, with persistent worker processes. It communicates in JSON lines: it
+reads {"files": [[path, label], ...], "batch_size", "size", "workers"} and answers with its versions; then it measures a
+round for each {"warmup", "seconds"} and answers {"images", "seconds"}. Between rounds it is idle. If it cannot run, it
+answers {"error"}.
 """
 
 import json
@@ -22,7 +22,7 @@ except ImportError as error:
 
 
 class Photos(torch.utils.data.Dataset):
-    """(uint8 [size, size, 3], label): the shorter side is scaled to `size`, and the centre square cut."""
+    """Images (uint8 [size, size, 3], label): the shorter side is scaled to `size`, and the centre square is cut."""
 
     def __init__(self, files: list, size: int):
         self.files, self.size = files, size
@@ -43,7 +43,7 @@ class Photos(torch.utils.data.Dataset):
 
 
 class Shuffled(torch.utils.data.Sampler):
-    """One random order of all images after another, until told to stop: no pauses between epochs, which favours the peer."""
+    """Random permutations of all images, one after another, until `stopped`. Has no pauses between epochs."""
 
     def __init__(self, count: int):
         self.count, self.stopped = count, False
@@ -58,10 +58,10 @@ class Shuffled(torch.utils.data.Sampler):
 
 
 def measure(loader: torch.utils.data.DataLoader, sampler: Shuffled, warmup: float, seconds: float) -> dict:
-    """Images, and the seconds they took, in the steady state."""
+    """Measures the steady state; returns the number of "images" and their "seconds"."""
     batches, count = iter(loader), 0
     start = time.perf_counter()
-    # workers finish together, so that batches come in bursts of as many: count whole bursts
+    # workers finish together, and batches come in bursts of one for each worker: count whole bursts
     while count % loader.num_workers or time.perf_counter() - start < warmup:
         next(batches)
         count += 1
@@ -70,7 +70,7 @@ def measure(loader: torch.utils.data.DataLoader, sampler: Shuffled, warmup: floa
         next(batches)
         count += 1
     sampler.stopped = True
-    for _ in batches:  # what the workers had begun: they must be idle when the other side is measured
+    for _ in batches:  # the workers must be idle while the other side is measured
         pass
     return {"images": count * loader.batch_size, "seconds": elapsed}
 

@@ -1,13 +1,13 @@
-"""The PyTorch side of `benchmarks.step` and `benchmarks.evaluate`: the same network and work, as PyTorch users do it.
+"""The PyTorch side of `benchmarks.step` and `benchmarks.evaluate`: the same network and the same work, in usual PyTorch.
 
-Not to be run by hand. It imports torch only, so that it runs in an environment where nothing of ours is installed. AlexNet
-is in torchvision's geometry, in channels_last; uint8 images that lie on the device are cropped, flipped and normalised
-there; with mode "train" follow dropout, cross entropy, backwards, clipping by global norm and a fused AdamW, with mode
-"eval" the logits. bfloat16 means autocast; float32 may be TF32, as in JAX. `torch.compile` is tried, and whichever of
-compiled and plain is faster is what is measured; the first answer says both times, or why there is no compiled one.
+Started by `benchmarks.peer`. It imports only torch, so that its environment does not need this package. AlexNet has
+torchvision's geometry, in channels_last. uint8 images on the device are cropped, flipped and normalised there. Mode
+"train" then has dropout, cross entropy, the backward pass, clipping by global norm and a fused AdamW; mode "eval" has
+the logits. bfloat16 means autocast; float32 may be TF32, as in JAX. The step is tried with and without `torch.compile`,
+and the faster of both is measured; the first answer has both times, or the reason why there is no compiled step.
 
-It speaks JSON lines: first it reads a job (`Work` says what is in it) and answers with its versions; then for each {"steps"}
-it measures a round and answers {"images", "seconds"}. Between rounds it is idle. Where it cannot run it says {"error"}.
+It communicates in JSON lines: it reads a job (see `Work`) and answers with its versions; then it measures a round for
+each {"steps"} and answers {"images", "seconds"}. Between rounds it is idle. If it cannot run, it answers {"error"}.
 """
 
 import contextlib
@@ -53,6 +53,7 @@ class AlexNet(nn.Module):
         )  # fmt: skip
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Returns the logits [b, num_outputs] of images [b, 3, H, W]."""
         return self.classifier(self.features(x).flatten(1))
 
 
@@ -77,7 +78,7 @@ class Work:
         self.luma = torch.tensor((0.299, 0.587, 0.114), device=self.device)
         options = job["optimizer"]
         parameters = list(self.model.parameters())
-        groups = [  # decay is for kernels, as in ours
+        groups = [  # weight decay for kernels only, as in openset_jax
             {"params": [p for p in parameters if p.ndim > 1], "weight_decay": options["weight_decay"]},
             {"params": [p for p in parameters if p.ndim == 1], "weight_decay": 0.0},
         ]
@@ -87,7 +88,7 @@ class Work:
         self.compiled = torch.compile(self.forward)
 
     def images_of_batch(self) -> torch.Tensor:
-        """uint8 [b, S, S, 3] -> float32 [b, 3, s, s], channels last: a crop, perhaps mirrored, normalised."""
+        """Crops, mirrors and normalises the images: uint8 [b, S, S, 3] -> float32 [b, 3, s, s], channels last."""
         size, pad, train = self.job["image_size"], self.job["pad"], self.job["mode"] == "train"
         images, batch = self.images, len(self.images)
         if train and pad:
@@ -111,7 +112,7 @@ class Work:
         return ((x / 255 - self.mean) / self.std).permute(0, 3, 1, 2)
 
     def forward(self) -> tuple:
-        """Mean loss, share of right answers and share answered as each class; or the logits."""
+        """(mean loss, accuracy, share of predictions of each class), or (logits,) in mode "eval"."""
         low = self.job["dtype"] == "bfloat16"
         with torch.autocast(self.device, torch.bfloat16) if low else contextlib.nullcontext():
             logits = self.model(self.images_of_batch()).float()
@@ -122,7 +123,7 @@ class Work:
         return F.cross_entropy(logits, self.labels), (answers == self.labels).float().mean(), shares
 
     def step(self, *, compiled: bool) -> None:
-        """One step, which the device may still be busy with."""
+        """Dispatches one step."""
         forward = self.compiled if compiled else self.forward
         if self.job["mode"] == "eval":
             with torch.inference_mode():
@@ -136,7 +137,7 @@ class Work:
         self.optimizer.zero_grad(set_to_none=True)
 
     def seconds(self, steps: int, *, compiled: bool) -> float:
-        """Of steps dispatched one after another, from an idle device to an idle device."""
+        """Seconds of steps that are dispatched one after another, from an idle device until it is idle again."""
         self.wait()
         start = time.perf_counter()
         for _ in range(steps):
@@ -145,17 +146,22 @@ class Work:
         return time.perf_counter() - start
 
     def wait(self) -> None:
+        """Waits until the device is idle."""
         if self.device == "cuda":
             torch.cuda.synchronize()
 
     def choose(self) -> dict:
-        """Warms up, and says whether the compiled step is the faster one: {"compiled", "plain_ms", "compiled_ms", ...}."""
+        """Warms up, and compares the compiled step with the plain one.
+
+        Returns:
+          "compiled" (True if it is faster), "plain_ms", "compiled_ms", "compile_s" and "compile_error".
+        """
         result = {"compiled": False, "plain_ms": 0.0, "compiled_ms": None, "compile_s": None, "compile_error": None}
         self.seconds(2, compiled=False)
         try:
             result["compile_s"] = round(self.seconds(1, compiled=True), 1)
             self.seconds(1, compiled=True)
-        except Exception as error:  # no compiler, or one that fails: said in the answer, never passed over
+        except Exception as error:  # no compiler, or one that fails; the answer has the reason
             result["compile_error"] = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         ways = (False, True) if result["compile_error"] is None else (False,)
         steps = max(1, round(0.3 / self.seconds(1, compiled=False)))
@@ -171,7 +177,7 @@ class Work:
 def main() -> None:
     """Answers the lines of standard input."""
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever compilers print to standard output must not come between
+    os.dup2(2, 1)  # compilers may print to standard output, which has only answers
     answer = lambda message: print(json.dumps(message), file=answers, flush=True)
     job = json.loads(sys.stdin.readline())
     if job["device"] == "cuda" and not torch.cuda.is_available():
