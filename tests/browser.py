@@ -12,6 +12,12 @@ if not (CHROME and DRIVER):
     pytest.skip("needs Chromium and chromedriver", allow_module_level=True)
 
 
+def first_fast(pages):
+    """Fixture parameters: the first page, and all others among the slow tests."""
+    first, *others = pages
+    return [first, *(pytest.param(name, marks=pytest.mark.slow) for name in others)]
+
+
 @contextlib.contextmanager
 def browser(profile):
     """The driver of one; `profile` is a folder for what it keeps."""

@@ -81,7 +81,7 @@ def make_source():
             roles=roles,
             label=np.array([label for label, _, _ in where], np.int32),
             split=np.array([pools.UNASSIGNED if splits is None else splits(cls, i) for _, cls, i in where], np.uint8),
-            form="encoded",
+            format="encoded",
             ids=lambda records: [names[r] for r in records],
             fetch=lambda records: [b""] * len(records),
         )

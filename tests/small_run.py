@@ -1,11 +1,17 @@
 """A small run, and ways to start one in a process of its own."""
 
+import contextlib
+import functools
 import importlib.util
+import io
 import json
 import os
 import pathlib
+import runpy
+import socket
 import subprocess
 import sys
+import warnings
 import zlib
 
 import numpy as np
@@ -14,7 +20,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 # the images of the small run, packed once for all tests (conftest.py), and again when what packs them has changed
 _PACKING = b"".join(
     (ROOT / "openset_jax" / f"{name}.py").read_bytes()
-    for name in ("data/pipeline", "data/sources", "data/packed", "prepare", "config")
+    for name in ("data/pipeline", "data/decode", "data/sources", "data/packed", "prepare", "config")
 )
 TENSORFLOW = importlib.util.find_spec("tensorflow") is not None  # which enlarges images differently than Pillow does
 PACKED = ROOT / ".pytest_cache" / f"digits-{zlib.crc32(_PACKING):x}{'' if TENSORFLOW else '-pillow'}.packed"
@@ -27,7 +33,8 @@ COMPILED_FAST = "--xla_backend_optimization_level=1"
 # --config=configs/digits.py with these is trained in seconds
 SMALL = {
     "steps": 12, "batch_size": 16, "log_every": 2, "data.stored_size": 16, "data.image_size": 16, "model.width": 0.0625,
-    "eval.every": 4, "eval.batch_size": 64, "eval.compare_scores": False, "checkpoint.every": 3, "optimizer.warmup_steps": 2,
+    "eval.every": 4, "eval.batch_size": 64, "eval.compare_scores": False, "eval.resamples": 50, "checkpoint.every": 3,
+    "optimizer.warmup_steps": 2,
 }  # fmt: skip
 
 
@@ -47,6 +54,50 @@ def small_config(**changes):
     return config
 
 
+def small_spec(workdir: pathlib.Path = pathlib.Path("/nowhere"), **changes):
+    """The `RunSpec` of `small_config`; of two phases the second."""
+    from openset_jax import config
+
+    return config.resolve(small_config(**changes), workdir)[-1]
+
+
+def open_small_pool(**changes):
+    """The images of `small_config`."""
+    from openset_jax.data import pool_builder
+
+    spec = small_spec(**changes)
+    return pool_builder.open_pool(spec.data, stored_size=spec.images.stored_size, seed=spec.seed)
+
+
+def make_small_run(**changes):
+    """The `run_setup.Run` of `small_config`, with a cache of its own."""
+    from openset_jax.training import run_cache, run_setup
+
+    return run_setup.make_run(small_spec(**changes), run_cache.RunCache())
+
+
+@functools.cache
+def shared_cache():
+    """Pools, networks and compiled programs of all runs of a test process that do not ask for a cache of their own."""
+    from openset_jax.training import run_cache
+
+    return run_cache.RunCache()
+
+
+def train(config, workdir, stop_requested=lambda: "", cache=None):
+    """`openset_jax.train.train` with the shared cache: most runs differ in what does not change their programs."""
+    from openset_jax import train
+
+    return train.train(config, workdir, stop_requested, cache or shared_cache())
+
+
+def restore_and_evaluate(workdir, **options):
+    """`openset_jax.evaluate.restore_and_evaluate` with the shared cache."""
+    from openset_jax import evaluate
+
+    return evaluate.restore_and_evaluate(workdir, cache=shared_cache(), **options)
+
+
 def command(module: str, *arguments: str, **changes) -> list[str]:
     """`python -m openset_jax.MODULE` with configs/digits.py made small."""
     flags = [f"--config.{name}={value}" for name, value in fields(changes).items()]
@@ -59,11 +110,44 @@ def environment(devices: int = 1) -> dict[str, str]:
     return os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
 
 
-def run(arguments: list[str], *, devices: int = 1, timeout: int = 240) -> subprocess.CompletedProcess:
-    """Runs a command from the repository's root to its end."""
+def free_port() -> int:
+    """A port for the coordinator of several processes."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return free.getsockname()[1]
+
+
+def run(arguments: list[str], *, devices: int = 1, timeout: int = 240, process: bool = False) -> subprocess.CompletedProcess:
+    """Runs a command from the repository's root to its end.
+
+    `python -m MODULE ...` of this project runs in the test's process, where everything is imported already; with several
+    devices, or if `process`, and all other commands, in a process of their own.
+    """
+    if devices == 1 and not process and arguments[1] == "-m":
+        return _run_here(*map(str, arguments[2:]))
     return subprocess.run(
         arguments, cwd=ROOT, env=environment(devices), capture_output=True, text=True, timeout=timeout, check=False
     )
+
+
+def _run_here(name: str, *arguments: str) -> subprocess.CompletedProcess:
+    """Runs a module as `python -m` does, and then removes its flags."""
+    from absl import flags
+
+    before, out, err, code = set(flags.FLAGS), io.StringIO(), io.StringIO(), None
+    argv, sys.argv = sys.argv, [name, *arguments]
+    with contextlib.chdir(ROOT), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            runpy.run_module(name, run_name="__main__", alter_sys=True)
+        except SystemExit as error:
+            code = error.code
+        finally:
+            sys.argv = argv
+            for flag in set(flags.FLAGS) - before:
+                delattr(flags.FLAGS, flag)
+            flags.FLAGS.unparse_flags()
+    return subprocess.CompletedProcess([name, *arguments], code, out.getvalue(), err.getvalue())
 
 
 def lines(workdir: pathlib.Path) -> list[dict]:
@@ -76,17 +160,15 @@ def saved_arrays(workdir: pathlib.Path, step: int | None = None) -> dict[str, np
     """All arrays of a checkpoint (the last, unless `step` is given), by path."""
     import jax
 
-    from openset_jax import build
-    from openset_jax import config as configs
-    from openset_jax.training import checkpoints, state
+    from openset_jax import config, config_json
+    from openset_jax.training import checkpoints, run_cache, state
 
     saved = checkpoints.open_checkpoints(workdir)
-    step = saved.latest() if step is None else step
-    meta = saved.meta(step)
-    config = configs.from_json(meta["config"])
-    model = build.make_model(config, len(meta["classes"]))
-    _, optimizer = build.make_optimizer(config)
-    like = state.create_state(model, optimizer, seed=0, image_size=config.data.image_size)
+    step = saved.latest_step() if step is None else step
+    record = saved.record(step)
+    spec = config.resolve(config_json.from_json(record["config"]), workdir)[-1]
+    network = run_cache.RunCache().network(spec.program, len(record["classes"]))
+    like = state.create_state(network.model, network.optimizer, seed=0, image_size=spec.images.image_size)
     restored = saved.restore(step, like)
     saved.close()
     return {jax.tree_util.keystr(path): np.asarray(x) for path, x in jax.tree_util.tree_leaves_with_path(restored)}

@@ -114,7 +114,7 @@ def test_a_defect_of_ours_keeps_its_traceback_and_exits_with_1():
             "RuntimeError('RESOURCE_EXHAUSTED: no room for 9 bytes.\\nmore')",
             "9 bytes.); use a smaller batch_size",
         ),
-        ("OSError(28, 'No space left on device', 'images.npy')", "images.npy'); make room"),
+        ("OSError(28, 'No space left on device', 'images.npy')", "images.npy'); free some space"),
     ],
 )
 def test_memory_and_disks_that_are_too_small_are_no_defect_of_ours(error, says):

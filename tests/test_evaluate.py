@@ -1,4 +1,4 @@
-"""Restoring a run for evaluation."""
+"""Evaluating a restored run."""
 
 import csv
 import json
@@ -9,12 +9,10 @@ import sys
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
-from small_run import lines, run, small_config
+from small_run import lines, restore_and_evaluate, run, small_config, train
 
 from openset_jax.errors import UserError
-from openset_jax.evaluate import restore_and_evaluate
 from openset_jax.openset.scores.feature_scores import SCORES
-from openset_jax.train import train
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +74,7 @@ def test_the_last_checkpoint_may_be_asked_for(workdir, tmp_path):
 
 
 def test_a_run_started_again_with_another_rule_is_evaluated_by_that_rule(tmp_path, workdir):
-    """It is at its end: no checkpoint is saved, and only config.json and decision.json know."""
+    """The run is finished: no checkpoint is saved, and only config.json and decision.json have the new rule."""
     shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
     changes = {"decision.rule": "least_cost", "decision.costs": "accept_none=3", "eval.compare_scores": False}
     trained = train(small_config(**changes), tmp_path)
@@ -90,13 +88,13 @@ def test_a_run_started_again_with_another_rule_is_evaluated_by_that_rule(tmp_pat
 
 def test_data_that_is_not_the_runs_is_refused_and_data_that_has_moved_is_found(tmp_path, workdir):
     shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
-    with pytest.raises(UserError, match="images, or their roles"):
-        restore_and_evaluate(tmp_path, moved=small_config(**{"data.unknown.limit": 20}))
+    with pytest.raises(UserError, match="the images, their roles"):
+        restore_and_evaluate(tmp_path, data_config=small_config(**{"data.unknown.limit": 20}))
     with pytest.raises(UserError, match="data.known"):
-        restore_and_evaluate(tmp_path, moved=small_config(**{"data.known.classes": ("0", "1", "2")}))
+        restore_and_evaluate(tmp_path, data_config=small_config(**{"data.known.classes": ("0", "1", "2")}))
     with pytest.raises(UserError, match="data.stored_size: the run in .* has 16"):
-        restore_and_evaluate(tmp_path, moved=small_config(**{"data.stored_size": 24}))
-    restore_and_evaluate(tmp_path, moved=small_config())
+        restore_and_evaluate(tmp_path, data_config=small_config(**{"data.stored_size": 24}))
+    restore_and_evaluate(tmp_path, data_config=small_config())
 
 
 def test_a_folder_that_is_no_run_is_exit_code_2(tmp_path):

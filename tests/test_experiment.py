@@ -1,11 +1,12 @@
 """An experiment ends in the same files however it was run: at once, in two parts, killed and started again."""
 
+import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 from small_run import ROOT, environment, run
@@ -13,22 +14,44 @@ from study import small_grid
 
 from openset_jax import experiment
 from openset_jax.errors import Stopped, UserError
-from openset_jax.study.runs import arms as folders
-from openset_jax.study.runs import grid
+from openset_jax.study.runs import arm_folder, grid
+from openset_jax.training.run_cache import RunCache
 
 FILES = ("results.csv", "comparisons.csv", "ANSWER.md", "figure.png", "report.html")
 CONFIG = "--config=tests/study/small_grid.py"
 
 
-def command(workdir, *flags):
-    return [sys.executable, "-m", "openset_jax.experiment", CONFIG, f"--workdir={workdir}", *flags]
+# The command, in a process that kills itself in the middle of its second arm.
+DIES = """
+import os, signal
+from openset_jax import cli, experiment
+from openset_jax.training import run_log
+
+logs = []
+
+class Log(run_log.RunLog):
+    def line(self, step, values):
+        super().line(step, values)
+        if self not in logs:
+            logs.append(self)
+        if len(logs) == 2 and step == 8:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+run_log.RunLog = Log
+cli.run(experiment.main, experiment.define_flags)
+"""
 
 
-def start(workdir, part):
-    """The process of a part, which writes what it says beside the workdir."""
+def command(workdir, *flags, dies=False):
+    how = ["-c", DIES] if dies else ["-m", "openset_jax.experiment"]
+    return [sys.executable, *how, CONFIG, f"--workdir={workdir}", *flags]
+
+
+def start(workdir, part, *, dies=False):
+    """The process of a part; its output is appended to a file next to the workdir."""
     env = environment() | {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests")))}
     with said(workdir).open("a") as log:
-        return subprocess.Popen(command(workdir, f"--shard={part}"), cwd=ROOT, env=env, stdout=log, stderr=log)
+        return subprocess.Popen(command(workdir, f"--shard={part}", dies=dies), cwd=ROOT, env=env, stdout=log, stderr=log)
 
 
 def said(workdir):
@@ -36,7 +59,7 @@ def said(workdir):
 
 
 def outcomes(workdir):
-    return {path.parent.name: path.stat().st_mtime_ns for path in workdir.glob(f"arms/*/{folders.OUTCOME}")}
+    return {path.parent.name: path.stat().st_mtime_ns for path in workdir.glob(f"arms/*/{arm_folder.OUTCOME}")}
 
 
 @pytest.fixture(scope="module")
@@ -47,17 +70,16 @@ def whole(tmp_path_factory):
     return workdir
 
 
+@pytest.mark.slow
 def test_two_parts_of_which_one_is_killed_end_in_the_files_of_one(tmp_path, whole):
-    workdir, until = tmp_path / "parts", time.monotonic() + 120
-    first, second = start(workdir, "0/2"), start(workdir, "1/2")
-    underway = lambda: [p for p in workdir.glob("arms/*/metrics.jsonl") if not (p.parent / folders.OUTCOME).exists()]
-    while not (outcomes(workdir) and underway()) and time.monotonic() < until:
-        time.sleep(0.05)
-    first.send_signal(signal.SIGKILL)
-    first.wait()
+    workdir = tmp_path / "parts"
+    first, second = start(workdir, "0/2", dies=True), start(workdir, "1/2")
+    assert first.wait(timeout=240) == -signal.SIGKILL, said(workdir).read_text()
     assert second.wait(timeout=240) == 0, said(workdir).read_text()
     done = outcomes(workdir)
-    assert 4 <= len(done) < 8, "it came too early, or too late"
+    assert len(done) == 5, "one arm of the first part, and the four of the second"
+    begun = [path for path in workdir.glob("arms/*/metrics.jsonl") if path.parent.name not in done]
+    assert [json.loads(path.read_text().splitlines()[-1])["step"] for path in begun] == [8]
     assert start(workdir, "0/2").wait(timeout=240) == 0, said(workdir).read_text()
     assert outcomes(workdir).items() >= done.items(), "a finished arm was run again"
     assert sorted(outcomes(workdir)) == sorted(outcomes(whole))
@@ -82,10 +104,26 @@ def test_a_dry_run_prints_the_sizes_and_a_time_and_leaves_nothing(tmp_path, caps
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("shared", [{}, {"sampling.policy": "two_phase"}, {"sampling.negatives": 0}])
+def test_a_dry_run_of_arms_with_two_phases_or_without_negatives(tmp_path, capsys, shared):
+    """`shared` are fields of `run` that not every config could have, but that all arms have or override."""
+    config = small_grid.get_config()
+    config.run.update_from_flattened_dict(shared)
+    layers = {"trainable": ("head", "fc")}
+    policy = {} if shared else {"sampling": {"policy": ("two_phase",)}}
+    with config.unlocked():
+        config.seeds, config.grid = (0,), {"layers": layers | policy}
+    experiment.experiment(config, tmp_path, dry_run=True)
+    printed = capsys.readouterr().out
+    assert "trainable=fc" in printed
+    assert "2 arms to run; about " in printed
+    assert not list(tmp_path.iterdir())
+
+
 def test_another_config_in_the_same_folder_is_refused_and_other_paths_and_decisions_are_not(whole):
     config = small_grid.get_config()
     config.run.steps = 24
-    with pytest.raises(UserError, match=r"run.steps: the experiment in .* has 12, this start 24; use another --workdir"):
+    with pytest.raises(UserError, match=r"run.steps: the experiment in .* has 12, but this config has 24; restore"):
         experiment.experiment(config, whole)
     config = small_grid.get_config()
     config.run.decision.keep_knowns = 0.9
@@ -98,17 +136,20 @@ def test_all_arms_compute_in_the_dtype_that_the_experiment_began_with(tmp_path, 
     config.run.model.dtype = "auto"
     experiment.experiment(config, whole, dry_run=True)
     assert "Computing in float32 (model.dtype=auto on a CPU), images resident" in capsys.readouterr().out
-    note = json.loads((whole / folders.EXPERIMENT).read_text())
+    note = json.loads((whole / arm_folder.EXPERIMENT).read_text())
     note["run"]["model"]["dtype"] = "bfloat16"  # as on a GPU
-    (tmp_path / folders.EXPERIMENT).write_text(json.dumps(note))
+    (tmp_path / arm_folder.EXPERIMENT).write_text(json.dumps(note))
     experiment.experiment(config, tmp_path, dry_run=True)
-    assert "Computing in bfloat16, as at the first start (model.dtype=auto is float32 on a CPU)" in capsys.readouterr().out
-    with pytest.raises(UserError, match="run.model.dtype: the experiment in .* has 'bfloat16', this start 'float32'"):
+    text = "Computing in bfloat16, as at the start of the run (model.dtype=auto would be float32 on a CPU)"
+    assert text in capsys.readouterr().out
+    with pytest.raises(UserError, match="run.model.dtype: the experiment .* has 'bfloat16', but this config has 'float32'"):
         experiment.experiment(small_grid.get_config(), tmp_path)
     config.seeds = (0,)
-    (tmp_path / folders.EXPERIMENT).unlink()
+    (tmp_path / arm_folder.EXPERIMENT).unlink()
     experiment.experiment(config, tmp_path)
-    saved = [json.loads(path.read_text()) for path in (tmp_path / folders.EXPERIMENT, *tmp_path.glob("arms/*/config.json"))]
+    saved = [
+        json.loads(path.read_text()) for path in (tmp_path / arm_folder.EXPERIMENT, *tmp_path.glob("arms/*/config.json"))
+    ]
     assert len(saved) == 5
     assert {config.get("run", config)["model"]["dtype"] for config in saved} == {"float32"}
 
@@ -116,47 +157,47 @@ def test_all_arms_compute_in_the_dtype_that_the_experiment_began_with(tmp_path, 
 def test_a_failed_arm_is_reported_the_rest_goes_on_and_the_next_start_mends_it(tmp_path, monkeypatch, capsys):
     from openset_jax import train
 
-    real, config = train.train, small_grid.get_config()
+    real, config = train.fit, small_grid.get_config()
     config.seeds = (0,)
 
-    def fails(config, *args, **kwargs):
-        if config.objective.name == "softmax":
+    def fails(phases, *args):
+        if phases[-1].objective.name == "softmax":
             raise UserError("training diverged")
-        return real(config, *args, **kwargs)
+        return real(phases, *args)
 
-    monkeypatch.setattr(train, "train", fails)
+    monkeypatch.setattr(train, "fit", fails)
     with pytest.raises(UserError, match="2 of 4 arms failed; the first, 'sampling.negatives=0, seed 0': training diverged"):
         experiment.experiment(config, tmp_path)
     assert len(outcomes(tmp_path)) == 2
     answer = (tmp_path / "ANSWER.md").read_text()
-    assert "2 of 4 arms are not in it" in answer
-    assert "the arm that it begins with" in answer
+    assert "2 of 4 arms are not included" in answer
+    assert "its base arm failed" in answer
     assert "training diverged" in next(iter(tmp_path.glob("arms/*/log.txt"))).read_text() + "".join(
         path.read_text() for path in tmp_path.glob("arms/*/log.txt")
     )
-    monkeypatch.setattr(train, "train", real)
+    monkeypatch.setattr(train, "fit", real)
     experiment.experiment(config, tmp_path)
     assert len(outcomes(tmp_path)) == 4
-    assert "are not in it" not in (tmp_path / "ANSWER.md").read_text()
+    assert "are not included" not in (tmp_path / "ANSWER.md").read_text()
 
 
 def test_a_signal_saves_the_arm_and_the_same_command_goes_on(tmp_path, whole):
     config, asked = small_grid.get_config(), []
     stop = lambda: asked.append(1) or ("SIGTERM" if len(asked) > 20 else "")
-    with pytest.raises(Stopped, match="Stopped by SIGTERM at step .* The arm was"):
+    with pytest.raises(Stopped, match="Stopped by SIGTERM. The state at step .* .arm "):
         experiment.experiment(config, tmp_path, stop)
     assert 0 < len(outcomes(tmp_path)) < 8
     experiment.experiment(config, tmp_path)
     assert (tmp_path / "results.csv").read_bytes() == (whole / "results.csv").read_bytes()
 
 
-def test_an_arm_that_another_process_has_is_left_to_it(tmp_path, monkeypatch):
-    with folders.claimed(tmp_path) as mine:
+def test_an_arm_that_another_process_has_is_left_to_it(tmp_path):
+    with arm_folder.claimed(tmp_path) as mine:
         assert mine
-        with folders.claimed(tmp_path) as twice:
+        with arm_folder.claimed(tmp_path) as twice:
             assert not twice
-        assert not experiment.run_arm(small_grid.get_config().run, tmp_path, str, None)
-    with folders.claimed(tmp_path) as again:
+        assert not experiment.run_arm((), tmp_path, lambda: "", RunCache())
+    with arm_folder.claimed(tmp_path) as again:
         assert again
 
 
@@ -164,12 +205,12 @@ def test_arms_that_begin_with_an_arm_of_another_process_are_left_to_it_and_are_n
     config = small_grid.get_config()
     config.seeds = (0,)
     arms = grid.arms_of(config)
-    base = next(arm.begins_with(arms) for arm in arms if arm.begins_with(arms))
-    with folders.claimed(tmp_path / "arms" / base.name):
+    base = next(arm.starts_from(arms) for arm in arms if arm.starts_from(arms))
+    with arm_folder.claimed(tmp_path / "arms" / base.name):
         experiment.experiment(config, tmp_path)
     assert base.name not in outcomes(tmp_path)
-    assert 0 < len(outcomes(tmp_path)) == sum(base not in (arm, arm.begins_with(arms)) for arm in arms)
-    assert "another process is at the arm that it begins with" in capsys.readouterr().out
+    assert 0 < len(outcomes(tmp_path)) == sum(base not in (arm, arm.starts_from(arms)) for arm in arms)
+    assert "skipped: its base arm is running in another process" in capsys.readouterr().out
     assert "not finished" in (tmp_path / "ANSWER.md").read_text()
 
 
@@ -177,7 +218,10 @@ def test_results_have_no_paths_and_no_times(whole):
     for name in ("results.csv", "comparisons.csv", "ANSWER.md"):
         text = (whole / name).read_text()
         assert str(whole) not in text
-        assert "second" not in text.split("\n")[0]
+        assert not re.search(r"\b(seconds?|minutes?|hours?)\b|\b\d+:\d\d\b", text), name
+        if name.endswith(".csv"):
+            columns = csv.DictReader(text.splitlines()).fieldnames
+            assert not [column for column in columns if re.search("second|time|date|path|folder", column)]
 
 
 @pytest.mark.parametrize("text", ["2", "2/2", "-1/2", "a/b", "0/0"])

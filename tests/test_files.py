@@ -1,4 +1,4 @@
-"""A file is there whole or not at all, whatever ends the writing of it."""
+"""Files are written completely or not at all, whatever interrupts the writing."""
 
 import pytest
 

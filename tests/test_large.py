@@ -1,12 +1,12 @@
-"""Not the toy: a pool larger than the memory that the process may address, and the full network at 224 on photographs."""
+"""Full size: a pool larger than the memory that a process may address, and the full network at 224 on photographs."""
 
 import importlib.util
 import json
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -24,16 +24,17 @@ try:
     bytearray(limit)
 except MemoryError:
     print("limited")
-from openset_jax import build
+import pathlib
+from openset_jax import config as configs
 from openset_jax.data import batches, pipeline
-from openset_jax.data.skipped import Skipped
+from openset_jax.data.unreadable import Unreadable
+from openset_jax.training import run_cache, run_setup
 from tests_config import get_config
-config = get_config(sys.argv[1])
-pool = build.open_pool(config)
-members = pool.training_members()
-sampler = build.make_sampler(config, members)
-plan = batches.training(pool, members, sampler, start=10**6, stop=10**6 + 30, skipped=Skipped(pool))
-stream = pipeline.stream(pool, plan, stored_size=256, skipped=Skipped(pool))
+(spec,) = configs.resolve(get_config(sys.argv[1]), pathlib.Path("/nowhere"))
+run = run_setup.make_run(spec, run_cache.RunCache())
+pool, rows, sampler = run.pool, run.rows_by_class, run.sampler
+plan = batches.training(pool, rows, sampler, start=10**6, stop=10**6 + 30, unreadable=Unreadable(pool))
+stream = pipeline.stream(pool, plan, stored_size=256, unreadable=Unreadable(pool))
 bytes_read = sum(batch["image"].nbytes for batch in stream)
 print(len(pool), bytes_read)
 """
@@ -49,6 +50,7 @@ def get_config(root):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS and sparse files")
+@pytest.mark.slow
 def test_a_pool_larger_than_the_memory_limit_streams(tmp_path):
     count, size = 120_000, 256  # 23.6 GB of pixels, in a sparse file that takes no room
     with (tmp_path / "images.npy").open("wb") as file:
@@ -78,6 +80,31 @@ def test_a_pool_larger_than_the_memory_limit_streams(tmp_path):
     assert said[-2:] == [str(count), str(30 * 64 * size * size * 3)]
 
 
+# The command, in a process that kills itself after step 3, when the checkpoint of step 2 is complete.
+DIES = """
+import os, signal
+from openset_jax import cli, train
+from openset_jax.training import run_log
+from openset_jax.training.checkpoints import Checkpoints
+
+save, saving = Checkpoints.save, []
+
+def remember(self, *args, **kwargs):
+    saving.append(self)
+    save(self, *args, **kwargs)
+
+class Log(run_log.RunLog):
+    def line(self, step, values):
+        super().line(step, values)
+        if step == 3:
+            saving[-1].wait()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+Checkpoints.save, run_log.RunLog = remember, Log
+cli.run(train.main, train.define_flags)
+"""
+
+
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory) -> pathlib.Path:
     """The real photographs as folders by role; skips where they are absent."""
@@ -91,8 +118,9 @@ def photos(tmp_path_factory) -> pathlib.Path:
     return out / "photos"
 
 
+@pytest.mark.slow
 def test_the_full_network_trains_is_killed_and_resumes_at_224_on_photographs(tmp_path, photos):
-    # enough images for every split of every class; the rest would only take time
+    # enough images for every split of every class
     small = tmp_path / "photos"
     for group in sorted(photos.glob("*/*")):
         keep = small / group.relative_to(photos)
@@ -100,28 +128,23 @@ def test_the_full_network_trains_is_killed_and_resumes_at_224_on_photographs(tmp
         for file in sorted(group.iterdir())[:40]:
             shutil.copy(file, keep)
 
-    def command(workdir):
+    def command(workdir, how=("-m", "openset_jax.train")):
         fields = {"data.root": small, "steps": 4, "batch_size": 8, "log_every": 1, "checkpoint.every": 2, "eval.every": 4,
                   "eval.batch_size": 32, "optimizer.warmup_steps": 2, "data.unknown.limit": 10,
                   "data.validation_fraction": 0.2, "eval.compare_scores": False}  # fmt: skip
         fields = [f"--config.{k}={v}" for k, v in fields.items()]
-        return [sys.executable, "-m", "openset_jax.train", "--config=configs/folder.py", f"--workdir={workdir}", *fields]
+        return [sys.executable, *how, "--config=configs/folder.py", f"--workdir={workdir}", *fields]
 
     killed, whole = tmp_path / "killed", tmp_path / "whole"
-    process = subprocess.Popen(
-        command(killed), cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
-    deadline = time.monotonic() + 240
-    while not (killed / "checkpoints/2").exists() and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.02)
-    process.kill()
-    process.communicate()
+    done = run(command(killed, how=("-c", DIES)), timeout=400)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert [row["step"] for row in lines(killed)] == [1, 2, 3], "step 3 is done again"
     assert not (killed / "metrics.json").exists()
-    resumed = run(command(killed), timeout=400)
+    resumed = run(command(killed), timeout=400, process=True)
     assert resumed.returncode == 0, resumed.stderr
     assert "Resuming at step 2." in resumed.stdout
     assert "57,032,519" in resumed.stdout  # parameters of the network with seven outputs
-    assert run(command(whole), timeout=400).returncode == 0
+    assert run(command(whole), timeout=400, process=True).returncode == 0
     assert lines(killed) == lines(whole)
     assert json.loads((killed / "metrics.json").read_text()) == json.loads((whole / "metrics.json").read_text())
     assert (killed / "scores.csv").read_bytes() == (whole / "scores.csv").read_bytes()

@@ -1,4 +1,4 @@
-"""Files -> decisions: the same that evaluation made, whatever else lies among them."""
+"""Image files -> decisions: the same as evaluation's, whatever other files lie among them."""
 
 import csv
 import json
@@ -11,13 +11,12 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image
-from small_run import run, small_config
+from small_run import open_small_pool, run, small_config, train
 
-from openset_jax import build, predict
+from openset_jax import predict
 from openset_jax.data.pools import TEST
 from openset_jax.errors import UserError
 from openset_jax.predict import Predictor, find_images
-from openset_jax.train import train
 
 SIZE = {"steps": 60, "eval.every": 60, "batch_size": 64, "model.width": 0.125, "log_every": 20, "checkpoint.every": 60}
 
@@ -31,7 +30,7 @@ def workdir(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory):
-    """A run whose validation negatives are of the kinds that its test negatives are of, and that has learned them."""
+    """A run whose validation and test negatives are of the same groups, and that has learned to reject them."""
     folder = tmp_path_factory.mktemp("mixed")
     longer = SIZE | {"steps": 200, "eval.every": 200, "checkpoint.every": 200, "eval.compare_scores": False}
     train(small_config(**longer, **{"data.held_out_negatives": None}), folder)
@@ -48,7 +47,7 @@ def scored(workdir):
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory, workdir):
     """The test images as files, named by their ids."""
-    folder, pool = tmp_path_factory.mktemp("photos"), build.open_pool(small_config(input="stream", **SIZE))
+    folder, pool = tmp_path_factory.mktemp("photos"), open_small_pool(input="stream", **SIZE)
     rows = pool.rows(TEST)
     for id_, content in zip(pool.ids(rows), pool.sources[0].fetch(pool.record[rows]), strict=True):
         path = folder / f"{id_}.png"
@@ -128,7 +127,7 @@ def test_overrides(workdir, photos, scored):
 
 def of_kinds(photos, counts):
     """Files of so many test images of each digit."""
-    pool = build.open_pool(small_config(input="stream", **SIZE))
+    pool = open_small_pool(input="stream", **SIZE)
     rows = pool.rows(TEST)
     ids, kinds = np.array(pool.ids(rows)), np.array(pool.group_names(rows))
     chosen = [ids[kinds == kind][:count] for kind, count in counts.items()]
@@ -147,7 +146,7 @@ def test_the_mix_of_the_images_given_is_estimated_and_used_as_if_declared(mixed,
     rows = list(predictor(files))
     share = np.array([counts[kind] for kind in "01234"]) / len(files)
     np.testing.assert_allclose(predictor.classifier.prior, [*share, 1 - share.sum()], atol=0.04)
-    assert len(said) == 1 and said[0].startswith(f"estimated mix of {len(files)} images ({how.upper()}")
+    assert len(said) == 1 and said[0].startswith(f"estimated class prior of {len(files)} images ({how.upper()}")
     assert "WARNING" not in said[0]
     declared = json.dumps(dict(zip([*"01234", "none"], predictor.classifier.prior.tolist(), strict=True)))
     assert rows == list(Predictor(mixed, priors=declared, batch_size=32)(files))
@@ -162,7 +161,7 @@ def test_unknown_kinds_among_the_images_are_a_warning_and_the_command_prints_it(
     done = run([sys.executable, "-m", "openset_jax.predict", *flags, *files])
     assert done.returncode == 0, done.stderr
     mix, warning, counts, rows = done.stdout.splitlines()
-    assert mix.startswith("estimated mix of 248 images (EM, ") and "converged): 0 " in mix
+    assert mix.startswith("estimated class prior of 248 images (EM, ") and "converged): 0 " in mix
     assert warning.startswith("WARNING: label shift is implausible: ")
     assert "none" in counts and rows.startswith("248 rows in ")
 
@@ -177,7 +176,7 @@ def test_what_an_estimate_needs(tmp_path, mixed, photos):
     without = tmp_path / "run"
     shutil.copytree(mixed, without)
     (without / "validation.npz").unlink()
-    with pytest.raises(UserError, match=r"has no whole validation.npz of step 200; remove decision.json there and run"):
+    with pytest.raises(UserError, match=r"validation.npz of step 200 is missing or damaged.*; delete decision.json .*run"):
         Predictor(without, priors="em")
     assert next(Predictor(without)(of_kinds(photos, {"0": 1})))["p_none"] is not None
 
@@ -252,20 +251,27 @@ def change_decision(**fields):
     return change
 
 
+def forget_costs(workdir):
+    saved = json.loads((workdir / "decision.json").read_text())
+    del saved["asked"]["costs"]
+    (workdir / "decision.json").write_text(json.dumps(saved))
+
+
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        (lambda w: (w / "decision.json").unlink(), "has no decision.json, which training ends with; run .*evaluate"),
+        (lambda w: (w / "decision.json").unlink(), "has no decision.json, which training writes at its end; run .*evaluate"),
         (
             lambda w: (w / "decision.json").write_text('{"step":'),
-            "decision.json is broken.* to write it anew, run .*evaluate",
+            "decision.json is damaged.* to write it anew, run .*evaluate",
         ),
-        (change_decision(temperature=None), "decision.json is broken"),
-        (change_decision(objective="newer"), "decision.json is broken.*newer"),
-        (change_decision(prior=[0.5, 0.5]), "decision.json is broken.*prior must have 6 numbers"),
-        (change_decision(classes=list("56789")), "decision.json is of another run: its classes are 5, 6, 7, 8, 9, those"),
-        (lambda w: (w / "validation.npz").write_bytes(b"PK"), "has no whole validation.npz of step 60"),
-        (lambda w: (w / "validation.npz").write_bytes(b""), "has no whole validation.npz of step 60"),
+        (forget_costs, "decision.json is damaged.*costs.* to write it anew, run .*evaluate"),
+        (change_decision(temperature=None), "decision.json is damaged"),
+        (change_decision(objective="newer"), "decision.json is damaged.*newer"),
+        (change_decision(prior=[0.5, 0.5]), "decision.json is damaged.*prior must have 6 numbers"),
+        (change_decision(classes=list("56789")), "decision.json belongs to another run: it has the classes 5, 6, 7, 8, 9,"),
+        (lambda w: (w / "validation.npz").write_bytes(b"PK"), "validation.npz of step 60 is missing or damaged"),
+        (lambda w: (w / "validation.npz").write_bytes(b""), "validation.npz of step 60 is missing or damaged"),
         (lambda w: shutil.rmtree(w / "checkpoints/60/model"), "checkpoint of step 60 .* is damaged"),
         (lambda w: shutil.rmtree(w / "checkpoints/60/meta"), "checkpoint of step 60 .* is damaged"),
         (lambda w: (w / "checkpoints/60/meta/metadata").write_text(""), "checkpoint of step 60 .* is damaged"),

@@ -1,22 +1,29 @@
-"""Packed arrays: the same images, so the same run."""
+"""Packed arrays have the same images as their source, and give the same run."""
 
+import pathlib
 import shutil
 import sys
 
 import numpy as np
 import pytest
 from PIL import Image
-from small_run import RESIDENT, lines, run, saved_arrays, small_config
+from small_run import lines, open_small_pool, run, saved_arrays, small_config, train
 
-from openset_jax import build
-from openset_jax.data import pipeline, pools
+from openset_jax import config as configs
+from openset_jax.data import pipeline
 from openset_jax.errors import UserError
 from openset_jax.prepare import prepare
-from openset_jax.train import train
+from openset_jax.training.run_cache import RunCache
+
+
+def open_pool(config):
+    """The images of a config, as a run opens them."""
+    (spec,) = configs.resolve(config, pathlib.Path("/w"))
+    return RunCache().pool(spec)
 
 
 def test_arrays_without_negatives_are_enough_for_an_objective_that_uses_none(tmp_path):
-    closed = small_config(**{"objective.name": "softmax", "input": "stream"})
+    closed = small_config(**{"objective.name": "softmax", "input": "stream", "early_stopping.metric": "accuracy"})
     closed.data.negatives = closed.data.held_out_negatives = closed.data.unknown = None
     prepare(closed, tmp_path)
 
@@ -25,36 +32,11 @@ def test_arrays_without_negatives_are_enough_for_an_objective_that_uses_none(tmp
         config.update_from_flattened_dict({"objective.name": objective, "data.packed": str(tmp_path)})
         return config
 
-    assert build.open_pool(packed("softmax")).fingerprint() == build.open_pool(closed).fingerprint()
-    with pytest.raises(UserError, match=r"data\.negatives: packed:.* has no negatives/ classes"):
-        build.open_pool(packed("background"))
-    with pytest.raises(UserError, match=r"data\.negatives: this config has .*, and .* was prepared with nothing"):
-        build.open_pool(small_config(**{"data.packed": str(tmp_path)}))
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("known.classes", ("0", "1", "2")),
-        ("known.limit", 20),
-        ("negatives.group", "fives and sixes"),
-        ("unknown.classes", ("9",)),
-        ("validation_fraction", 0.2),
-        ("test_fraction", 0.1),
-    ],
-)
-def test_a_config_that_asks_for_other_images_than_were_packed_is_refused(field, value):
-    with pytest.raises(
-        UserError, match=rf"data\.{field}: this config has .*, and .* was prepared with .* it has other images"
-    ):
-        build.open_pool(small_config(**RESIDENT | {f"data.{field}": value}))
-
-
-def test_a_config_may_leave_to_the_packed_images_which_they_are():
-    silent = small_config(**RESIDENT)
-    for role in pools.ROLES:
-        silent.data[role] = None
-    assert build.open_pool(silent).fingerprint() == build.open_pool(small_config(**RESIDENT)).fingerprint()
+    assert open_pool(packed("softmax")).fingerprint() == open_pool(closed).fingerprint()
+    with pytest.raises(UserError, match=r"data\.negatives: packed:.* has no negatives; it has "):
+        open_pool(packed("background"))
+    with pytest.raises(UserError, match=r"data\.negatives: this config has .*, but .* were prepared with nothing"):
+        open_pool(small_config(**{"data.packed": str(tmp_path)}))
 
 
 def test_of_an_experiment_the_images_of_its_run_are_packed(tmp_path):
@@ -63,7 +45,7 @@ def test_of_an_experiment_the_images_of_its_run_are_packed(tmp_path):
     assert done.returncode == 0, done.stderr
     assert f"Use them with --config.run.data.packed={tmp_path}" in done.stdout
     of_run, streamed = small_config(**{"data.packed": str(tmp_path)}), small_config(input="stream")
-    assert len(build.open_pool(of_run)) == len(build.open_pool(streamed))
+    assert len(open_pool(of_run)) == len(open_pool(streamed))
 
 
 def test_training_from_packed_arrays_is_training_from_the_source(tmp_path):
@@ -71,9 +53,9 @@ def test_training_from_packed_arrays_is_training_from_the_source(tmp_path):
     for folder in (packed, streamed, from_packed):
         folder.mkdir()
     result = prepare(small_config(input="stream"), packed)
-    pool = build.open_pool(small_config(input="stream"))
+    pool = open_small_pool(input="stream")
     assert result == {"images": len(pool), "unreadable": 0, "leaks": 0}
-    assert build.open_pool(small_config(**{"data.packed": str(packed)})).fingerprint() == pool.fingerprint()
+    assert open_small_pool(**{"data.packed": str(packed)}).fingerprint() == pool.fingerprint()
     train(small_config(steps=5, input="stream"), streamed)
     train(small_config(**{"steps": 5, "data.packed": str(packed)}), from_packed)
     one, other = saved_arrays(streamed), saved_arrays(from_packed)
@@ -87,7 +69,7 @@ def test_training_from_packed_arrays_is_training_from_the_source(tmp_path):
 
 @pytest.fixture
 def photos(tmp_path):
-    """A folder by role with a broken file, and one image both known and negative."""
+    """A folder by role with an unreadable file, and one image that is both known and negative."""
     rng = np.random.default_rng(0)
     for group in ("known/cat", "known/dog", "negatives/car"):
         (tmp_path / "photos" / group).mkdir(parents=True)
@@ -119,7 +101,7 @@ def test_the_audit_names_what_is_broken_and_what_leaks(tmp_path, photos, capsys)
     assert "is the same image as 'known/cat/3.png'" in said
     images = np.load(out / "images.npy", mmap_mode="r")
     assert images.shape == (121, 16, 16, 3)
-    assert len(build.open_pool(folder_config(photos, **{"data.packed": str(out)}))) == 121
+    assert len(open_pool(folder_config(photos, **{"data.packed": str(out)}))) == 121
     with pytest.raises(UserError, match="has packed arrays already"):
         prepare(folder_config(photos), out)
 
@@ -129,8 +111,8 @@ def test_too_many_broken_files_end_it_and_leave_nothing_that_looks_finished(tmp_
     out.mkdir()
     with pytest.raises(UserError, match="max_bad_fraction"):
         prepare(folder_config(photos, **{"data.max_bad_fraction": 0.001}), out)
-    with pytest.raises(UserError, match="has finished"):
-        build.open_pool(folder_config(photos, **{"data.packed": str(out)}))
+    with pytest.raises(UserError, match="not a complete output of openset_jax.prepare"):
+        open_pool(folder_config(photos, **{"data.packed": str(out)}))
 
 
 KILL_AFTER = """
@@ -146,7 +128,7 @@ append, seen = packed.Writer.append, []
 def append_and_die(self, images, good):
     seen.append(1)
     if len(seen) > chunks:
-        if torn == "images":  # a chunk half written
+        if torn == "images":  # an incomplete chunk
             self._images.write(images[:5]); self._images.sync()
         if torn == "journal":
             self._images.write(images[good]); self._images.sync(); self._lines.write('{"good": [1, 1'); self._lines.flush()
@@ -172,7 +154,7 @@ def stopped_midway(photos, out, *, chunks=3, torn="", signal="SIGKILL"):
     return run([sys.executable, "-c", KILL_AFTER, str(photos), str(out), str(chunks), torn, signal])
 
 
-@pytest.mark.parametrize("torn", ["images", "journal"])
+@pytest.mark.parametrize("torn", [pytest.param("images", marks=pytest.mark.slow), "journal"])
 def test_killed_at_any_moment_it_goes_on_and_ends_with_the_same_bytes(tmp_path, photos, torn, capsys):
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     whole.mkdir()
@@ -193,17 +175,17 @@ def test_killed_at_any_moment_it_goes_on_and_ends_with_the_same_bytes(tmp_path, 
 def test_a_signal_stops_it_at_a_chunk_and_says_so(tmp_path, photos):
     done = stopped_midway(photos, tmp_path / "out", signal="SIGTERM")
     assert done.returncode == 3, done.stderr
-    assert "stopped by SIGTERM after 64 of 122 images; the same command goes on" in done.stdout
+    assert "Stopped by SIGTERM after 64 of 122 images; to continue, run it again." in done.stdout
 
 
-@pytest.mark.parametrize("change", ["another size", "more images"])
+@pytest.mark.parametrize("change", ["another size", pytest.param("more images", marks=pytest.mark.slow)])
 def test_the_beginning_of_something_else_is_refused(tmp_path, photos, change):
     out = tmp_path / "out"
     assert stopped_midway(photos, out).returncode == -9
     before = (out / "images.npy").read_bytes()
     if change == "more images":
         shutil.copy(photos / "known/cat/3.png", photos / "known/cat/more.png")
-    with pytest.raises(UserError, match="the beginning of other packed arrays"):
+    with pytest.raises(UserError, match="has an unfinished array of other images"):
         prepare(folder_config(photos, **({"data.stored_size": 20} if change == "another size" else {})), out)
     assert (out / "images.npy").read_bytes() == before
 
@@ -212,6 +194,6 @@ def test_packed_pixels_are_the_streamed_ones(tmp_path, photos):
     out = tmp_path / "out"
     out.mkdir()
     prepare(folder_config(photos, **{"data.max_bad_fraction": 0.5}), out)
-    pool = build.open_pool(folder_config(photos))
+    pool = open_pool(folder_config(photos))
     kept = np.array([row for row in range(len(pool)) if "broken" not in pool.ids([row])[0]])
     np.testing.assert_array_equal(np.load(out / "images.npy"), pipeline.read_images(pool, kept, 16))

@@ -1,4 +1,4 @@
-"""The benchmarks run, count right, and write what they promise; nothing here is timed."""
+"""The benchmarks run, count correctly, and write complete results. Times are not tested."""
 
 import json
 import sys
@@ -8,23 +8,24 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
-from small_run import RESIDENT, SMALL, run, small_config
+from small_run import RESIDENT, SMALL, run, small_spec
 
-from benchmarks import common, layers, step
-from openset_jax import build
+from benchmarks import batch_size, layers, step, timing
+from benchmarks.compilations import Compilations
+from openset_jax.training.run_cache import RunCache
 
 
 def test_rounds_alternate_and_the_first_is_not_counted():
     order = []
-    values = common.alternate(
+    values = timing.alternate(
         2, {"a": lambda: order.append("a") or len(order), "b": lambda: order.append("b") or len(order)}
     )
-    assert "".join(order) == "baabba"  # warm-up backwards, then one way and the other
+    assert "".join(order) == "baabba"  # warm-up in reverse order, then forward and in reverse
     assert [len(v) for v in values.values()] == [2, 2]
 
 
 def benchmark(name, tmp_path, *flags, devices=1, **changes):
-    """Runs a benchmark of `configs/digits.py`, made small: (its output, its JSON)."""
+    """Runs a benchmark with `configs/digits.py`, made small; returns (its output, its JSON)."""
     fields = [f"--config.{name}={value}" for name, value in (SMALL | changes).items()]
     out = tmp_path / "result.json"
     command = [sys.executable, "-m", f"benchmarks.{name}", "--config=configs/digits.py", *fields, f"--json={out}", *flags]
@@ -123,10 +124,10 @@ def test_the_evaluation_benchmark_writes_what_it_promises(tmp_path):
 
 
 def test_what_does_not_fit_the_time_is_left_out_and_named():
-    config, over = small_config(), common.Limit(1e-9)
-    search = step.try_batch_sizes(config, ["4", "8"], 5, over)
+    specs, over = [small_spec(batch_size=size) for size in (4, 8)], timing.Limit(1e-9)
+    search = batch_size.search(specs, 5, over)
     assert search.rates == {} and list(search.left_out) == ["batch of 4", "batch of 8"]
-    model, (_, optimizer) = build.make_model(common.checked(config), 5), build.make_optimizer(config)
+    model, _, optimizer = RunCache().network(specs[0].program, 5)
     rates = {"matrix": 1e9, "copy": 1e9}
     timed = layers.time_layers(model, optimizer, image_size=16, batch_size=2, rates=rates, limit=over)
     assert timed.layers == {} and len(timed.left_out) == 12
@@ -134,23 +135,23 @@ def test_what_does_not_fit_the_time_is_left_out_and_named():
 
 
 def test_rounds_end_with_the_time_but_one_is_always_measured():
-    values = common.alternate(5, {"a": lambda: 1.0}, limit=common.Limit(1e-9))
+    values = timing.alternate(5, {"a": lambda: 1.0}, limit=timing.Limit(1e-9))
     assert values == {"a": [1.0]}
-    assert list(common.missing_rounds(5, values)) == ["4 of 5 rounds"]
-    assert common.missing_rounds(1, values) == {}
+    assert list(timing.missing_rounds(5, values)) == ["4 of 5 rounds"]
+    assert timing.missing_rounds(1, values) == {}
 
 
 def test_a_program_from_the_cache_is_not_cold():
-    constant = time.time()  # that no program of an earlier test had
+    constant = time.time()  # no program of an earlier test has it
     for cold in (True, False):
         lowered = jax.jit(lambda x: x * constant).lower(1.0)
-        compilations = common.Compilations()
+        compilations = Compilations()
         lowered.compile()
         assert compilations.cold == cold
 
 
 def test_the_rates_of_the_devices_are_taken_from_a_file_that_has_them(tmp_path):
-    model, file = build.make_model(common.checked(small_config()), 5), tmp_path / "rates.json"
+    model, file = RunCache().network(small_spec().program, 5).model, tmp_path / "rates.json"
     assert step.known_rates(model, str(file)) == {}
     file.write_text(json.dumps({"platform": "cpu"}))
     assert step.known_rates(model, str(file)) == {}
@@ -165,7 +166,7 @@ def test_a_batch_size_that_is_no_number_is_one_line(tmp_path):
 
 
 def test_the_ratio_is_ours_over_the_peers():
-    result = common.beside_peer({common.OURS: [10.0, 20.0, 30.0], common.PEER: [5.0, 5.0, 10.0]})
+    result = timing.beside_peer({timing.OURS: [10.0, 20.0, 30.0], timing.PEER: [5.0, 5.0, 10.0]})
     assert (result["peer_images_per_second"], result["ratio"]) == (5.0, 4.0)
     assert result["paired_ratio"]["rounds"] == [2.0, 4.0, 3.0]
 

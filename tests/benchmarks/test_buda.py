@@ -1,4 +1,4 @@
-"""Claims about class imbalance: opposite numbers, opposite verdicts; and what is read from a real experiment's folder."""
+"""Claims about class imbalance: opposite results give opposite verdicts; and reading the folder of a real experiment."""
 
 import dataclasses
 import json
@@ -9,13 +9,14 @@ import pytest
 from small_run import run, small_config
 from study import made_up
 
-from benchmarks import buda, buda_claims, buda_study
-from benchmarks.buda_claims import CONFIRMED, NOT_CONFIRMED, NOT_TESTED
+from benchmarks import buda, buda_claims, buda_study, buda_verdicts
 from benchmarks.buda_study import BALANCED, BASELINE, DIVIDED, OVER, TWO_PHASE, UNDER, Network, Study
+from benchmarks.buda_verdicts import CONFIRMED, NOT_CONFIRMED, NOT_TESTED
 from configs import buda_mnist
 from openset_jax.data import imbalance
 from openset_jax.openset.metrics.intervals import Interval
 from openset_jax.openset.scores.logit_scores import softmax
+from openset_jax.study.runs import arm_folder
 
 K, LARGEST, PER_CLASS = 10, 1_000, 30
 SHARES, RATIOS = (0.2, 0.8), (10, 100)
@@ -29,19 +30,19 @@ FIELDS = {
 
 
 def harm(method, mu, rho):
-    """How far from a good network, as the paper has it: with rho and mu; undersampling with rho alone."""
+    """The distance from a good network, as in the paper: it grows with rho and mu; of undersampling with rho alone."""
     rate = np.log10(rho)
     own = {BASELINE: 0.6 * rate * (0.5 + mu), OVER: 0.2 * rate * (0.5 + mu), UNDER: 0.6 * rate * 1.8}
     return own[method] if method in own else (own[BASELINE] + own[OVER if method == TWO_PHASE[OVER] else UNDER]) / 2
 
 
 def leans(method):
-    """How much of the log prior is in the outputs: all of it, unless batches were balanced."""
+    """The share of the log prior in the outputs: 1, unless batches are balanced."""
     return 0.0 if method in (OVER, UNDER) else 1.0
 
 
 def outcome(method, text, seed, *, harm=harm, leans=leans, easy=3.0):
-    """An arm: a logit for the true class, `harm` less of it, noise that all arms share, and the prior."""
+    """An arm: the true class has a logit, reduced by `harm`; plus noise that all arms share, and the log prior."""
     asked = imbalance.parse(text)
     made = made_up.outcome(FIELDS[method] | {imbalance.FIELD: text}, seed, closed=True, images=PER_CLASS)
     label = np.repeat(np.arange(K), PER_CLASS)
@@ -80,7 +81,7 @@ def as_published():
 
 
 def opposite(method, mu, rho):
-    """The smaller rho and mu, the worse; oversampling harms; undersampling depends on mu; two-phase is worse than both."""
+    """Worse with smaller rho and mu; oversampling harms; undersampling depends on mu; two-phase is worse than both."""
     rate = np.log10(rho)
     if method == BASELINE:
         return 1.5 - 0.5 * rate * (0.5 + mu) if rho > 1 else 1.6
@@ -113,7 +114,7 @@ def test_differences_that_drown_in_noise_confirm_nothing_about_what_is_and_say_w
     of = study(harm=lambda *_: 0.0, leans=lambda _: 0.0)
     claims = {claim.name: claim for claim in buda_claims.claims(of)}
     assert claims["B1, rho"].verdict == claims["B4, baseline"].verdict == NOT_CONFIRMED
-    assert claims["B3"].verdict == CONFIRMED and "of the contrary could be hidden" in claims["B3"].why
+    assert claims["B3"].verdict == CONFIRMED and "the intervals allow up to" in claims["B3"].reason
 
 
 def test_one_seed_and_absent_arms_are_not_a_test():
@@ -130,7 +131,7 @@ def test_how_far_two_data_sets_are_apart():
     far = study(ratios=(10, 100, 1_000), methods=(BASELINE,), harm=lambda *of: 0.1 * harm(*of))
     near = study(ratios=(10, 100, 1_000), methods=(BASELINE,), easy=2.0)
     assert buda_claims.scale(far, cifar).verdict == CONFIRMED
-    assert "more than 100 times are needed" in buda_claims.scale(far, cifar).why
+    assert "more than 100 times are needed" in buda_claims.scale(far, cifar).reason
     assert buda_claims.scale(near, cifar).verdict == NOT_CONFIRMED
     assert buda_claims.scale(study(ratios=(20,), methods=(BASELINE,)), cifar).verdict == NOT_TESTED
 
@@ -162,7 +163,7 @@ def test_dividing_by_priors_is_by_those_before_sampling(as_published):
 )
 def test_judges(intervals, expected):
     differences = {str(i): Interval(*interval) for i, interval in enumerate(intervals)}
-    judges = (buda_claims.everywhere, buda_claims.mostly, buda_claims.never_below, buda_claims.alike)
+    judges = (buda_verdicts.everywhere, buda_verdicts.mostly, buda_verdicts.never_below, buda_verdicts.alike)
     assert tuple(judge(differences)[0] for judge in judges) == expected
 
 
@@ -173,47 +174,49 @@ def test_the_tables_are_of_the_studies_and_the_same_each_time(as_published, tmp_
     text = (tmp_path / "one/buda.md").read_text()
     assert text == (tmp_path / "two/buda.md").read_text() and text in capsys.readouterr().out
     assert "MNIST: 2 of 50 arms are not finished." in text
-    assert "| mu=0.2, rho=10 | " in text and "| all classes alike | " in text and "| linear, rho=100 | " in text
+    assert "| mu=0.2, rho=10 | " in text and "| equal classes | " in text and "| linear, rho=100 | " in text
     saved = json.loads((tmp_path / "one/buda.json").read_text())
     mean = as_published.mean(Network(OVER, imbalance.parse("step:mu=0.8,rho=100")))
     assert saved["auc"]["MNIST"]["mu=0.8, rho=100"][OVER] == list(mean)
-    assert saved["auc"]["MNIST"]["all classes alike"][OVER] is None
+    assert saved["auc"]["MNIST"]["equal classes"][OVER] is None
     assert next(c for c in saved["claims"] if c["name"] == "B2")["verdict"] == NOT_TESTED
     assert {c["name"] for c in saved["claims"]} >= {f"B{i}" for i in (2, 3, 7, 9)}
 
 
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory):
-    """The folder of a real, tiny one: on digits, some methods at one imbalance, two seeds."""
+    """(the folder of a real small experiment on digits: some methods at one imbalance, two seeds; its arms)."""
     import ml_collections
 
+    from openset_jax import config as configs
     from openset_jax import experiment as experiments
-    from openset_jax.study.runs import arms as folders
     from openset_jax.study.runs import check, grid
-    from openset_jax.training.run_cache import Workshop
+    from openset_jax.training.run_cache import RunCache
 
-    config, workdir, workshop = ml_collections.ConfigDict(), tmp_path_factory.mktemp("buda"), Workshop()
+    config, workdir, cache = ml_collections.ConfigDict(), tmp_path_factory.mktemp("buda"), RunCache()
     config.run = run = small_config(**{"input": "resident", "optimizer.learning_rate": 3e-3})
     run.data.known = run.data.known.copy_and_resolve_references()
     run.data.negatives = run.data.held_out_negatives = run.data.unknown = None
     buda_mnist.train(run, steps=40, width=0.0625)
     config.seeds, config.grid = (0, 1), buda_mnist.methods(("step:mu=0.5,rho=4",), ("linear:rho=4",))
     arms = grid.arms_of(config)
-    configs = [grid.config_of(arm, run, {}) for arm in arms]
-    check.check_grid(arms, configs, workshop)
-    experiments._check_same(config, workshop.pool(run).fingerprint(), workdir, write=True)
-    for arm, of_arm in zip(arms[:-1], configs, strict=False):
-        experiments.run_arm(of_arm, workdir / "arms" / arm.name, str, workshop)
-    return workdir, arms, folders
+    folder = {arm: workdir / "arms" / arm.name for arm in arms}
+    phases = {arm: configs.resolve(grid.config_of(arm, run, {}), folder[arm]) for arm in arms}
+    check.check_grid(arms, phases, cache)
+    fingerprint = cache.pool(phases[arms[0]][-1]).fingerprint()
+    experiments._check_same(configs.with_dtype(run), config, fingerprint, workdir, write=True)
+    for arm in arms[:-1]:
+        experiments.run_arm(phases[arm], folder[arm], lambda: "", cache)
+    return workdir, arms
 
 
 def test_a_real_experiment_is_read_from_its_folder_and_summed_up(experiment, tmp_path):
-    from openset_jax.study.answer import document
-    from openset_jax.study.stats import results
+    from openset_jax.study.answer import answer_markdown
+    from openset_jax.study.stats import csv_tables
     from openset_jax.study.stats.analysis import Analysis
 
-    workdir, arms, folders = experiment
-    outcomes, missing = folders.read_outcomes(workdir)
+    workdir, arms = experiment
+    outcomes, missing = arm_folder.read_outcomes(workdir)
     assert [arm.label for arm in missing] == [arms[-1].label]
     assert [(o.treatment, o.seed) for o in outcomes] == [(arm.treatment, arm.seed) for arm in arms[:-1]]
     sizes = {o.treatment.get("sampling.imbalance"): sorted(o.class_sizes) for o in outcomes}
@@ -224,15 +227,15 @@ def test_a_real_experiment_is_read_from_its_folder_and_summed_up(experiment, tmp
     for method in FIELDS:
         assert of.mean(Network(method, of.points[0])) is not None, method
     analysis = Analysis(outcomes)
-    results.write_results(analysis, tmp_path / "results.csv")
-    results.write_comparisons(analysis, tmp_path / "comparisons.csv")
-    text = document.answer(analysis)
+    csv_tables.write_results(analysis, tmp_path / "results.csv")
+    csv_tables.write_comparisons(analysis, tmp_path / "comparisons.csv")
+    text = answer_markdown.answer(analysis)
     assert "known one-vs-rest AUC" in text and "## Does sampling.imbalance matter?" in text
-    assert "sampling.policy=oversample, trained again: by its own answer" in text
+    assert "sampling.policy=oversample, trained again, compared with the natural run: both by argmax" in text
 
 
 def test_the_command(experiment, tmp_path):
-    workdir, *_ = experiment
+    workdir, _ = experiment
     done = run([sys.executable, "-m", "benchmarks.buda", f"--mnist={workdir}", f"--out={tmp_path}"])
     assert done.returncode == 0, done.stderr
     assert "MNIST: 1 of 14 arms are not finished." in done.stdout

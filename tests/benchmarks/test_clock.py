@@ -1,12 +1,12 @@
-"""How a suite's time is shared out."""
+"""The division of a suite's time."""
 
 import pytest
 
-from benchmarks import clock, jobs
+from benchmarks import clock, job_rows, jobs
 
 
 class Now:
-    """A clock that goes only when told."""
+    """A clock that advances only when the test sets it."""
 
     def __init__(self):
         self.time = 100.0
@@ -16,7 +16,7 @@ class Now:
 
 
 def job(share, least=0.0):
-    return jobs.Job("job", [], jobs.no_rows, share=share, least=least)
+    return jobs.Job("job", [], job_rows.no_rows, share=share, least=least)
 
 
 def test_each_job_has_its_share_and_what_it_leaves_goes_to_the_later_ones():

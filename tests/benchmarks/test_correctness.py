@@ -1,4 +1,4 @@
-"""The checks of correctness pass what is right, catch what is wrong, end in time, and leave no process behind."""
+"""The checks of correctness pass correct programs, fail wrong ones, end in time, and leave no process running."""
 
 import dataclasses
 import json
@@ -14,40 +14,43 @@ import numpy as np
 import pytest
 from small_run import ROOT, environment
 
-from benchmarks import common, correctness, correctness_runs, packed_digits
+from benchmarks import correctness, correctness_runs, packed_digits, timing
+from benchmarks import correctness_limits as limits
 from benchmarks import correctness_steps as steps
 from benchmarks.children import Children, NotDone, ProcessFailed
 from benchmarks.correctness import Job, Report
 from benchmarks.correctness_runs import Finding
 from configs import digits
-from openset_jax import build
+from openset_jax import config as configs
+from openset_jax.data import pool_builder
 from openset_jax.errors import UserError
 from openset_jax.platforms import convolution, max_pool
+from openset_jax.spec import NetworkSpec
 
 NETWORK = "small stem"
 
 
 def take_steps(mode, **forms):
-    """Of a small network, in other `Forms`."""
-    make_model = build.make_model
+    """The result of `take_steps` for a small network with other `Ops`."""
+    make = NetworkSpec.make
 
-    def with_forms(config, num_classes):
-        model = make_model(config, num_classes)
-        return model.clone(forms=dataclasses.replace(model.forms, **forms))
+    def make_with_forms(self, *args, **options):
+        model = make(self, *args, **options)
+        return model.clone(ops=dataclasses.replace(model.ops, **forms))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "make_model", with_forms)
-        return steps.take_steps(steps.make_config(NETWORK, mode), mode)
+        patch.setattr(NetworkSpec, "make", make_with_forms)
+        return steps.take_steps(steps.make_spec(NETWORK, mode), mode)
 
 
 @pytest.fixture(scope="module")
 def reference():
-    return take_steps(steps.HIGHEST)
+    return take_steps(limits.HIGHEST)
 
 
 @pytest.fixture(scope="module")
 def rounded():
-    return take_steps(steps.BFLOAT16)
+    return take_steps(limits.BFLOAT16)
 
 
 @jax.custom_vjp
@@ -73,13 +76,13 @@ def convolve_plainly(x, kernel, stride, padding, groups=1):
 
 
 def test_another_correct_program_is_within_the_tightest_limit(reference, rounded):
-    found = take_steps(steps.HIGHEST, convolve=convolve_plainly, max_pool=max_pool.max_pool_by_windows)
-    passed, detail = steps.compare(found, reference, rounded, steps.LIMITS[steps.HIGHEST])
+    found = take_steps(limits.HIGHEST, convolve=convolve_plainly, max_pool=max_pool.max_pool_by_windows)
+    passed, detail = limits.compare(found, reference, rounded, limits.LIMITS[limits.HIGHEST])
     assert passed, detail
     assert "16 parameters" in detail and "(limit 0.0001)" in detail
     assert not np.array_equal(found["conv1/kernel"], reference["conv1/kernel"])  # it is another program
-    assert steps.compare(rounded, reference, rounded, steps.LIMITS[steps.BFLOAT16])[0]
-    assert not steps.compare(rounded, reference, rounded, steps.LIMITS[steps.HIGHEST])[0]  # in place of float32
+    assert limits.compare(rounded, reference, rounded, limits.LIMITS[limits.BFLOAT16])[0]
+    assert not limits.compare(rounded, reference, rounded, limits.LIMITS[limits.HIGHEST])[0]  # in place of float32
 
 
 @pytest.mark.parametrize(
@@ -88,9 +91,9 @@ def test_another_correct_program_is_within_the_tightest_limit(reference, rounded
     ids=["gradient of pooling", "convolution"],
 )
 def test_an_error_is_beyond_the_limits_of_all_precisions(reference, rounded, forms, where):
-    found = take_steps(steps.HIGHEST, **forms)
-    for mode, limit in steps.LIMITS.items():
-        passed, detail = steps.compare(found, reference, rounded, limit)
+    found = take_steps(limits.HIGHEST, **forms)
+    for mode, limit in limits.LIMITS.items():
+        passed, detail = limits.compare(found, reference, rounded, limit)
         assert not passed, (mode, detail)
         assert f"16 parameters: {where}" in detail
 
@@ -101,7 +104,7 @@ def made_up(**changes):
     return {"losses": rng.uniform(1, 2, (5, 10))} | gradients | changes
 
 
-LIMIT = steps.Limit(gradient=1e-3, rounding=0.0, loss=1e-3)
+LIMIT = limits.Limit(gradient=1e-3, rounding=0.0, loss=1e-3)
 
 
 def test_one_batch_of_five_may_differ_and_three_may_not():
@@ -109,24 +112,24 @@ def test_one_batch_of_five_may_differ_and_three_may_not():
         one, three = (made_up()[name].copy() for _ in range(2))
         one[0] *= 2
         three[:3] *= 2
-        assert steps.compare(made_up(**{name: one}), made_up(), made_up(), LIMIT)[0], name
-        assert not steps.compare(made_up(**{name: three}), made_up(), made_up(), LIMIT)[0], name
+        assert limits.compare(made_up(**{name: one}), made_up(), made_up(), LIMIT)[0], name
+        assert not limits.compare(made_up(**{name: three}), made_up(), made_up(), LIMIT)[0], name
 
 
 def test_numbers_that_are_not_finite_and_missing_parameters_are_errors():
     nan = {"a/bias": np.full((5, 4), np.nan)}
     for found, rounded in ((made_up(**nan), made_up()), (made_up(), made_up(**nan))):
-        passed, detail = steps.compare(found, made_up(), rounded, LIMIT._replace(rounding=1.0))
+        passed, detail = limits.compare(found, made_up(), rounded, LIMIT._replace(rounding=1.0))
         assert not passed
         assert "a/bias" in detail
-    assert not steps.compare(made_up(losses=np.full((5, 10), np.nan)), made_up(), made_up(), LIMIT)[0]
-    assert steps.compare(made_up(**{"b/bias": np.ones((5, 2))}), made_up(), made_up(), LIMIT) == (
+    assert not limits.compare(made_up(losses=np.full((5, 10), np.nan)), made_up(), made_up(), LIMIT)[0]
+    assert limits.compare(made_up(**{"b/bias": np.ones((5, 2))}), made_up(), made_up(), LIMIT) == (
         False, "the parameters differ: b/bias",
     )  # fmt: skip
 
 
 class Pretended:
-    """In place of `Children`: writes what the steps of both sides would, and raises."""
+    """A stand-in for `Children`: writes given results of the steps of both sides, and raises `problem`."""
 
     def __init__(self, scratch, results, problem=None):
         self.scratch, self._results, self._problem = scratch, results, problem
@@ -146,12 +149,12 @@ class Pretended:
             raise self._problem
 
 
-CPU_RESULTS = {("cpu", mode): made_up() for mode in (steps.HIGHEST, steps.BFLOAT16)}
+CPU_RESULTS = {("cpu", mode): made_up() for mode in (limits.HIGHEST, limits.BFLOAT16)}
 
 
 def test_a_precision_whose_step_raises_fails_and_the_others_are_compared(tmp_path):
-    results = CPU_RESULTS | {("device", mode): made_up() for mode in steps.MODES}
-    results["device", steps.DEFAULT] = "ValueError: no such algorithm"
+    results = CPU_RESULTS | {("device", mode): made_up() for mode in limits.MODES}
+    results["device", limits.DEFAULT] = "ValueError: no such algorithm"
     found = list(correctness.steps(NETWORK, Pretended(tmp_path, results)))
     assert [finding.passed for finding in found] == [True, False, True]
     assert found[0].seconds == 1.5
@@ -159,7 +162,7 @@ def test_a_precision_whose_step_raises_fails_and_the_others_are_compared(tmp_pat
 
 
 def test_what_was_done_before_the_time_was_up_is_compared(tmp_path):
-    results = CPU_RESULTS | {("device", steps.HIGHEST): made_up()}
+    results = CPU_RESULTS | {("device", limits.HIGHEST): made_up()}
     children = Pretended(tmp_path, results, NotDone("the time was up"))
     report = Report(tmp_path / "out.json", {}, ["one", "two", "three"])
     Job(["one", "two", "three"], lambda children: correctness.steps(NETWORK, children)).run(children, report)
@@ -206,7 +209,7 @@ def test_failed_tests_are_named():
 
 @pytest.fixture
 def children(tmp_path):
-    return Children(tmp_path, common.Limit(0))
+    return Children(tmp_path, timing.Limit(0))
 
 
 def test_processes_run_at_the_same_time_and_their_failures_are_reported(children):
@@ -221,13 +224,13 @@ def test_processes_run_at_the_same_time_and_their_failures_are_reported(children
     fail = "import os; print(os.environ['WHY']); raise SystemExit(4)"
     with pytest.raises(ProcessFailed, match="broken: exit code 4: the reason"):
         children.run("broken", [sys.executable, "-c", fail], WHY="the reason")
-    stopped = Children(children.folder("stopped"), common.Limit(0), lambda: "SIGTERM")
+    stopped = Children(children.folder("stopped"), timing.Limit(0), lambda: "SIGTERM")
     with pytest.raises(NotDone, match="stopped by SIGTERM"):
         stopped.run("late", [sys.executable, "-c", ""])
 
 
 def running(text):
-    """Command lines of processes that contain a text."""
+    """The command lines of running processes that contain a text."""
     found = []
     for file in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -238,7 +241,7 @@ def running(text):
 
 
 def command(tmp_path, *flags):
-    """`python -m benchmarks.correctness`, with its scratch folder in tmp_path/scratch, and the files that it may leave."""
+    """Starts `python -m benchmarks.correctness`, with its scratch folder in tmp_path/scratch."""
     (tmp_path / "scratch").mkdir()
     arguments = [sys.executable, "-m", "benchmarks.correctness", f"--json={tmp_path / 'out.json'}", *flags]
     env = environment() | {"TMPDIR": str(tmp_path / "scratch")}
@@ -279,12 +282,17 @@ def test_a_signal_ends_all_processes(tmp_path):
     assert_nothing_left(tmp_path)
 
 
+def open_pool(config):
+    (spec,) = configs.resolve(config, pathlib.Path("/nowhere"))
+    return pool_builder.open_pool(spec.data, stored_size=spec.images.stored_size, seed=spec.seed)
+
+
 def test_packed_digits_are_those_of_the_config_and_of_no_other(tmp_path):
     packed_digits.write_digits(tmp_path)
     config = digits.get_config()
-    embedded = build.open_pool(config)
+    embedded = open_pool(config)
     config.data.packed = str(tmp_path)
-    pool = build.open_pool(config)
+    pool = open_pool(config)
     assert pool.counts() == embedded.counts()
     rows = np.arange(len(pool))
     assert pool.ids(rows) == embedded.ids(rows)
@@ -293,7 +301,7 @@ def test_packed_digits_are_those_of_the_config_and_of_no_other(tmp_path):
     assert images.min() == 0 and images.max() > 240
     config.data.negatives.classes = ("5",)
     with pytest.raises(UserError, match="data.negatives.classes"):
-        build.open_pool(config)
+        open_pool(config)
 
 
 def metrics(accuracy, seen, unseen=0.9):

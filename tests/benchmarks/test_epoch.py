@@ -1,4 +1,4 @@
-"""The epoch of the founding problem: its pool, its images, and what the benchmark writes."""
+"""The epoch of 140,000 images: its pool, its images, and its result."""
 
 import json
 import sys
@@ -13,7 +13,7 @@ from openset_jax.errors import UserError
 
 def test_the_pool_of_the_founding_problem():
     pool = epoch.founding_pool(epoch.FOUNDING_IMAGES)
-    assert [len(members) for members in pool.training_members()] == [7_000] * 10 + [70_000]
+    assert [len(members) for members in pool.training_rows()] == [7_000] * 10 + [70_000]
 
 
 def test_images_are_random_bytes_and_differ():

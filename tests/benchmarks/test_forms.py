@@ -1,4 +1,6 @@
-"""Every candidate form computes what the form in use computes, gradients included."""
+"""Every candidate form equals the form in use, with its gradients."""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -8,10 +10,13 @@ import pytest
 
 from benchmarks import forms
 from openset_jax.data import augment
-from openset_jax.platforms import convolution, max_pool
-from openset_jax.training import optimizer
+from openset_jax.platforms import convolution, crop, max_pool
+from openset_jax.spec import OptimizerSpec
+from openset_jax.training import state
 
-OPTIONS = {"b1": 0.9, "b2": 0.99, "eps": 1e-8, "weight_decay": 1e-2, "grad_clip": 1.0}
+ADAM = OptimizerSpec(
+    learning_rate=0.1, schedule="constant", warmup_steps=0, b1=0.9, b2=0.99, eps=1e-8, weight_decay=1e-2, grad_clip=1.0
+)
 
 
 def normal(seed, *shape):
@@ -41,7 +46,7 @@ def test_first_convolutions(form, side, stride, padding):
     assert forms.first_convolution(lambda *given: calls.append(given))(
         normal(0, 1, 9, 9, 4), normal(1, 3, 3, 4, 2), 1, 1
     ).any()
-    assert not calls  # four channels are not an image
+    assert not calls  # an input of four channels is not an image
 
 
 @pytest.mark.parametrize("size", [(3, 3), (6, 6), (13, 13), (28, 32), (27, 30)])
@@ -60,12 +65,12 @@ def test_the_relu_whose_gradient_looks_at_its_output():
     assert_equal_with_gradients(forms.relu_by_output, jax.nn.relu, normal(0, 100).at[3].set(0))
 
 
-@pytest.mark.parametrize("form", [forms.crop_by_products, forms.crop_one_by_one, augment.crop_by_pixel])
+@pytest.mark.parametrize("form", [forms.crop_by_products, forms.crop_one_by_one, crop.crop_by_pixel])
 def test_crops(form):
     images = jnp.asarray(np.random.default_rng(0).integers(0, 256, (6, 12, 12, 3), np.uint8))
     corner, mirrored = augment.draw(jax.random.key(0), jnp.arange(6), slack=5)
     found = form(images, corner, mirrored, 7)
-    np.testing.assert_array_equal(found, augment.crop_by_slices(images, corner, mirrored, 7))
+    np.testing.assert_array_equal(found, crop.crop_by_slices(images, corner, mirrored, 7))
     assert found.dtype == jnp.uint8
 
 
@@ -78,29 +83,29 @@ def test_masks_of_bytes_keep_the_share(p, expected):
 
 def train(made, steps=20):
     params = {"kernel": normal(0, 6, 4), "bias": normal(1, 4)}
-    state = made.init(params)
+    kept = made.init(params)
     for i in range(steps):
         gradients = jax.tree.map(lambda p, i=i: p + normal(i, *p.shape), params)
-        updates, state = made.update(gradients, state, params)
+        updates, kept = made.update(gradients, kept, params)
         params = optax.apply_updates(params, updates)
-    return params, state
+    return params, kept
 
 
 @pytest.mark.parametrize("grad_clip", [0.0, 1.0])
 def test_adam_over_one_vector_is_adam(grad_clip):
-    schedule, options = optax.constant_schedule(0.1), OPTIONS | {"grad_clip": grad_clip}
-    found, expected = train(forms.flat_adam(schedule, **options)), train(optimizer.make_optimizer(schedule, **options))
+    schedule, adam = optax.constant_schedule(0.1), dataclasses.replace(ADAM, grad_clip=grad_clip)
+    found, expected = train(forms.flat_adam(adam, schedule)), train(state.make_optimizer(adam, schedule))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), found[0], expected[0])
 
 
 @pytest.mark.parametrize("low", [("mu",), ("mu", "nu")])
 def test_adam_of_bfloat16_moments_keeps_them_so_and_is_nearly_adam(low):
     schedule = optax.constant_schedule(0.1)
-    params, state = train(forms.adam_of_moments(*low)(schedule, **OPTIONS))
-    adam = next(s for s in jax.tree.leaves(state, is_leaf=lambda s: hasattr(s, "mu")) if hasattr(s, "mu"))
+    params, kept = train(forms.adam_with_bfloat16(*low)(ADAM, schedule))
+    adam = next(s for s in jax.tree.leaves(kept, is_leaf=lambda s: hasattr(s, "mu")) if hasattr(s, "mu"))
     for name in ("mu", "nu"):
         dtypes = {x.dtype for x in jax.tree.leaves(getattr(adam, name))}
         assert dtypes == {jnp.dtype(jnp.bfloat16 if name in low else jnp.float32)}
-    expected, _ = train(optimizer.make_optimizer(schedule, **OPTIONS))
+    expected, _ = train(state.make_optimizer(ADAM, schedule))
     difference = max(np.abs(a - b).max() for a, b in zip(*map(jax.tree.leaves, (params, expected)), strict=True))
     assert 0 < difference < 0.1

@@ -1,4 +1,4 @@
-"""Kernels are summed by name over the streams of devices, and nothing else of a profile is counted."""
+"""Kernels are summed by name over the streams of devices; other events of a profile are not counted."""
 
 from types import SimpleNamespace as Named
 

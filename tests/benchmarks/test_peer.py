@@ -1,4 +1,4 @@
-"""The protocol with a process of somebody else's, spoken by a script that only pretends to work."""
+"""The protocol with a process of another library, tested with a script that does no work."""
 
 import json
 import stat
@@ -6,11 +6,12 @@ import sys
 
 import numpy as np
 import pytest
-from small_run import SMALL, run, small_config
+from small_run import SMALL, run, small_config, small_spec
 
-from benchmarks import common, peer
-from openset_jax import auto, build
+from benchmarks import inputs, peer, timing
+from openset_jax import config as configs
 from openset_jax.errors import UserError
+from openset_jax.training.run_cache import RunCache
 
 ANSWERS = """
 import json, sys
@@ -24,7 +25,7 @@ for line in sys.stdin:
 
 @pytest.fixture
 def fake_python(tmp_path):
-    """A function: the text of a script -> an executable that runs it, whatever it is asked to run."""
+    """A function: the text of a script -> an executable that runs this script and ignores its arguments."""
 
     def make(text):
         script = tmp_path / "fake_python"
@@ -62,11 +63,11 @@ def test_a_python_that_is_not_there_is_named():
 @pytest.mark.parametrize("changes", [{"model.name": "alexnet_2012"}, {"model.norm": "local_response"}])
 def test_a_network_that_the_peer_does_not_have_is_an_error(changes):
     with pytest.raises(UserError, match="PyTorch's side has no"):
-        peer.network_job(small_config(**changes), 6, "train")
+        peer.network_job(small_spec(**changes), 6, "train")
 
 
 def test_the_job_is_the_configs(fake_python):
-    job = peer.network_job(small_config(**{"model.norm": "batch"}), 6, "eval")
+    job = peer.network_job(small_spec(**{"model.norm": "batch"}), 6, "eval")
     assert (job["batch_size"], job["image_size"], job["pad"], job["flip"]) == (64, 16, 2, False)
     assert job["model"] == {
         "num_outputs": 6, "width": 0.0625, "stem": "small", "norm": "batch", "dropout": 0.5, "image_size": 16
@@ -77,9 +78,10 @@ def test_the_job_is_the_configs(fake_python):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_job_has_the_dtype_that_ours_computes_in(monkeypatch, dtype):
-    monkeypatch.setattr(auto, "_device_dtype", lambda: dtype)
-    config = common.checked(small_config(**{"model.dtype": "auto"}))
-    assert peer.network_job(config, 6, "train")["dtype"] == dtype == np.dtype(build.make_model(config, 5).dtype)
+    monkeypatch.setattr(configs, "device_dtype", lambda: dtype)
+    spec = inputs.resolve(small_config(**{"model.dtype": "auto"}))
+    model = RunCache().network(spec.program, 5).model
+    assert peer.network_job(spec, 6, "train")["dtype"] == dtype == np.dtype(model.dtype)
 
 
 @pytest.mark.parametrize("name", ["step", "evaluate"])
@@ -110,5 +112,5 @@ def test_with_a_time_limit_our_own_rate_is_written_before_the_peer_starts(tmp_pa
     )  # fmt: skip
     assert done.returncode == 2 and "ended; its own message is above" in done.stderr
     result = json.loads(out.read_text())
-    assert list(result["rates"]) == [common.OURS] and len(result["rates"][common.OURS]["rounds"]) == 2
-    assert result["left_out"] == {common.PEER: "not done"}
+    assert list(result["rates"]) == [timing.OURS] and len(result["rates"][timing.OURS]["rounds"]) == 2
+    assert result["left_out"] == {timing.PEER: "not done"}

@@ -1,4 +1,4 @@
-"""Processes end at their limit with all that they started, and none outlives the process that started them."""
+"""Processes end at their limit, with all processes that they started, and when the process that started them ends."""
 
 import os
 import signal
@@ -46,13 +46,13 @@ def test_a_process_that_ends_by_itself_leaves_nothing_running(tmp_path):
 def test_a_process_is_stopped_when_it_is_asked_for(tmp_path):
     begin = time.monotonic()
     stop = lambda: "SIGTERM" if time.monotonic() > begin + 1 else ""
-    with Processes(tmp_path / "scratch", environment=os.environ, stop=stop) as processes:
+    with Processes(tmp_path / "scratch", environment=os.environ, stop_requested=stop) as processes:
         assert processes.run(python("import time; time.sleep(60)"), tmp_path / "log").code is None
     assert time.monotonic() - begin < 5
 
 
 def starter(tmp_path, seconds):
-    """A process that runs `PAIR` in its `Processes`."""
+    """Starts a process that runs `PAIR` in its own `Processes`."""
     code = f"""
 import os, pathlib, sys
 from benchmarks.processes import Processes

@@ -1,4 +1,4 @@
-"""The section of a machine, and how it gets into RESULTS.md."""
+"""The section of a machine, and adding it to RESULTS.md."""
 
 import json
 import sys
@@ -7,15 +7,15 @@ import types
 import pytest
 from small_run import run
 
-from benchmarks import common, jobs, layers, results
+from benchmarks import job_rows, jobs, results, tables, timing
 from openset_jax.errors import UserError
 
 MACHINE = {
     "cpu": "A CPU", "cores": 16, "memory_gib": 128.0, "system": "Linux", "busy_cores": 0.0, "date": "2026-12-01",
     "versions": {"python": "3.12.1", "jax": "0.11.2"}, "devices": ["NVIDIA H200"],
 }  # fmt: skip
-RATE = common.summary([90.0, 100.0, 130.0])
-LAYER = {"ms": common.summary([2.0, 2.0]), "flops": 3e9, "bytes": 4e6, "bound_ms": 1.0, "share": 0.5}
+RATE = timing.summary([90.0, 100.0, 130.0])
+LAYER = {"ms": timing.summary([2.0, 2.0]), "flops": 3e9, "bytes": 4e6, "bound_ms": 1.0, "share": 0.5}
 RESULTS = {
     "correctness": {
         "checks": [{"name": "gradients", "passed": True, "detail": "1e-3", "seconds": 2.0}],
@@ -28,7 +28,7 @@ RESULTS = {
     },
     "layers": {
         "config": {"batch_size": 1024},
-        "step_ms": common.summary([5.0]),
+        "step_ms": timing.summary([5.0]),
         "layers": {"conv1": LAYER, "fc6": LAYER},
         "layer_compilations": {"seconds": 9.0, "threads": 8, "cold": True},
     },
@@ -38,13 +38,13 @@ RESULTS = {
     },
     "start-up": {
         "first": {"all": 38.0, "compilation": 25.0},
-        "seconds": {"imports": common.summary([2.0]), "all": common.summary([11.0, 12.0])},
+        "seconds": {"imports": timing.summary([2.0]), "all": timing.summary([11.0, 12.0])},
     },
 }
 EVERYTHING = {
     "machine": MACHINE,
     "roofline": {"platform": "gpu", "count": 1} | {
-        name: common.summary([1e12]) for name in ("matrix_rate_float32", "matrix_rate_bfloat16", "copy_rate")
+        name: timing.summary([1e12]) for name in ("matrix_rate_float32", "matrix_rate_bfloat16", "copy_rate")
     },
     "peer": {"torch": "2.11.0"},
     "minutes": 5.0,
@@ -53,9 +53,9 @@ EVERYTHING = {
     "pending": [],
     "jobs": [{"name": "correctness", "seconds": 88.2, "limit": 90.0, "outcome": "88 s"}],
     "table": [
-        jobs.row("step: alexnet", RATE, common.summary([50.0]), "PyTorch, compiled", matrix_share=0.4,
+        job_rows.row("step: alexnet", RATE, timing.summary([50.0]), "PyTorch, compiled", matrix_share=0.4,
                  roofline_share=0.5, compile_s=29.0, cold=True),
-        jobs.row("epoch: 140,000 images", RATE, epoch_s=common.summary([2.05]), compile_s=1.0, cold=False),
+        job_rows.row("epoch: 140,000 images", RATE, epoch_s=timing.summary([2.05]), compile_s=1.0, cold=False),
     ],
     "left_out": {"layer fc7": "no time", "start-up: 1 of 2 starts": "each takes about 30 s", "layer fc8": "no time"},
     "failed": {},
@@ -81,7 +81,7 @@ def test_a_section_has_all_that_was_measured():
         "| 1,024 | 5,000 | 2.0 | read from the cache |",
         "| 8,192 | does not fit |  |  |",
         "Layers alone, batch 1,024; the step takes 5.000 ms. Their programs were compiled cold in 9.0 s by 8 threads.",
-        "| " + " | ".join(layers.HEADER) + " |",
+        "| " + " | ".join(tables.LAYERS_HEADER) + " |",
         "| all of these | 4.000 | 2.000 | 50% |  |  |",
         "- Memory of a step as XLA plans it, batch 1,024, MiB on one device: 1,024 state and batch, 2,048 temporaries, "
         "3,072 peak.",
@@ -96,11 +96,11 @@ def test_a_section_has_all_that_was_measured():
 
 
 def test_the_ratio_is_of_each_round_where_rounds_alternate_and_else_of_the_medians():
-    ours, other = common.summary([10.0, 30.0, 20.0]), common.summary([10.0, 10.0, 5.0])
-    assert results.cells(jobs.row("step", ours, other, "PyTorch"))[6] == "3.00 (1.00 to 4.00)"
-    assert results.cells(jobs.row("step", ours, common.summary([10.0]), "PyTorch"))[6] == "2.00"
-    of_a_run = {"rates": {common.OURS: ours}}
-    [row] = jobs.against(jobs.STEP, "the bare step")(of_a_run, {jobs.STEP: {"rates": {common.OURS: other}}})
+    ours, other = timing.summary([10.0, 30.0, 20.0]), timing.summary([10.0, 10.0, 5.0])
+    assert results.cells(job_rows.row("step", ours, other, "PyTorch"))[6] == "3.00 (1.00 to 4.00)"
+    assert results.cells(job_rows.row("step", ours, timing.summary([10.0]), "PyTorch"))[6] == "2.00"
+    of_a_run = {"rates": {timing.OURS: ours}}
+    [row] = job_rows.of_rates_beside(jobs.STEP, "the bare step")(of_a_run, {jobs.STEP: {"rates": {timing.OURS: other}}})
     assert results.cells(row)[6] == "2.00"
 
 
@@ -180,9 +180,9 @@ def test_the_command_writes_the_section_and_that_of_the_variants(tmp_path, monke
     assert done.returncode == 0, done.stderr
     assert results.section(EVERYTHING) in file.read_text()
     (folder / "variants.json").write_text(json.dumps({"rows": 3, "machine": MACHINE}))
-    fake = types.ModuleType("benchmarks.variants")
+    fake = types.ModuleType("benchmarks.variant_table")
     fake.markdown = lambda result: f"### Variants\n\n{result['rows']} rows\n"
-    monkeypatch.setitem(sys.modules, "benchmarks.variants", fake)
+    monkeypatch.setitem(sys.modules, "benchmarks.variant_table", fake)
     assert results.section_of(folder).endswith("Wall time, s: correctness 88.\n\n### Variants\n\n3 rows\n")
 
 

@@ -1,4 +1,4 @@
-"""Counting operations and bytes, by hand for small networks and from the literature for AlexNet."""
+"""Operations and bytes, compared with counts by hand for small networks, and with the literature for AlexNet."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The formulas of scaling, against numbers worked out by hand."""
+"""The formulas of scaling, compared with calculations by hand."""
 
 import json
 import sys
@@ -30,7 +30,7 @@ def test_all_reduce_within_a_host_and_between_hosts():
 def test_a_step_with_and_without_overlap():
     assert scaling.step_ms(9, 4, overlap=False) == 13
     assert scaling.step_ms(9, 4, overlap=True) == 9  # 4 < two thirds of 9
-    assert scaling.step_ms(9, 10, overlap=True) == 13  # 3 forwards, then 10
+    assert scaling.step_ms(9, 10, overlap=True) == 13  # 3 of the forward pass, then 10
 
 
 def test_a_smaller_batch_costs_less_but_for_the_fixed_part():

@@ -1,4 +1,4 @@
-"""Studies: runs are not trained twice, tables say what the runs say, and promises are counted."""
+"""Studies: runs are not trained twice, tables have the numbers of the runs, and the coverage of intervals is counted."""
 
 import json
 import sys
@@ -90,11 +90,11 @@ def test_a_mix_that_is_that_of_training_needs_no_correction_and_another_gains_fr
     network = deployment.Network(workdir)
     prior = json.loads((workdir / "decision.json").read_text())["classifier"]["fitted_prior"]
     assert network.prior == pytest.approx(prior)
-    same = network.deployed(believed=None, mix=prior[-1], shares=prior)
-    assert network.deployed(believed=prior[-1], mix=prior[-1], shares=prior) == pytest.approx(same)
+    same = network.deployed(assumed=None, mix=prior[-1], shares=prior)
+    assert network.deployed(assumed=prior[-1], mix=prior[-1], shares=prior) == pytest.approx(same)
     saved = []
     for mix in (0.02, 0.95):
-        before, after = (network.deployed(believed=believed, mix=mix, shares=prior) for believed in (None, mix))
+        before, after = (network.deployed(assumed=assumed, mix=mix, shares=prior) for assumed in (None, mix))
         assert after["negative_log_likelihood"] < before["negative_log_likelihood"]
         saved.append(before["cost_seen"] - after["cost_seen"])
     assert min(saved) >= 0
@@ -105,11 +105,11 @@ def test_promises_are_counted(monkeypatch):
     rng = np.random.default_rng(0)
     validation, test = rng.normal(size=300), rng.normal(size=500)
     for rule in (thresholds.Rule("keep_knowns", 0.9), thresholds.Rule("accept_negatives", 0.05)):
-        found = promise.redealt(rule, validation, test, splits=60)
+        found = promise.coverage(rule, validation, test, splits=60)
         assert found["inside"] >= 52
         assert (found["validation"], found["test"], found["splits"]) == (300, 500, 60)
     monkeypatch.setattr(thresholds, "promise", lambda *_: Interval(0.9, 0.95, 1.0))
-    broken = promise.redealt(thresholds.Rule("keep_knowns", 0.9), validation, test, splits=60)
+    broken = promise.coverage(thresholds.Rule("keep_knowns", 0.9), validation, test, splits=60)
     assert broken["inside"] < 15
     assert broken["below"] == 60 - broken["inside"]
 

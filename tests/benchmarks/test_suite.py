@@ -1,4 +1,4 @@
-"""The suite runs what can run, says what cannot, goes on after failures, and writes its files."""
+"""The suite runs the jobs that can run, names the others, continues after failures, and writes its files."""
 
 import importlib.util
 import json
@@ -15,7 +15,7 @@ import pytest
 from pair import gone, numbers
 from small_run import ROOT, SMALL, run
 
-from benchmarks import clock, common, figure, jobs, processes, results, suite, synthetic
+from benchmarks import clock, figure, job_rows, jobs, processes, result_files, results, suite, synthetic, timing
 from openset_jax.data import pools, sources
 from openset_jax.data.pool_builder import Selection, build_pool
 from openset_jax.errors import UserError
@@ -102,30 +102,30 @@ def test_defaults_suit_the_platform_and_fields_that_are_given_come_last(platform
 )
 def test_what_holds_the_loop_back(input_alone, together, which):
     rates = {"input_alone": input_alone, "step_alone": 100, "together": together}
-    assert jobs.limit({name: {"median": rate} for name, rate in rates.items()}) == which
+    assert job_rows.limit({name: {"median": rate} for name, rate in rates.items()}) == which
 
 
 def test_a_runs_rates_are_those_between_its_first_line_and_its_last(tmp_path):
     lines = [{"step": i, "images_per_second": rate} for i, rate in enumerate((1.0, 10.0, 30.0, 20.0, 99.0))]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    result = jobs.read_run(tmp_path)
-    assert result["rates"][common.OURS]["rounds"] == [10.0, 30.0, 20.0]
-    rows = jobs.against("step", "bare step")(result, {"step": {"rates": {common.OURS: common.summary([40.0])}}})
+    result = job_rows.read_run(tmp_path)
+    assert result["rates"][timing.OURS]["rounds"] == [10.0, 30.0, 20.0]
+    rows = job_rows.of_rates_beside("step", "bare step")(result, {"step": {"rates": {timing.OURS: timing.summary([40.0])}}})
     assert (rows[0]["ours"]["median"], rows[0]["other"]["median"], rows[0]["other_name"]) == (20.0, 40.0, "bare step")
 
 
 def test_a_run_without_a_window_after_compilation_has_no_rate(tmp_path):
     (tmp_path / "metrics.jsonl").write_text(2 * '{"step": 1, "images_per_second": 1.0}\n')
     with pytest.raises(ValueError, match="no window"):
-        jobs.read_run(tmp_path)
+        job_rows.read_run(tmp_path)
 
 
 def test_words_of_the_config_begin_with_its_file():
     words = ("--out=x", "--config.batch_size=16", "--config=mine.py")
-    assert suite.config_words(words) == ("--config=mine.py", "--config.batch_size=16")
-    assert suite.config_words(["--config.seed=1"]) == ("--config=configs/folder.py", "--config.seed=1")
+    assert jobs.config_words(words) == ("--config=mine.py", "--config.batch_size=16")
+    assert jobs.config_words(["--config.seed=1"]) == ("--config=configs/folder.py", "--config.seed=1")
     with pytest.raises(UserError, match="write --config=VALUE"):
-        suite.config_words(["--config", "mine.py"])
+        jobs.config_words(["--config", "mine.py"])
 
 
 def test_synthetic_packed_images_are_a_pool(tmp_path):
@@ -133,9 +133,9 @@ def test_synthetic_packed_images_are_a_pool(tmp_path):
     source = sources.open_source(f"packed:{tmp_path}")
     pool = build_pool({role: [Selection(source)] for role in pools.ROLES})
     assert pool.num_classes == synthetic.CLASSES
-    members = pool.training_members()
-    assert sum(map(len, members)) == 400 * 8 // 10
-    assert len(members[-1]) == 400 * 8 // 10 // 2
+    rows = pool.training_rows()
+    assert sum(map(len, rows)) == 400 * 8 // 10
+    assert len(rows[-1]) == 400 * 8 // 10 // 2
     before = (tmp_path / "images.npy").stat().st_mtime_ns
     synthetic.write_packed(tmp_path, images=400, size=8)
     assert (tmp_path / "images.npy").stat().st_mtime_ns == before
@@ -149,8 +149,8 @@ def test_images_that_do_not_fit_the_disk_are_not_begun(tmp_path):
 
 
 def test_the_figure_is_drawn_with_and_without_somebody_beside(tmp_path):
-    rates = common.summary([90.0, 100.0, 130.0])
-    rows = [jobs.row("step: small", rates, common.summary([5.0, 6.0]), "PyTorch"), jobs.row("loader", rates)]
+    rates = timing.summary([90.0, 100.0, 130.0])
+    rows = [job_rows.row("step: small", rates, timing.summary([5.0, 6.0]), "PyTorch"), job_rows.row("loader", rates)]
     figure.draw(tmp_path / "figure.png", rows, "a machine")
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
 
@@ -160,28 +160,28 @@ RATES = RESULT.replace("{result}", "{'machine': {'devices': ['cpu']}, 'platform'
 
 
 def fake(name, code, **more):
-    """A job that runs this code, whose argv[1] is --json=FILE; its result's "rate" is its row."""
-    rows = lambda result, _: [jobs.row("", common.summary([result["rate"]]))]
+    """A job that runs this code, whose argv[1] is --json=FILE; the "rate" of its result becomes its row."""
+    rows = lambda result, _: [job_rows.row("", timing.summary([result["rate"]]))]
     return jobs.Job(name, ["-c", code], rows, **{"share": 1.0} | more)
 
 
-def run_fakes(monkeypatch, tmp_path, found, minutes=0.0, stop=str):
-    """Runs a suite of these jobs, after one that finds the platform: its results.json."""
+def run_fakes(monkeypatch, tmp_path, found, minutes=0.0):
+    """Runs a suite of these jobs, after one that finds the platform; returns (whether it passed, its results.json)."""
     opening = [
-        jobs.Job("none", [], jobs.no_rows, left_out="a test"),
-        jobs.Job(jobs.RATES, ["-c", RATES], jobs.no_rows, least=3),
+        jobs.Job("none", [], job_rows.no_rows, left_out="a test"),
+        jobs.Job(jobs.RATES, ["-c", RATES], job_rows.no_rows, least=3),
     ]
     monkeypatch.setattr(jobs, "jobs", lambda setting: [*opening, *found])
     scratch, out = tmp_path / "scratch", tmp_path / "out"
     (scratch / "logs").mkdir(parents=True)
     out.mkdir(exist_ok=True)
-    with processes.Processes(scratch, environment=suite.environment(scratch), stop=stop) as running:
-        ran = suite.Suite(setting(platform="", scratch=scratch), clock.Clock(minutes), running, out, stop)
+    with processes.Processes(scratch, environment=suite.environment(scratch)) as running:
+        ran = suite.Suite(setting(platform="", scratch=scratch), clock.Clock(minutes), running, out)
         ran.run_all("", "")
     assert not scratch.exists()
     result = json.loads((out / "results.json").read_text())
     assert (out / "results.md").read_text() == results.section(result)
-    assert {path.name for path in out.iterdir()} <= set(suite.FILES)
+    assert {path.name for path in out.iterdir()} <= set(result_files.FILES)
     return ran.passed, result
 
 
@@ -226,7 +226,7 @@ def test_a_check_that_fails_is_shown_and_fails_the_suite(monkeypatch, tmp_path):
               {"name": "b", "passed": False, "detail": "2 is not 3", "seconds": 1.0}]  # fmt: skip
     result = {"checks": checks, "left_out": {"c": "no time"}, "passed": False}
     code = RESULT.replace("{result}", repr(result)) + "; raise SystemExit(1)"
-    job = jobs.Job(jobs.CORRECTNESS, ["-c", code], jobs.no_rows, may_fail=True)
+    job = jobs.Job(jobs.CORRECTNESS, ["-c", code], job_rows.no_rows, may_fail=True)
     passed, result = run_fakes(monkeypatch, tmp_path, [job])
     assert not passed and not result["failed"]
     assert result["left_out"]["correctness: c"] == "no time"
@@ -237,7 +237,7 @@ def test_a_check_that_fails_is_shown_and_fails_the_suite(monkeypatch, tmp_path):
 @pytest.mark.parametrize(("ending", "failed"), [("raise SystemExit(1)", True), ("time.sleep(60)", False)])
 def test_checks_that_do_not_end_have_not_failed_but_a_crash_has(monkeypatch, tmp_path, ending, failed):
     code = RESULT.replace("{result}", repr({"checks": [], "left_out": {}, "passed": False})) + f"; import time; {ending}"
-    job = jobs.Job(jobs.CORRECTNESS, ["-c", code], jobs.no_rows, may_fail=True, share=1)
+    job = jobs.Job(jobs.CORRECTNESS, ["-c", code], job_rows.no_rows, may_fail=True, share=1)
     passed, result = run_fakes(monkeypatch, tmp_path, [job], minutes=(5 + clock.END_SECONDS) / 60)
     assert passed != failed
     assert list(result["failed"] if failed else result["left_out"])[-1] == jobs.CORRECTNESS
@@ -262,11 +262,11 @@ def test_old_results_are_removed(monkeypatch, tmp_path):
 
 KILLED = """
 from pair import PAIR
-from benchmarks import jobs, suite
+from benchmarks import job_rows, jobs, suite
 from openset_jax import cli
 
 def fakes(setting):
-    fake = lambda name, code, **more: jobs.Job(name, ["-c", code], jobs.no_rows, **more)
+    fake = lambda name, code, **more: jobs.Job(name, ["-c", code], job_rows.no_rows, **more)
     slow = f"import sys; sys.stdout = open({PIDS!r}, 'w')" + PAIR
     opening = [fake("none", "", left_out="a test"), fake(jobs.RATES, RATES, least=5)]
     return [*opening, fake("slow", slow, share=1), fake("last", "")]
@@ -294,7 +294,7 @@ def test_a_suite_that_is_killed_leaves_its_results_and_no_process(tmp_path, numb
     result = json.loads((out / "results.json").read_text())
     assert not result["complete"] and [job["name"] for job in result["jobs"]][:1] == [jobs.RATES]
     assert (out / "results.md").read_text() == results.section(result)
-    assert {path.name for path in out.iterdir()} <= set(suite.FILES)
+    assert {path.name for path in out.iterdir()} <= set(result_files.FILES)
     if number == signal.SIGTERM:
         assert result["left_out"]["slow"].startswith("stopped by SIGTERM after ")
         assert result["left_out"]["last"] == "stopped by SIGTERM"
@@ -304,7 +304,7 @@ def test_a_suite_that_is_killed_leaves_its_results_and_no_process(tmp_path, numb
 
 def test_the_suite_writes_its_files_and_goes_on_after_a_failure(tmp_path):
     fields = [f"--config.{name}={value}" for name, value in SMALL.items()]
-    fields += ["--config.optimizer.schedule=no_such"]  # which the training loop cannot run with; drawing does not need it
+    fields += ["--config.optimizer.schedule=no_such"]  # an error for the training loop; drawing does not read it
     done = run(
         [sys.executable, "-m", "benchmarks.suite", f"--out={tmp_path}", "--config=configs/digits.py", *fields, "--quick",
          "--only=ing", "--images=400"]
@@ -339,4 +339,4 @@ def test_a_suite_with_a_limit_ends_in_time(tmp_path):
     result = json.loads((tmp_path / "results.json").read_text())
     assert result["complete"] and result["minutes"] == 0.3
     assert [job["name"] for job in result["jobs"]] == [jobs.DRAWING]
-    assert {path.name for path in tmp_path.iterdir()} <= set(suite.FILES)
+    assert {path.name for path in tmp_path.iterdir()} <= set(result_files.FILES)

@@ -1,44 +1,107 @@
-"""The PyTorch side does the work that ours does. Only where PyTorch is installed, which no test environment needs."""
+"""The PyTorch side does the same work as ours.
 
+Tests that need PyTorch run it in a process: of this Python if it has torch, or of the one that PEER_PYTHON names. The
+geometry of the network is also tested without PyTorch, with a stand-in that records the layers.
+"""
+
+import importlib
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import types
+
+import numpy as np
 import pytest
+from small_run import small_spec
 
-torch = pytest.importorskip("torch")
+from benchmarks import peer, roofline
+from openset_jax.training.run_cache import RunCache
 
-from small_run import small_config  # noqa: E402
-
-from benchmarks import peer, roofline  # noqa: E402
-from benchmarks.peers import torch_step  # noqa: E402
-from openset_jax import build  # noqa: E402
-
-# PyTorch's own compiler imports what PyTorch has deprecated
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+SIZES = [("small", 16), ("imagenet", 224), ("imagenet", 96)]
+NORMS = ["none", "batch"]
 
 
-@pytest.mark.parametrize("norm", ["none", "batch"])
-@pytest.mark.parametrize(("stem", "size"), [("small", 16), ("imagenet", 224), ("imagenet", 96)])
-def test_it_has_as_many_weights_as_ours(stem, size, norm):
-    fields = {"model.stem": stem, "model.norm": norm, "data.image_size": size, "data.stored_size": size}
-    config = small_config(**fields)
-    ours = [layer.kernel for layer in roofline.layers(build.make_model(config, 5), size) if layer.kernel]
-    theirs = torch_step.AlexNet(**peer.network_job(config, 6, "train")["model"])
-    shapes = [p.shape for p in theirs.parameters() if p.ndim > 1]
-    assert [sorted(shape) for shape in ours] == [sorted(shape) for shape in shapes]
+def spec_of(stem, size, norm):
+    return small_spec(**{"model.stem": stem, "model.norm": norm, "data.image_size": size, "data.stored_size": size})
 
 
-def test_crops_lie_within_the_image_and_half_of_them_are_mirrored():
-    job = peer.network_job(small_config(**{"augment.pad": 0, "augment.flip": True, "data.stored_size": 20}), 6, "train")
-    work = torch_step.Work(job | {"batch_size": 400, "mean": [0.0] * 3, "std": [1.0] * 3})
-    ramp = torch.arange(20, dtype=torch.uint8)[None, None, :, None]
-    work.images = ramp.expand(400, 20, 20, 3).contiguous()
-    columns = (work.images_of_batch()[:, 0, 0] * 255).round().int()
-    steps = columns.diff(dim=1)
-    assert (steps.abs() == 1).all()
-    assert 0.4 < (steps[:, 0] == -1).float().mean() < 0.6
-    assert set(columns.amin(1).tolist()) == set(range(5))
+def our_kernels(spec):
+    layers = roofline.layers(RunCache().network(spec.program, 5).model, spec.images.image_size)
+    return [sorted(layer.kernel) for layer in layers if layer.kernel]
 
 
-def test_a_step_changes_the_parameters():
-    work = torch_step.Work(peer.network_job(small_config(), 6, "train"))
-    before = [p.detach().clone() for p in work.model.parameters()]
-    work.step(compiled=False)
-    assert any((p != q).any() for p, q in zip(work.model.parameters(), before, strict=True))
+@pytest.fixture(scope="module")
+def facts():
+    """The output of torch_facts.py."""
+    python = peer.peer_python(os.environ.get("PEER_PYTHON", ""))
+    if not python:
+        pytest.skip("needs torch: install it, or name a Python that has it in the environment variable PEER_PYTHON")
+    crops = peer.network_job(small_spec(**{"augment.pad": 0, "augment.flip": True, "data.stored_size": 20}), 6, "train")
+    jobs = {
+        "shapes": [peer.network_job(spec_of(*size, norm), 6, "train") for norm in NORMS for size in SIZES],
+        "crops": crops | {"batch_size": 400, "mean": [0.0] * 3, "std": [1.0] * 3},
+        "step": peer.network_job(small_spec(), 6, "train"),
+    }
+    script = pathlib.Path(__file__).with_name("torch_facts.py")
+    done = subprocess.run(
+        [python, str(script)], input=json.dumps(jobs), capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_it_has_as_many_weights_as_ours(facts):
+    ours = [our_kernels(spec_of(*size, norm)) for norm in NORMS for size in SIZES]
+    assert [[sorted(shape) for shape in shapes] for shapes in facts["shapes"]] == ours
+
+
+def test_crops_lie_within_the_image_and_half_of_them_are_mirrored(facts):
+    columns = np.array(facts["crops"])
+    steps = np.diff(columns, axis=1)
+    assert (np.abs(steps) == 1).all()
+    assert 0.4 < (steps[:, 0] == -1).mean() < 0.6
+    assert set(columns.min(1).tolist()) == set(range(5))
+
+
+def test_a_step_changes_the_parameters(facts):
+    assert any(facts["step"])
+
+
+class Layer:
+    """A stand-in for the modules of torch.nn: records the shapes of the kernels that PyTorch makes."""
+
+    made: list[list[int]]
+
+    def __init__(self, *args, **options):
+        name = type(self).__name__
+        if name == "Conv2d":
+            inputs, outputs, side, *_ = args
+            Layer.made.append([outputs, inputs, side, side])
+        elif name == "Linear":
+            Layer.made.append([args[1], args[0]])
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    """`torch_step` imported with a stand-in for torch."""
+    names = ("Module", "Conv2d", "BatchNorm2d", "ReLU", "MaxPool2d", "AdaptiveAvgPool2d", "Sequential", "Dropout", "Linear")
+    torch, nn, functional = (types.ModuleType(name) for name in ("torch", "torch.nn", "torch.nn.functional"))
+    torch.nn, torch.Tensor, nn.functional = nn, object, functional
+    for name in names:
+        setattr(nn, name, type(name, (Layer,), {}))
+    for module in (torch, nn, functional):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.delitem(sys.modules, "benchmarks.peers.torch_step", raising=False)
+    yield importlib.import_module("benchmarks.peers.torch_step")
+    sys.modules.pop("benchmarks.peers.torch_step")
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize(("stem", "size"), SIZES)
+def test_its_layers_are_ours_without_pytorch(recorded, monkeypatch, stem, size, norm):
+    spec = spec_of(stem, size, norm)
+    monkeypatch.setattr(Layer, "made", [], raising=False)
+    recorded.AlexNet(**peer.network_job(spec, 6, "train")["model"])
+    assert [sorted(shape) for shape in Layer.made] == our_kernels(spec)

@@ -1,4 +1,4 @@
-"""Imbalance made on purpose: exact sizes, nested subsets, classes by the seed, and training images alone."""
+"""Artificial class imbalance: exact sizes, nested subsets, classes selected by the seed, training images alone."""
 
 import numpy as np
 import pytest
@@ -6,12 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_run import small_config
 
-from openset_jax import build
 from openset_jax import config as configs
-from openset_jax.data import imbalance, pools
+from openset_jax.data import imbalance, pools, training_set
 from openset_jax.data.imbalance import Imbalance
 from openset_jax.data.pool_builder import Selection, build_pool
+from openset_jax.data.training_set import SamplingSpec
 from openset_jax.errors import UserError
+from openset_jax.training import run_record
 
 NAMES = tuple("abcdefghij")
 
@@ -25,15 +26,13 @@ def pool(make_source):
     return build_pool({"known": selection(*NAMES), "negatives": selection("n")})
 
 
-def members(pool, text, *, seed=0, **changes):
-    return build.training_members(small_config(seed=seed, **{"sampling.imbalance": text}, **changes), pool)
+def training_rows(pool, text, *, seed=0, negatives=None, uses_negatives=True):
+    sampling = SamplingSpec("natural", training_set.parse_negatives(negatives), imbalance.parse(text), 0.5)
+    return training_set.training_rows(pool, sampling, seed=seed, uses_negatives=uses_negatives)
 
 
 def lengths(found):
     return [len(rows) for rows in found]
-
-
-SOFTMAX = {"objective.name": "softmax", "early_stopping.metric": "accuracy"}
 
 
 @pytest.mark.parametrize(
@@ -49,7 +48,7 @@ SOFTMAX = {"objective.name": "softmax", "early_stopping.metric": "accuracy"}
     ],
 )
 def test_sizes_are_exactly_those_asked_for(pool, text, expected):
-    assert sorted(lengths(members(pool, text, **SOFTMAX))) == expected
+    assert sorted(lengths(training_rows(pool, text, uses_negatives=False))) == expected
 
 
 @given(st.integers(2, 40), st.integers(1, 10_000), st.floats(1, 100), st.floats(0.01, 0.99))
@@ -72,31 +71,31 @@ def test_sizes_rise_from_largest_over_rho_to_largest(k, largest, rho, mu):
 def test_smaller_sets_are_subsets_of_larger_ones(pool, seed, mu, rho, other):
     low, high = sorted((rho, other))
     for text in ("step:mu={mu},rho={rho}", "linear:rho={rho}"):
-        few, many = (members(pool, text.format(mu=mu, rho=r), seed=seed, **SOFTMAX) for r in (high, low))
+        few, many = (training_rows(pool, text.format(mu=mu, rho=r), seed=seed, uses_negatives=False) for r in (high, low))
         for one, all_ in zip(few, many, strict=True):
             assert set(one) <= set(all_)
             assert (np.diff(one) > 0).all(), "in the pool's order"
 
 
 def test_a_larger_share_of_minority_classes_adds_to_them(pool):
-    small = [{i for i, n in enumerate(lengths(members(pool, f"step:mu={mu},rho=10", **SOFTMAX))) if n == 15}
+    small = [{i for i, n in enumerate(lengths(training_rows(pool, f"step:mu={mu},rho=10", uses_negatives=False))) if n == 15}
              for mu in (0.2, 0.5, 0.8)]  # fmt: skip
     assert small[0] < small[1] < small[2]
 
 
 def test_the_seed_chooses_the_classes_and_not_the_images_of_a_class(pool):
-    of = [members(pool, "step:mu=0.5,rho=10", seed=seed, **SOFTMAX) for seed in range(40)]
+    of = [training_rows(pool, "step:mu=0.5,rho=10", seed=seed, uses_negatives=False) for seed in range(40)]
     small = np.array([[len(rows) == 15 for rows in found] for found in of])
     assert len({tuple(row) for row in small}) > 20
     assert (small.sum(1) == 5).all() and (np.abs(small.mean(0) - 0.5) < 0.35).all(), "each class in turn"
     for k in range(10):
         assert len({tuple(found[k]) for found in of}) <= 2, "one small and one large set of each class"
-    again = members(pool, "step:mu=0.5,rho=10", seed=7, **SOFTMAX)
+    again = training_rows(pool, "step:mu=0.5,rho=10", seed=7, uses_negatives=False)
     assert all(np.array_equal(one, other) for one, other in zip(of[7], again, strict=True))
 
 
 def test_only_training_images_of_known_classes_are_cut(pool):
-    whole, cut = (members(pool, text) for text in ("", "step:mu=0.5,rho=10"))
+    whole, cut = (training_rows(pool, text) for text in ("", "step:mu=0.5,rho=10"))
     assert np.array_equal(whole[-1], cut[-1]), "negatives are sampling.negatives' affair"
     assert all(set(c) <= set(w) for c, w in zip(cut, whole, strict=True))
     assert (pool.split[np.concatenate(cut)] == pools.TRAIN).all()
@@ -104,19 +103,18 @@ def test_only_training_images_of_known_classes_are_cut(pool):
 
 
 def test_negatives_are_counted_in_units_of_a_known_class_as_it_is_left(pool):
-    assert lengths(members(pool, "step:mu=0.5,rho=10", **{"sampling.negatives": "2x"}))[-1] == round(2 * 82.5)
-    assert lengths(members(pool, "", **{"sampling.negatives": "2x"}))[-1] == 2 * np.mean(lengths(members(pool, ""))[:-1])
+    assert lengths(training_rows(pool, "step:mu=0.5,rho=10", negatives="2x"))[-1] == round(2 * 82.5)
+    assert lengths(training_rows(pool, "", negatives="2x"))[-1] == 2 * np.mean(lengths(training_rows(pool, ""))[:-1])
 
 
-def test_a_run_of_before_there_was_a_choice_is_not_cut_and_goes_on(pool, tmp_path):
-    config = small_config()
-    with config.unlocked():
-        del config.sampling.imbalance
-    assert lengths(build.training_members(config, pool)) == lengths(members(pool, ""))
-    meta = lambda config: {"config": configs.to_json(config), "classes": [], "fingerprint": ""}
-    configs.check_same_run(meta(config), meta(small_config()), tmp_path)
+def test_a_run_does_not_go_on_with_another_imbalance(tmp_path):
+    (run,), (other,) = (
+        configs.resolve(small_config(**{"sampling.imbalance": text}), tmp_path) for text in ("", "linear:rho=2")
+    )
+    saved, now = ({"config": spec.record, "classes": [], "fingerprint": ""} for spec in (run, other))
+    run_record.check_same_run(saved, saved, tmp_path)
     with pytest.raises(UserError, match=r"^sampling\.imbalance: the run in"):
-        configs.check_same_run(meta(config), meta(small_config(**{"sampling.imbalance": "linear:rho=2"})), tmp_path)
+        run_record.check_same_run(saved, now, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -127,12 +125,12 @@ def test_a_run_of_before_there_was_a_choice_is_not_cut_and_goes_on(pool, tmp_pat
         "step:mu=1,rho=10", "step:mu=nan,rho=2", "linear:rho=0.5", "linear:rho=inf", "linear:rho=nan", "linear:rho=-3", None,
     ],
 )  # fmt: skip
-def test_what_cannot_be_is_refused_by_field_before_there_are_images(text):
+def test_what_cannot_be_is_refused_by_field_before_there_are_images(text, tmp_path):
     config = small_config()
     with config.unlocked():
         config.sampling.imbalance = text
     with pytest.raises(UserError, match=r"^sampling\.imbalance: "):
-        configs.check(config)
+        configs.resolve(config, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +142,7 @@ def test_what_cannot_be_is_refused_by_field_before_there_are_images(text):
         ("linear:rho=1000", "without images"),
     ],
 )
-def test_what_these_classes_cannot_give_is_refused_by_field(pool, text, said):
-    configs.check(small_config(**{"sampling.imbalance": text}))
+def test_what_these_classes_cannot_give_is_refused_by_field(pool, text, said, tmp_path):
+    configs.resolve(small_config(**{"sampling.imbalance": text}), tmp_path)
     with pytest.raises(UserError, match=rf"^sampling\.imbalance: .*{said}"):
-        members(pool, text)
+        training_rows(pool, text)

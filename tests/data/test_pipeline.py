@@ -1,241 +1,30 @@
-"""From rows to batches: the image contract against PIL, an order that is a function of n, and files that are no images."""
+"""From rows to batches: an order that is a function of n, mixed sources, and unreadable files."""
 
-import functools
-import io
 import itertools
 import pathlib
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFilter, ImageOps
+from pictures import by_pil, decode, difference, flower
+from PIL import Image, ImageFilter
 
 from openset_jax.data import batches, packed, pipeline, sources
 from openset_jax.data.pool_builder import Selection, build_pool
 from openset_jax.data.pools import TEST, VALIDATION
 from openset_jax.data.sampler import make_sampler
-from openset_jax.data.unreadable import Skipped
+from openset_jax.data.unreadable import Unreadable
 from openset_jax.errors import UserError
 
 tf = pytest.importorskip("tensorflow")
 
 SIZE = 24  # stored size of the pools below
-ORIENTATION = 0x0112
-
-
-@functools.cache
-def flower():
-    from sklearn.datasets import load_sample_image
-
-    return Image.fromarray(load_sample_image("flower.jpg"))
-
-
-def photograph(shape):
-    """A real one of this shape, out of focus: the exact kernel of whoever scales it makes no difference."""
-    return flower().resize(shape).filter(ImageFilter.GaussianBlur(min(shape) / 20))
-
-
-def encode(image, form, **options):
-    file = io.BytesIO()
-    image.save(file, form, **options)
-    return file.getvalue()
-
-
-def jpeg(image, orientation=None, **options):
-    if orientation is not None:
-        options["exif"] = exif(orientation)
-    return encode(image, "JPEG", quality=95, **options)
-
-
-def exif(orientation):
-    block = Image.Exif()
-    block[ORIENTATION] = orientation
-    return block
-
-
-@functools.cache
-def decoder(stored_size):
-    """`decode_square`, as tf.data runs it: in a graph."""
-    signature = [tf.TensorSpec([], tf.string)]
-    return tf.function(lambda content: pipeline.decode_square(content, stored_size), input_signature=signature)
-
-
-def decode(content, stored_size):
-    image = decoder(stored_size)(content).numpy()
-    assert image.dtype == np.uint8
-    assert image.shape == (stored_size, stored_size, 3)
-    return image
-
-
-def by_pil(content, stored_size, *, scale_first=False):
-    """Upright, RGB, centre square, bilinear with antialiasing: what the contract says, by PIL."""
-    image = ImageOps.exif_transpose(Image.open(io.BytesIO(content))).convert("RGB")
-    if scale_first:
-        factor = stored_size / min(image.size)
-        image = image.resize([max(stored_size, round(n * factor)) for n in image.size], Image.Resampling.BILINEAR)
-    width, height = image.size
-    side = min(width, height)
-    left, top = (width - side) // 2, (height - side) // 2
-    image = image.crop((left, top, left + side, top + side))
-    return np.asarray(image.resize((stored_size, stored_size), Image.Resampling.BILINEAR))
-
-
-def difference(a, b):
-    return np.abs(a.astype(float) - b.astype(float))
-
-
-# --- one image --------------------------------------------------------------------------------------------------------
-
-SHAPES = [(640, 427), (427, 640), (301, 300), (101, 63), (64, 64), (33, 29), (64, 100), (7, 5), (1, 1), (900, 20)]
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("stored_size", [28, 64])
-def test_a_png_is_as_pil_makes_it(shape, stored_size):
-    content = encode(photograph(shape), "PNG")
-    assert difference(decode(content, stored_size), by_pil(content, stored_size)).max() <= 1
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("stored_size", [28, 64])
-def test_a_jpeg_is_as_pil_makes_it(shape, stored_size):
-    """Nearly: decoders differ, and reducing while decoding shifts an odd-sized image by up to half a pixel."""
-    content = encode(photograph(shape), "JPEG", quality=95)
-    assert difference(decode(content, stored_size), by_pil(content, stored_size)).mean() < 3.5
-
-
-@pytest.mark.parametrize("form", ["PNG", "JPEG"])
-@pytest.mark.parametrize("shape", [(640, 427), (427, 640), (300, 201), (641, 101)])
-def test_cutting_first_is_the_same_picture_as_scaling_first(form, shape):
-    content = encode(photograph(shape), form)
-    assert difference(decode(content, 64), by_pil(content, 64, scale_first=True)).mean() < 3
-
-
-@pytest.mark.parametrize("form", ["PNG", "JPEG"])
-def test_an_image_of_the_stored_size_is_not_scaled(form):
-    content = encode(photograph((64, 64)), form)
-    assert difference(decode(content, 64), by_pil(content, 64)).max() <= (0 if form == "PNG" else 12)
-
-
-@pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "1"])
-def test_pngs_of_every_mode_become_rgb(mode):
-    image = photograph((101, 80))
-    if mode == "RGBA":
-        image.putalpha(image.convert("L"))
-    content = encode(image.convert(mode), "PNG")
-    assert difference(decode(content, 64), by_pil(content, 64)).max() <= 1
-
-
-@pytest.mark.parametrize(
-    "options",
-    [{"mode": "L"}, {"mode": "CMYK"}, {"progressive": True}, {"subsampling": 0}, {"subsampling": 2}, {"optimize": True}],
-    ids=str,
-)
-def test_jpegs_of_every_kind_become_rgb(options):
-    options = dict(options)
-    content = encode(photograph((101, 80)).convert(options.pop("mode", "RGB")), "JPEG", quality=95, **options)
-    assert difference(decode(content, 64), by_pil(content, 64)).mean() < 2
-
-
-@pytest.mark.parametrize("stored_size", [8, 28, 64])
-@pytest.mark.parametrize("side", [1, 5, 8, 27, 29, 63, 100, 150])
-def test_scaling_is_tensorflows_to_the_bit(stored_size, side):
-    """Recorded results depend on these pixels: the quicker way to them must not change one."""
-    rng = np.random.default_rng(side)
-    for square in (rng.integers(0, 256, (side, side, 3), np.uint8), np.full((side, side, 3), 255, np.uint8)):
-        plain = tf.image.resize(square, [stored_size, stored_size], method="bilinear", antialias=True)
-        expected = tf.cast(tf.round(tf.clip_by_value(plain, 0.0, 255.0)), tf.uint8)
-        np.testing.assert_array_equal(pipeline._scaled(tf.constant(square), stored_size), expected)
-
-
-def test_grey_images_have_equal_channels():
-    for form in ("PNG", "JPEG"):
-        image = decode(encode(photograph((50, 40)).convert("L"), form), 28)
-        np.testing.assert_array_equal(image, image[..., :1].repeat(3, -1))
-
-
-def test_decoding_is_deterministic():
-    content = encode(flower(), "JPEG")
-    np.testing.assert_array_equal(decode(content, 64), decode(content, 64))
-
-
-def turned(image, orientation):
-    image = Image.fromarray(image)
-    image.getexif()[ORIENTATION] = orientation
-    return np.asarray(ImageOps.exif_transpose(image))
-
-
-@pytest.mark.parametrize("shape", [(64, 64), (90, 64), (64, 90)])
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_turns_are_pils_exif_transpose(shape, orientation):
-    image = photograph(shape)
-    content = jpeg(image, orientation)
-    upright = decode(content, 64)
-    np.testing.assert_array_equal(upright, turned(decode(jpeg(image), 64), orientation))
-    assert difference(upright, by_pil(content, 64)).mean() < 3
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_turns_of_images_that_are_scaled_and_cut_at_odd_places(orientation):
-    content = jpeg(photograph((301, 200)), orientation)
-    assert difference(decode(content, 28), by_pil(content, 28)).mean() < 4
-
-
-def with_segments(content, *segments):
-    """A JPEG file with further segments in front of its own."""
-    inserted = b"".join(b"\xff" + kind + (len(body) + 2).to_bytes(2, "big") + body for kind, body in segments)
-    return content[:2] + inserted + content[2:]
-
-
-@pytest.mark.parametrize(
-    "segment",
-    [
-        (b"\xe2", b"ICC_PROFILE\0\1\1" + bytes(3000)),
-        (b"\xe1", b"http://ns.adobe.com/xap/1.0/\0" + b"<x/>" * 100),
-        (b"\xfe", b"a comment of some length, longer than sixty-four characters altogether"),
-    ],
-    ids=["colour profile", "XMP", "comment"],
-)
-def test_the_exif_turn_is_found_behind_other_segments(segment):
-    image = photograph((64, 64))
-    content = with_segments(jpeg(image, 6), segment)
-    assert Image.open(io.BytesIO(content)).getexif()[ORIENTATION] == 6
-    np.testing.assert_array_equal(decode(content, 64), turned(decode(jpeg(image), 64), 6))
-
-
-def test_the_exif_turn_in_front_of_a_long_exif_block_and_a_colour_profile():
-    block = exif(8)
-    block[0x010E] = "a description" * 4000
-    image = photograph((64, 64))
-    content = jpeg(image, exif=block, icc_profile=bytes(4000))
-    np.testing.assert_array_equal(decode(content, 64), turned(decode(jpeg(image), 64), 8))
-
-
-@pytest.mark.parametrize("orientation", [0, 9, 65535])
-def test_an_orientation_that_does_not_exist_is_none(orientation):
-    image = photograph((64, 64))
-    field = b"\x01\x12\x00\x03\x00\x00\x00\x01"  # its number, type and length
-    content = jpeg(image, 1).replace(field + b"\0\1", field + orientation.to_bytes(2, "big"))
-    assert Image.open(io.BytesIO(content)).getexif()[ORIENTATION] == orientation
-    np.testing.assert_array_equal(decode(content, 64), decode(jpeg(image), 64))
-
-
-def test_a_damaged_exif_block_does_not_lose_the_image():
-    image = photograph((64, 64))
-    content = with_segments(jpeg(image), (b"\xe1", b"Exif\0\0" + b"\xff" * 50))
-    np.testing.assert_array_equal(decode(content, 64), decode(jpeg(image), 64))
-
-
-def test_the_exif_turn_is_the_same_outside_a_graph():
-    content = jpeg(photograph((64, 64)), 6)
-    eager = pipeline.decode_square(tf.constant(content), 64).numpy()
-    np.testing.assert_array_equal(eager, decode(content, 64))
 
 
 # --- pools of files ---------------------------------------------------------------------------------------------------
 
 
 def write_images(root, classes=("known/a", "known/b", "negatives/n", "unknown/u"), count=16):
-    """Odd-sized photographs, each a different part of one, half JPEG and half PNG."""
+    """Writes different parts of a photograph in various sizes, half of them as JPEG and half as PNG."""
     rng, soft = np.random.default_rng(0), flower().filter(ImageFilter.GaussianBlur(2))
     for folder in classes:
         (root / folder).mkdir(parents=True)
@@ -260,7 +49,7 @@ def folder_pool(root):
 def folder(tmp_path_factory):
     root = tmp_path_factory.mktemp("images")
     write_images(root)
-    Image.new("RGB", (30, 40)).save(root / "known/a/black.png")  # all zeros, as a string's end may be
+    Image.new("RGB", (30, 40)).save(root / "known/a/black.png")  # all zeros, which a string could lose at its end
     return root
 
 
@@ -271,33 +60,33 @@ def pool(folder):
 
 @pytest.fixture(scope="module")
 def images(pool):
-    """Every image of the pool, by row."""
+    """The images of all rows of the pool."""
     return pipeline.read_images(pool, np.arange(len(pool)), SIZE)
 
 
-def skipped(pool, lines=None, max_fraction=0.5):
-    return Skipped(pool, max_fraction, report=(lines if lines is not None else []).append)
+def unreadable(pool, lines=None, max_fraction=0.5):
+    return Unreadable(pool, max_fraction, report=(lines if lines is not None else []).append)
 
 
 def training(pool, start, stop, *, batch_size=8, **options):
-    members = pool.training_members()
+    members = pool.training_rows()
     sampler = make_sampler("natural", tuple(map(len, members)), batch_size=batch_size, seed=1)
-    options = {"skipped": skipped(pool)} | options
+    options = {"unreadable": unreadable(pool)} | options
     plan = batches.training(pool, members, sampler, start=start, stop=stop, **options)
-    return list(pipeline.stream(pool, plan, stored_size=SIZE, skipped=options["skipped"]))
+    return list(pipeline.stream(pool, plan, stored_size=SIZE, unreadable=options["unreadable"]))
 
 
 def drawn_rows(pool, step, *, batch_size=8):
-    """The rows that the sampler of `training` draws."""
-    members = pool.training_members()
+    """Returns the rows that the sampler of `training` draws."""
+    members = pool.training_rows()
     sampler = make_sampler("natural", tuple(map(len, members)), batch_size=batch_size, seed=1)
     return np.array([members[k][i] for k, i in zip(*sampler.batch(step), strict=True)])
 
 
 def evaluation(pool, rows, batch_size, **options):
-    options = {"skipped": skipped(pool)} | options
+    options = {"unreadable": unreadable(pool)} | options
     plan = batches.evaluation(pool, rows, batch_size=batch_size, **options)
-    return list(pipeline.stream(pool, plan, stored_size=SIZE, skipped=options["skipped"]))
+    return list(pipeline.stream(pool, plan, stored_size=SIZE, unreadable=options["unreadable"]))
 
 
 def assert_same(batches, others):
@@ -423,7 +212,7 @@ def test_packed_at_another_size_is_an_error_that_names_both(pool, images, tmp_pa
 
 
 def check_mixed(mixed, expected):
-    """Every batch of a pool of several sources has each row's own image."""
+    """Asserts that batches of a pool of several sources have the right image for each row."""
     rows = np.random.default_rng(0).permutation(len(mixed))[:48]
     every = joined(evaluation(mixed, rows, 16))
     for row, image, label in zip(rows, every["image"], every["label"], strict=True):
@@ -442,9 +231,9 @@ def mixed_selections(folder, pool, images, packed_at):
 
 
 def content_of(source, record):
-    """The image of one record, without the pipeline's batching."""
+    """Returns the image of one record, without the pipeline."""
     (content,) = source.fetch(np.array([record]))
-    kind, _, detail = source.form.partition(":")
+    kind, _, detail = source.format.partition(":")
     if kind == "pixels":
         return content
     if kind == "path":
@@ -457,7 +246,7 @@ def content_of(source, record):
 def test_one_pool_may_mix_encoded_images_paths_and_pixels(folder, pool, images, tmp_path):
     chosen = mixed_selections(folder, pool, images, tmp_path)
     mixed = build_pool(chosen, validation_fraction=0.25, test_fraction=0.25)
-    assert {source.form for source in mixed.sources} == {"encoded", "path", f"pixels:{SIZE}"}
+    assert {source.format for source in mixed.sources} == {"encoded", "path", f"pixels:{SIZE}"}
     check_mixed(mixed, content_of)
 
 
@@ -469,7 +258,7 @@ def test_one_pool_may_mix_both_kinds_of_tfds_sets_too(folder, pool, images, tmp_
     check_mixed(build_pool(chosen, validation_fraction=0.25, test_fraction=0.25), content_of)
 
 
-# --- files that are no images -----------------------------------------------------------------------------------------
+# --- unreadable files -------------------------------------------------------------------------------------------------
 
 
 def corrupt(path, kind="text"):
@@ -482,7 +271,7 @@ def corrupt(path, kind="text"):
 
 @pytest.fixture
 def own_folder(tmp_path):
-    """Images that a test may spoil, and their pool."""
+    """A folder of images that a test may damage, and its pool."""
     write_images(tmp_path, count=12)
     return tmp_path, folder_pool(tmp_path)
 
@@ -492,7 +281,7 @@ def test_a_corrupt_training_image_is_named_once_and_replaced_by_the_next_of_its_
     images = pipeline.read_images(pool, np.arange(len(pool)), SIZE)
     steps = range(6)
     drawn = [drawn_rows(pool, step, batch_size=2).tolist() for step in steps]
-    members = pool.training_members()[0]
+    members = pool.training_rows()[0]
     first = next(row for rows in drawn for row in rows if row in members)
     following = np.roll(members, -members.tolist().index(first))
     bad, good = following[:2], following[2]  # two neighbours, so that the first replacement is bad too
@@ -501,7 +290,7 @@ def test_a_corrupt_training_image_is_named_once_and_replaced_by_the_next_of_its_
     last = max(step for step in steps if set(bad) & set(drawn[step]))
     for start in {0, last}:
         lines = []
-        batches = training(pool, start, len(steps), batch_size=2, skipped=skipped(pool, lines))
+        batches = training(pool, start, len(steps), batch_size=2, unreadable=unreadable(pool, lines))
         assert len(batches) == len(steps) - start
         for step, batch in enumerate(batches, start):
             expected = [good if row in bad else row for row in drawn[step]]
@@ -531,14 +320,14 @@ def test_bad_images_are_masked_in_evaluation_and_named_once(own_folder):
         if kind:
             corrupt(root / pool.ids([row])[0], kind)
     lines = []
-    shared = skipped(pool, lines)
-    (batch,) = evaluation(pool, rows, 7, skipped=shared)
+    shared = unreadable(pool, lines)
+    (batch,) = evaluation(pool, rows, 7, unreadable=shared)
     assert batch["mask"].tolist() == [kind is None for kind in kinds]
     np.testing.assert_array_equal(batch["image"][5:], images[5:])
     np.testing.assert_array_equal(batch["label"][5:], pool.label[rows[5:]])
     assert set(shared.rows) == set(rows[:5].tolist())
     assert sorted(line.split("'")[1] for line in lines) == sorted(pool.ids(rows[:5]))
-    (again,) = evaluation(pool, rows, 7, skipped=shared)
+    (again,) = evaluation(pool, rows, 7, unreadable=shared)
     assert_same([again], [batch])
     assert len(lines) == 5
 
@@ -548,20 +337,20 @@ def test_too_many_bad_images_end_the_run_with_the_count_and_the_setting(own_fold
     rows = pool.rows(VALIDATION)[:2]
     corrupt(root / pool.ids(rows)[0])
     with pytest.raises(UserError, match=r"1 of \d+ images could not be read.*data\.max_bad_fraction=0\.01"):
-        evaluation(pool, rows, 2, skipped=skipped(pool, max_fraction=0.01))
+        evaluation(pool, rows, 2, unreadable=unreadable(pool, max_fraction=0.01))
 
 
 def test_a_class_without_a_readable_image_is_an_error(own_folder):
     _, pool = own_folder
-    bad = skipped(pool, max_fraction=1)
-    for row in pool.training_members()[1]:
+    bad = unreadable(pool, max_fraction=1)
+    for row in pool.training_rows()[1]:
         bad.add(int(row), "as found before")
     with pytest.raises(UserError, match="'b' has no readable image"):
-        training(pool, 0, 3, skipped=bad)
+        training(pool, 0, 3, unreadable=bad)
 
 
 def test_one_bad_image_does_not_set_the_pipeline_up_once_for_every_image_of_its_batch(own_folder, monkeypatch):
-    """Setting up takes about half a second: with 512 images to a batch, four minutes for one bad file."""
+    """Setting up takes about half a second: once per image of a batch of 512, one bad file would cost four minutes."""
     root, pool = own_folder
     rows = np.arange(8)
     corrupt(root / pool.ids(rows)[5])
@@ -571,30 +360,30 @@ def test_one_bad_image_does_not_set_the_pipeline_up_once_for_every_image_of_its_
     assert len(set_up) <= 5
 
 
-# --- Skipped ----------------------------------------------------------------------------------------------------------
+# --- Unreadable -------------------------------------------------------------------------------------------------------
 
 
 def fake_pool(make_source):
     return pool_of(make_source({"a": 100, "b": 100}, name="folder:/x"), known=())
 
 
-def test_skipped_names_image_source_group_and_reason(make_source):
+def test_unreadable_names_image_source_group_and_reason(make_source):
     lines = []
-    bad = skipped(fake_pool(make_source), lines)
+    bad = unreadable(fake_pool(make_source), lines)
     bad.add(150, "it is a teapot")
-    assert lines == ["skipped: 'b/50' of folder:/x (b) is not a readable image: it is a teapot"]
+    assert lines == ["skipped: unreadable image 'b/50' of folder:/x (b): it is a teapot"]
 
 
-def test_skipped_accepts_exactly_the_share_it_was_given(make_source):
-    bad = skipped(fake_pool(make_source), max_fraction=0.01)
+def test_unreadable_accepts_exactly_the_share_it_was_given(make_source):
+    bad = unreadable(fake_pool(make_source), max_fraction=0.01)
     bad.add(0, "")
     bad.add(1, "")
     with pytest.raises(UserError, match=r"3 of 200 images.*max_bad_fraction=0\.01.*'a/2'"):
         bad.add(2, "")
 
 
-def test_skipped_masks_what_it_was_told(make_source):
-    bad = skipped(fake_pool(make_source))
+def test_unreadable_masks_the_rows_that_were_added(make_source):
+    bad = unreadable(fake_pool(make_source))
     rows = np.array([5, 6, -1, 5])
     assert bad.mask(rows).tolist() == [False] * 4
     bad.add(5, "")

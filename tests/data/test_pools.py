@@ -1,4 +1,4 @@
-"""What each image may be used for: labels, groups and splits that depend on the images alone."""
+"""Pools: labels, groups and splits that depend on the images alone, and errors that name what is wrong."""
 
 import dataclasses
 
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openset_jax.data import pools
-from openset_jax.data.pool_builder import Selection, build_pool
+from openset_jax.data.pool_builder import Selection, build_pool, check_negatives
 from openset_jax.data.pools import (
     NEGATIVE,
     TEST,
@@ -24,12 +24,12 @@ CLASSES = {"cat": 60, "dog": 50, "car": 70, "tree": 40, "fish": 30, "bird": 20}
 
 
 def own_splits(cls, i):
-    """A source with three splits: of ten images, one for validation and two for testing."""
+    """Splits of a source with all three: of ten images, one is for validation and two are for testing."""
     return {0: VALIDATION, 1: TEST, 2: TEST}.get(i % 10, TRAIN)
 
 
 def train_and_test(cls, i):
-    """A source without a validation split."""
+    """Splits of a source without a validation split."""
     return TEST if i % 5 == 0 else TRAIN
 
 
@@ -46,7 +46,7 @@ def selections(source, **limits):
 
 
 def uses(pool):
-    """{id: (label, group, split)} of all examples."""
+    """Returns {id: (label, group, split)} of all examples."""
     rows = np.arange(len(pool))
     groups = [pool.groups[g] for g in pool.group]
     return dict(zip(pool.ids(rows), zip(pool.label.tolist(), groups, pool.split.tolist(), strict=True), strict=True))
@@ -57,7 +57,7 @@ def ids_of(pool, rows):
 
 
 def error(chosen, **options):
-    """The message of the UserError that building this pool raises."""
+    """Returns the message of the UserError that building this pool raises."""
     with pytest.raises(UserError) as caught:
         build_pool(chosen, **options)
     return str(caught.value)
@@ -108,7 +108,7 @@ def test_a_group_name_counts_classes_together(make_source):
 
 
 def test_a_group_name_makes_one_class_name_of_two_sources_two_groups(make_source):
-    """MNIST's digit 5 beside another set's class 5, as the message about the clash advises."""
+    """For example MNIST's class 5 and another set's class 5, as the error message advises."""
     first, second = make_source({"5": 60, "6": 60}, ids="one/{cls}/{i}"), make_source({"5": 60}, ids="two/{cls}/{i}")
     pool = build_pool({"known": [Selection(first)], "negatives": [Selection(second, group="other 5")]})
     assert pool.groups == ("5", "6", "other 5")
@@ -154,7 +154,7 @@ def test_without_a_validation_split_some_training_images_become_one(make_source)
     pool = build_pool({"known": [Selection(source)]}, validation_fraction=0.1)
     for name, row in pool.counts()["known"].items():
         assert row["test"] == 600, name
-        assert 180 < row["validation"] < 300, name  # 240, give or take four standard deviations
+        assert 180 < row["validation"] < 300, name  # 240 +- four standard deviations
 
 
 def test_without_splits_the_hash_makes_them_in_the_asked_proportions(make_source):
@@ -279,49 +279,38 @@ def test_no_limit_takes_all(make_source):
     assert len(build_pool(selections(make_source(CLASSES), negatives=0))) == sum(CLASSES.values())
 
 
-# --- training members -------------------------------------------------------------------------------------------------
+# --- training rows ----------------------------------------------------------------------------------------------------
 
 
-def test_training_members_are_the_training_images_of_each_class_and_all_negatives_together(make_source):
+def test_training_rows_are_the_training_images_of_each_class_and_all_negatives_together(make_source):
     pool = build_pool(selections(make_source(CLASSES)))
-    members = pool.training_members()
-    assert len(members) == pool.num_classes + 1
-    assert (pool.split[np.concatenate(members)] == TRAIN).all()
-    for k, rows in enumerate(members[:-1]):
+    rows_by_class = pool.training_rows()
+    assert len(rows_by_class) == pool.num_classes + 1
+    assert (pool.split[np.concatenate(rows_by_class)] == TRAIN).all()
+    for k, rows in enumerate(rows_by_class[:-1]):
         assert (pool.label[rows] == k).all()
-    assert members[-1].tolist() == pool.rows(TRAIN, "negatives").tolist()
-    assert {pool.groups[g] for g in pool.group[members[-1]]} == {"car", "tree"}
-    assert sorted(np.concatenate(members)) == pool.rows(TRAIN).tolist()
+    assert rows_by_class[-1].tolist() == pool.rows(TRAIN, "negatives").tolist()
+    assert {pool.groups[g] for g in pool.group[rows_by_class[-1]]} == {"car", "tree"}
+    assert sorted(np.concatenate(rows_by_class)) == pool.rows(TRAIN).tolist()
 
 
 @given(st.data())
 def test_fewer_negatives_are_a_subset_of_more(make_source, data):
     pool = build_pool(selections(make_source(CLASSES)))
-    everything = set(pool.training_members()[-1].tolist())
+    everything = set(pool.training_rows()[-1].tolist())
     a, b = sorted(data.draw(st.tuples(*[st.integers(1, len(everything))] * 2)))
-    few, many = (pool.training_members(n) for n in (a, b))
+    few, many = (pool.training_rows(n) for n in (a, b))
     assert len(few[-1]) == a
     assert set(few[-1].tolist()) <= set(many[-1].tolist()) <= everything
-    for ours, theirs in zip(few[:-1], pool.training_members()[:-1], strict=True):
+    for ours, theirs in zip(few[:-1], pool.training_rows()[:-1], strict=True):
         assert ours.tolist() == theirs.tolist()
 
 
 def test_which_negatives_are_chosen_does_not_depend_on_their_order(make_source):
     backwards = range(sum(CLASSES.values()))[::-1]
     pools_ = [build_pool(selections(make_source(CLASSES, order=order))) for order in (None, backwards)]
-    one, other = (ids_of(pool, pool.training_members(20)[-1]) for pool in pools_)
+    one, other = (ids_of(pool, pool.training_rows(20)[-1]) for pool in pools_)
     assert one == other
-
-
-@pytest.mark.parametrize("units", [0.25, 1.0])
-def test_negatives_may_be_counted_in_units_of_a_known_class(make_source, units):
-    pool = build_pool(selections(make_source(CLASSES)))
-    members = pool.training_members(units)
-    expected = round(units * np.mean([len(m) for m in members[:-1]]))
-    assert len(members[-1]) == expected > 0
-    np.testing.assert_array_equal(members[-1], pool.training_members(expected)[-1])
-    with pytest.raises(UserError, match=r"sampling\.negatives: [\d,]+ asked for"):
-        pool.training_members(1000.0)
 
 
 MANY = {"a": 30, "b": 40, "n1": 30, "n2": 20, "n3": 25, "n4": 35, "h": 10, "u": 10}
@@ -369,15 +358,15 @@ def test_a_pool_of_fewer_groups_is_the_pool_without_the_images_of_the_others(mak
 
 @pytest.mark.parametrize("count", [0, 5])
 def test_more_groups_of_negatives_than_there_are_or_none_is_an_error(make_source, count):
-    with pytest.raises(UserError, match=rf"data\.negative_groups: {count} asked for, and data\.negatives has 4"):
+    with pytest.raises(UserError, match=rf"data\.negative_groups: {count} is not between 1 and 4, .* of data\.negatives"):
         with_negative_groups(many(make_source), count, seed=0)
 
 
 @pytest.mark.parametrize("number", [0, -1, 10**6])
 def test_more_negatives_than_there_are_or_none_is_an_error(make_source, number):
     pool = build_pool(selections(make_source(CLASSES)))
-    with pytest.raises(UserError, match=r"sampling\.negatives.*data\.negatives has \d+ training images"):
-        pool.training_members(number)
+    with pytest.raises(UserError, match=r"sampling\.negatives: .* between 1 and \d+, .* images of data\.negatives"):
+        pool.training_rows(number)
 
 
 # --- fingerprint ------------------------------------------------------------------------------------------------------
@@ -403,7 +392,7 @@ def test_the_fingerprint_changes_with_an_id_a_role_a_group_a_split_and_a_limit(m
 
 
 def test_the_fingerprint_is_that_of_earlier_versions(make_source):
-    """It is saved in checkpoints: if it changes, no earlier run can be resumed or evaluated."""
+    """Checkpoints store the fingerprint: if it changed, earlier runs could not be resumed or evaluated."""
     assert build_pool(selections(make_source(CLASSES))).fingerprint() == GOLDEN_FINGERPRINT
 
 
@@ -440,12 +429,19 @@ def test_a_class_of_another_role_does_not_exist_for_this_one(make_source):
     assert "negatives/car" in message
 
 
-@pytest.mark.parametrize("missing", ["known", "negatives"])
-def test_a_folder_without_known_or_negatives_says_what_it_has(make_source, missing):
+def test_a_folder_without_known_classes_says_what_it_has(make_source):
     source = make_source({"cat": 50, "dog": 50}, roles=("unknown", "held_out_negatives"), name="folder:/x")
-    message = error({missing: [Selection(source)]})
-    assert f"data.{missing}: folder:/x has no {missing}/ classes" in message
+    message = error({"known": [Selection(source)]})
+    assert "data.known: folder:/x has no known/ classes" in message
     assert "unknown/cat, held_out_negatives/dog" in message
+
+
+def test_a_folder_without_negatives_says_what_it_has(make_source):
+    source = make_source({"cat": 50, "dog": 50, "car": 50}, roles=("known", "known", "held_out_negatives"), name="folder:/x")
+    pool = build_pool({role: [Selection(source)] for role in pools.ROLES})
+    with pytest.raises(UserError, match="data.negatives: folder:/x has no negatives; it has ") as caught:
+        check_negatives(pool)
+    assert "known/cat, known/dog, held_out_negatives/car" in str(caught.value)
 
 
 def test_a_folder_without_unknowns_or_held_out_negatives_is_fine(make_source):
@@ -472,13 +468,13 @@ def test_a_group_name_for_known_classes_is_an_error(make_source):
 
 
 def test_one_image_in_two_roles_is_an_error_that_names_it_and_both(make_source):
-    """Slices of a source that overlap, say."""
+    """For example, overlapping slices of a source."""
     source, again = make_source(CLASSES), make_source(CLASSES)
     message = error({"known": [Selection(source, ("cat", "dog"))], "negatives": [Selection(again, ("dog",), group="hard")]})
     assert "'dog/" in message
     assert "'dog' in data.known" in message
     assert "'hard' in data.negatives" in message
-    assert f"({CLASSES['dog']} images are)" in message
+    assert f"({CLASSES['dog']} such images)" in message
 
 
 def test_one_image_twice_in_one_source_is_an_error(make_source):

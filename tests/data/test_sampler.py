@@ -1,4 +1,4 @@
-"""The sampler's promises: exact quotas, each image once before any twice, and a stream that is a function of (seed, n)."""
+"""The sampler: exact quotas, every image once before any comes twice, and a stream that is a function of (seed, n)."""
 
 import collections
 import fractions
@@ -34,7 +34,7 @@ def policy_sampler(policy, sizes=SIZES, *, batch_size=16, seed=0):
 
 
 def pairs(batch):
-    """The (class, index) pairs of a batch, by position."""
+    """Returns the (class, index) pairs of a batch, by position."""
     return list(zip(*(column.tolist() for column in batch), strict=True))
 
 
@@ -75,48 +75,6 @@ def test_a_batch_is_not_sorted_by_class_and_its_order_changes_from_step_to_step(
 # --- order ------------------------------------------------------------------------------------------------------------
 
 
-def test_permute_is_a_bijection_of_every_size_up_to_300():
-    for size in range(1, 301):
-        for key in (0, 1, 0xFFFFFFFF):
-            image = sampling.permute(np.arange(size, dtype=np.uint32), sampling.domain(size), np.array([key], np.uint32))
-            assert image.dtype == np.uint32
-            assert sorted(image.tolist()) == list(range(size)), (size, key)
-
-
-@given(st.integers(1, 2**31), st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
-def test_permute_stays_in_range_and_is_injective_for_sizes_up_to_2_31(size, key, seed):
-    some = np.random.default_rng(seed).integers(0, size, 500)
-    index = np.unique(np.concatenate([some, [0, size - 1, size // 2]])).astype(np.uint32)
-    image = sampling.permute(index, sampling.domain(size), np.array([key], np.uint32))
-    assert image.max() < size
-    assert len(np.unique(image)) == len(index)
-
-
-def test_permute_works_on_elements_of_different_sizes_and_keys():
-    sizes, keys = np.array([1, 5, 300, 2**31]), np.array([3, 4, 5, 6], np.uint32)
-    index = np.array([0, 4, 299, 2**31 - 1], np.uint32)
-    together = sampling.permute(index, sampling.domain(sizes), keys)
-    alone = [sampling.permute(index[[i]], sampling.domain(sizes[i]), keys[[i]])[0] for i in range(4)]
-    assert together.tolist() == alone
-
-
-def test_permute_sends_an_index_everywhere_equally_often():
-    keys = np.arange(10_000, dtype=np.uint32)
-    for size, index in ((10, 0), (10, 7), (13, 12)):
-        image = sampling.permute(np.full(len(keys), index, np.uint32), sampling.domain(size), keys)
-        expected = len(keys) / size
-        assert np.abs(np.bincount(image, minlength=size) - expected).max() < 5 * math.sqrt(expected)
-
-
-def test_permute_sends_pairs_everywhere_equally_often():
-    keys, size = np.arange(20_000, dtype=np.uint32), 6
-    a, b = (sampling.permute(np.full(len(keys), i, np.uint32), sampling.domain(size), keys) for i in (2, 3))
-    table = np.bincount(a * size + b, minlength=size * size).reshape(size, size)
-    assert (np.diag(table) == 0).all()
-    expected = len(keys) / (size * (size - 1))
-    assert np.abs(table[~np.eye(size, dtype=bool)] - expected).max() < 5 * math.sqrt(expected)
-
-
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=5), st.integers(1, 30), st.integers(0, 2**64 - 1))
 def test_no_image_repeats_before_its_class_is_through(sizes, batch_size, seed):
     sampler = make([1] * len(sizes), sizes=sizes, batch_size=batch_size, seed=seed)
@@ -130,7 +88,7 @@ def test_no_image_repeats_before_its_class_is_through(sizes, batch_size, seed):
 
 
 def test_no_image_repeats_before_its_class_is_through_far_into_the_stream():
-    """A class of 1,000 in batches of 100: the ten batches of a pass, a billion steps in, are a permutation."""
+    """A class of 1,000 in batches of 100: the ten batches of a pass, after a billion steps, are a permutation."""
     sampler = make([1], sizes=[1000], batch_size=100)
     first = 10**9
     index = np.concatenate([sampler.batch(first + i)[1] for i in range(10)])
@@ -138,7 +96,7 @@ def test_no_image_repeats_before_its_class_is_through_far_into_the_stream():
 
 
 def test_every_pass_and_every_class_has_its_own_order():
-    """Told by which images come in the first half of a pass: batches themselves are shuffled."""
+    """Compares the sets of images in the first half of each pass, because batches are shuffled."""
     sampler = make([1, 1], sizes=[50, 50], batch_size=50)
     halves = set()
     for step in range(0, 40, 2):
@@ -185,7 +143,7 @@ def test_seeds_give_different_streams(others):
 
 
 def test_the_stream_of_today_is_the_stream_of_tomorrow():
-    """A changed hash would silently change every resumed run."""
+    """Another hash would silently change every resumed run."""
     sampler = make_sampler("natural", (5, 3, 8), batch_size=8, seed=7)
     assert pairs(sampler.batch(0)) == GOLDEN_FIRST
     assert pairs(sampler.batch(10**9)) == GOLDEN_LATE
@@ -211,13 +169,6 @@ def test_numpy_and_jitted_jax_draw_the_same(policy, sizes):
             np.testing.assert_array_equal(ours, theirs)
         label, index = expected
         assert (index < np.array(sizes)[label]).all()
-
-
-def test_numpy_and_jitted_jax_permute_the_same():
-    sizes = np.array([1, 2, 3, 300, 65537, 2**31 - 1, 2**31])
-    index, keys = (sizes - 1).astype(np.uint32), np.arange(7, dtype=np.uint32) * np.uint32(0x9E3779B9)
-    on_device = jax.jit(lambda i, g, k: sampling.permute(i, g, k, jnp))(index, sampling.domain(sizes), keys)
-    np.testing.assert_array_equal(on_device, sampling.permute(index, sampling.domain(sizes), keys))
 
 
 # --- policies ---------------------------------------------------------------------------------------------------------
@@ -249,7 +200,7 @@ def test_the_effective_prior_is_the_policys_and_the_streams_long_run_share(polic
 
 
 def images_drawn(policy, steps=range(200), seed=0):
-    """Which images of each class a stretch of the stream holds."""
+    """Returns the images of each class in some batches of the stream."""
     sampler, seen = policy_sampler(policy, seed=seed), collections.defaultdict(set)
     for step in steps:
         for label, index in pairs(sampler.batch(step)):
@@ -274,7 +225,7 @@ def test_undersample_chooses_another_subset_for_another_seed():
 
 
 def test_undersample_fresh_draws_another_subset_in_each_epoch():
-    """An epoch is as many images of each class as the smallest class has."""
+    """An epoch has as many images of each class as the smallest class."""
     sampler = policy_sampler("undersample_fresh", batch_size=4 * min(SIZES))
     epochs = [
         {(k, i) for k, i in pairs(sampler.batch(step)) if k == 3}  # the largest class
@@ -324,7 +275,7 @@ def test_an_unknown_policy_is_named_beside_the_known_ones():
 
 @pytest.mark.parametrize("policy", SHARES)
 def test_no_negatives_is_an_error(policy):
-    with pytest.raises(UserError, match=r"data\.negatives: no images"):
+    with pytest.raises(UserError, match=r"data\.negatives: no training images"):
         policy_sampler(policy, (10, 20, 0))
 
 

@@ -20,9 +20,9 @@ def test_what_is_right_comes_back_as_float64():
     [
         ([0.5, 0.5], r"posterior must be \[images, classes\], not of shape \(2,\)"),
         (np.empty((2, 0)), "posterior must be"),
-        ([[0.5, 0.5], [0.5, 0.6]], r"row 1 of 2 is no distribution \(sum 1.1, smallest 0.5\); 1 such rows"),
-        ([[-0.5, 1.5]], "row 0 of 1 is no distribution"),
-        ([[np.nan, 1.0]], "row 0 of 1 is no distribution"),
+        ([[0.5, 0.5], [0.5, 0.6]], r"row 1 of 2 is not a distribution \(sum 1.1, smallest 0.5\); 1 such rows"),
+        ([[-0.5, 1.5]], "row 0 of 1 is not a distribution"),
+        ([[np.nan, 1.0]], "row 0 of 1 is not a distribution"),
     ],
 )
 def test_posteriors_that_are_none(values, message):
@@ -48,7 +48,7 @@ def test_priors_that_are_none(values, message):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ([0], "one label for each of 2 images"),
+        ([0], r"labels must have shape \(2,\), one for each image, not \(1,\)"),
         ([0, -1], 'label 1 of 2 is -1, not in 0 to 2, of which the last is "none"'),
         ([3, 0], "label 0 of 2 is 3"),
         ([0.5, 0], "label 0 of 2 is 0.5"),
@@ -62,7 +62,7 @@ def test_labels_that_are_none(values, message):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ([1.0], "one weight for each of 2 images"),
+        ([1.0], r"weights must have shape \(2,\), one for each image, not \(1,\)"),
         ([1, -1], "weight 1 of 2 is -1"),
         ([np.nan, 1], "weight 0 of 2 is nan"),
         ([np.inf, 1], "weight 0 of 2 is inf"),

@@ -1,13 +1,14 @@
-"""A classifier of made-up logits and what is known of it: the arguments of `page.render`, in a second and without a run."""
+"""The arguments of `page.render` from made-up logits, in a second and without a run."""
 
 import dataclasses
 
 import numpy as np
 
-from openset_jax.openset.decision import classifier, thresholds
+from openset_jax.openset.decision import classifier, prior_and_costs, thresholds
+from openset_jax.openset.losses import objectives
 from openset_jax.openset.metrics import evaluation
 from openset_jax.openset.scores import logit_scores
-from openset_jax.report import gallery
+from openset_jax.report import mistakes
 
 KINDS = {"seen_negatives": ["n1", "n2"], "unseen_unknowns": ["u"]}
 
@@ -36,24 +37,24 @@ def arguments(
     kinds=KINDS,
     **changes,
 ):
-    """Images of each class and of each group.
+    """Returns the arguments for a split with images of each class and of each group.
 
     Args:
-      silent: a softmax over the K classes, which nothing tells of "none".
-      changes: of the `Classifier`.
+      silent: a softmax over the K classes, fitted without negatives.
+      changes: fields of the `Classifier`.
     """
     classes, names = classes or classes_of(num_classes), [name for groups in kinds.values() for name in groups]
     count = dict.fromkeys(kinds["seen_negatives"], negatives) | dict.fromkeys(kinds["unseen_unknowns"], unknowns)
     known = np.repeat(np.arange(num_classes), knowns)
     validation, outputs = np.append(known, np.full(0 if silent else 200, -1)), slice(None, -1 if silent else None)
     fitted = classifier.fit(
-        "softmax" if silent else "background",
+        objectives.get("softmax" if silent else "background"),
         classes,
         logits(validation, num_classes, 0)[:, outputs],
         np.where(validation < 0, num_classes, validation),
         training_prior=np.full(num_classes + 1, 1 / (num_classes + 1)),
         prior=np.append(np.full(num_classes, 0.6 / num_classes), 0.4),
-        costs=thresholds.cost_matrix(None, classes),
+        costs=prior_and_costs.cost_matrix(None, classes),
         rule=rule or thresholds.Rule("keep_knowns", 0.95),
     )
     fitted = dataclasses.replace(fitted, **changes)
@@ -62,22 +63,22 @@ def arguments(
     group = np.array([classes[k] for k in known] + [name for name in names for _ in range(count[name])], object)
     values = logits(label, num_classes, 1)[:, outputs]
     scored, posterior = fitted.classify(values, label, group)
-    result = {"step": 7, "objective": fitted.objective, "counts": {"skipped": 0}}
+    result = {"step": 7, "objective": fitted.objective.name, "counts": {"skipped": 0}}
     promised = fitted.threshold.kept is not None
-    result |= evaluation.operating_point(scored, classes=classes, kinds=kinds, fitted=fitted, promised=promised)
+    result |= evaluation.operating_point(scored, classes=classes, kinds=kinds, classifier=fitted, promised=promised)
     posteriors = {"before": (None, fitted.prior), "after": (posterior, fitted.prior)}
     result["calibration"] = evaluation.calibration(scored, posteriors, kinds=kinds)
     result["open_set"] = evaluation.evaluate_split(scored, classes=classes, kinds=kinds)["open_set"]
     further = {"energy": logit_scores.energy(values)}
     result["scores"] = evaluation.compare_scores(scored, further, kinds=kinds, own=result["open_set"])
     result["scores_left_out"] = {"mahalanobis": "needs features"}
-    mistakes = {
+    worst = {
         heading: [mistake(scored, posterior, row, (*classes, "none")) for row in rows]
-        for heading, rows in gallery.worst(scored, posterior, kinds).items()
+        for heading, rows in mistakes.worst(scored, posterior, kinds).items()
     }
     return {
-        "result": result, "scored": scored, "kinds": kinds, "fitted": fitted,
-        "under_fitted": fitted.fitted(values), "gallery": mistakes,
+        "result": result, "scored": scored, "kinds": kinds, "classifier": fitted,
+        "fitted_posterior": fitted.fitted_posterior(values), "mistakes": worst,
     }  # fmt: skip
 
 
@@ -85,4 +86,4 @@ def mistake(scored, posterior, row, names):
     image = np.random.default_rng(row).integers(0, 256, (8, 8, 3), np.uint8)
     p = None if posterior is None else posterior[row, scored.decision[row]]
     answer = names[scored.decision[row]]
-    return gallery.Mistake(image, f"dir/{row}.png", scored.group[row], answer, scored.score[row], p)
+    return mistakes.Mistake(image, f"dir/{row}.png", scored.group[row], answer, scored.score[row], p)

@@ -1,6 +1,6 @@
-import made_up
 import numpy as np
 import pytest
+from report import made_up
 
 from openset_jax.openset.metrics import intervals, ranking
 from openset_jax.report import figures
@@ -14,10 +14,10 @@ def arguments():
 def test_figures_are_what_plotly_understands(arguments):
     import plotly.graph_objects as go
 
-    scored, kinds, fitted = arguments["scored"], arguments["kinds"], arguments["fitted"]
+    scored, kinds, fitted = arguments["scored"], arguments["kinds"], arguments["classifier"]
     drawn = figures.curves(scored, kinds)
     drawn |= {"histogram": figures.histogram(scored, kinds), "costs": figures.costs(scored, kinds)}
-    drawn |= figures.calibration(scored, arguments["under_fitted"], fitted.fitted_prior, kinds)
+    drawn |= figures.calibration(scored, arguments["fitted_posterior"], fitted.fitted_prior, kinds)
     assert all(go.Figure(figure) for figure in drawn.values())  # raises where a property is none
 
 

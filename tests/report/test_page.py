@@ -1,16 +1,17 @@
-"""What the page holds, without a browser; `test_live_page.py` is about what it does in one."""
+"""The content of the page, without a browser; `test_page_in_browser.py` tests its scripts."""
 
 import base64
 import json
 import re
 
-import made_up
 import numpy as np
 import pytest
 from pages import HOSTILE, data_of, without_scripts
+from report import made_up
 
 from openset_jax.openset.decision.thresholds import Threshold
-from openset_jax.report import gallery, live, page
+from openset_jax.report import page, page_data
+from openset_jax.report.mistakes import Mistake
 
 
 def render(arguments, **changes):
@@ -41,8 +42,8 @@ def test_arrays_are_embedded_exactly(arguments, html):
     data, scored = data_of(html), arguments["scored"]
     read = lambda name, dtype: np.frombuffer(base64.b64decode(data[name]), dtype)
     np.testing.assert_array_equal(read("score", "<f8"), scored.score)
-    np.testing.assert_array_equal(read("posterior", "<f8"), arguments["under_fitted"].ravel())
-    np.testing.assert_array_equal(read("truth", "<i4"), live.truths(scored, made_up.KINDS, 4))
+    np.testing.assert_array_equal(read("posterior", "<f8"), arguments["fitted_posterior"].ravel())
+    np.testing.assert_array_equal(read("truth", "<i4"), page_data.confusion_rows(scored, made_up.KINDS, 4))
 
 
 def test_it_is_one_file_that_loads_nothing(html):
@@ -59,10 +60,10 @@ def test_equal_arguments_make_equal_pages(arguments, html):
 def test_names_and_ids_are_escaped():
     kinds = {"seen_negatives": [HOSTILE[0]], "unseen_unknowns": [HOSTILE[3]]}
     arguments = made_up.arguments(classes=HOSTILE, kinds=kinds)
-    mistake = gallery.Mistake(np.zeros((4, 4, 3), np.uint8), HOSTILE[2], HOSTILE[0], HOSTILE[1], 0.5, None)
+    mistake = Mistake(np.zeros((4, 4, 3), np.uint8), HOSTILE[2], HOSTILE[0], HOSTILE[1], 0.5, None)
     arguments["result"]["scores"] |= {HOSTILE[0]: None}
     arguments["result"]["scores_left_out"] = {HOSTILE[1]: HOSTILE[2]}
-    html = render(arguments, gallery={HOSTILE[0]: [mistake]})
+    html = render(arguments, mistakes={HOSTILE[0]: [mistake]})
     assert html.encode("utf-8")
     assert "alert(1)</script>" not in html and "<script>alert" not in html
     assert '" onload=' not in without_scripts(html) and "1)" in without_scripts(html)
@@ -129,19 +130,19 @@ def test_scores_are_sorted_with_the_best_on_unknowns_first(arguments):
 
 
 def test_too_many_images_are_sampled_and_the_page_says_so(arguments, monkeypatch):
-    monkeypatch.setattr(live, "MOST", 100 * 7)
+    monkeypatch.setattr(page_data, "MOST", 100 * 7)
     html = render(arguments)
     total = len(arguments["scored"].label)
     assert data_of(html)["images"] == 100
-    assert f"Live part: 100 of {total} test images, drawn at random" in html
+    assert f"use 100 of {total} test images, drawn at random" in html
     assert data_of(html)["confusion"] == arguments["result"]["confusion"]["counts"]
 
 
 def test_a_sample_has_every_truth_in_its_share():
     truth = np.repeat([0, 1, 2, -1], [1_000, 500, 100, 50])
-    rows = live.sample(truth, 160)
+    rows = page_data.sample(truth, 160)
     assert len(rows) == len(set(rows)) == 160 and (np.diff(rows) > 0).all()
     assert np.abs(np.bincount(truth[rows]) - [100, 50, 10]).max() <= 1
-    np.testing.assert_array_equal(live.sample(truth, 10_000), np.arange(1_600))
+    np.testing.assert_array_equal(page_data.sample(truth, 10_000), np.arange(1_600))
     many = np.repeat(np.arange(50), 40)
-    assert set(many[live.sample(many, 20)]) == set(range(50)), "a cost needs an image of each"
+    assert set(many[page_data.sample(many, 20)]) == set(range(50)), "a cost needs an image of each"

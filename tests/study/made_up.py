@@ -1,7 +1,7 @@
-"""Outcomes of arms that nobody trained, as good or as bad as asked for, in milliseconds.
+"""Synthetic outcomes of a given quality, without training.
 
-All arms see the same test images, and arms of one seed the same noise: two treatments of the same quality give the same
-numbers to the last bit, unless `jitter` makes each arm another network.
+All arms see the same test images, and arms of one seed the same noise. So two treatments of the same quality give the same
+numbers to the last bit, unless `jitter` differs between arms.
 """
 
 import dataclasses
@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from openset_jax.openset.decision.thresholds import cost_matrix
-from openset_jax.openset.metrics.evaluation import Scored
+from openset_jax.openset.decision.prior_and_costs import cost_matrix
+from openset_jax.openset.scored import Scored
 from openset_jax.study.stats.analysis import Analysis
-from openset_jax.study.stats.outcomes import Outcome, Treatment
+from openset_jax.study.stats.arm_outcome import Outcome
+from openset_jax.study.stats.treatments import Treatment
 
 CLASSES = ("a", "b", "c")
 KINDS = {"seen_negatives": ["n1", "n2"], "unseen_unknowns": ["u1", "u2"]}
@@ -23,7 +24,7 @@ PER_CLASS = 70
 
 
 def treatment(fields: Mapping[str, Any] | None = None) -> Treatment:
-    """Fields of the config -> a treatment."""
+    """Returns a treatment with these config fields."""
     return Treatment(tuple(sorted((fields or {}).items())))
 
 
@@ -44,18 +45,21 @@ def outcome(
     closed: bool = False,
     decisions: Sequence[str] = ("argmax", "prior", "rule", "least_cost"),
 ) -> Outcome:
-    """An arm.
+    """Returns the outcome of one arm.
 
     Args:
       fields: of the config; `sampling.negatives` and `data.negative_groups` set the numbers that they name.
-      seen, unseen: how far the scores of these lie above those of knowns, in standard deviations of either: 0 is chance.
-      answered_none, prior_none: the share of knowns whose answer is "none", by the network, and with its prior corrected.
+      seed: of the arm.
+      seen, unseen: the mean score of seen negatives and unseen unknowns minus that of known images, in standard deviations
+        of either; 0 is chance.
+      answered_none, prior_none: the share of known images answered "none" by the network, and after prior correction.
       accuracy: among the K classes.
-      jitter: standard deviation, over arms, of `seen` and `unseen`; a tenth of it, of `accuracy`.
-      negatives, negative_groups, objective: where the fields do not say; ten times a known class, both, "background", or
-        "softmax" without negatives.
+      jitter: standard deviation of `seen` and `unseen` over arms; that of `accuracy` is a tenth of it.
+      negatives, negative_groups, objective: defaults if the fields do not set them; ten times a known class, both groups,
+        "background" or, without negatives, "softmax".
       images: of each known class and of each group.
       closed: no test images of "none".
+      decisions: names in `DECISIONS`.
     """
     fields = dict(fields or {})
     asked = fields.get("sampling.negatives", 10 * PER_CLASS if negatives is None else negatives)
@@ -112,7 +116,7 @@ def outcome(
 
 
 def shown(arm: Outcome, *groups: str) -> Outcome:
-    """The arm as if no other groups of seen negatives had been there, to be trained or tested on."""
+    """Returns the outcome of an arm that was trained and tested on these groups of seen negatives only."""
     kept = ~np.isin(arm.scored.group, [g for g in arm.kinds["seen_negatives"] if g not in groups])
     return dataclasses.replace(
         arm,
@@ -125,14 +129,16 @@ def shown(arm: Outcome, *groups: str) -> Outcome:
 
 
 def arms(*treatments: tuple[Mapping[str, Any], Mapping[str, Any]], seeds: int = 3, **quality: Any) -> list[Outcome]:
-    """Several seeds of each (fields, arguments of `outcome`), the treatments in this order.
+    """Returns several seeds of each treatment, the treatments in this order.
 
     Args:
-      quality: what all of them have, unless their own arguments say something else.
+      treatments: (fields, arguments of `outcome`).
+      seeds: of each treatment.
+      quality: arguments for all treatments, which their own arguments override.
     """
     return [outcome(fields, seed, **{**quality, **own}) for fields, own in treatments for seed in range(seeds)]
 
 
 def analysis(*treatments: tuple[Mapping[str, Any], Mapping[str, Any]], seeds: int = 3, **quality: Any) -> Analysis:
-    """The analysis of `arms`."""
+    """Returns the analysis of `arms`."""
     return Analysis(arms(*treatments, seeds=seeds, **quality))

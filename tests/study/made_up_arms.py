@@ -1,10 +1,11 @@
-"""Arms that nobody trained: scores and answers that get better with more negatives, for charts, figures and pages."""
+"""Synthetic outcomes whose scores and answers improve with the number of negatives, for charts, figures and pages."""
 
 import numpy as np
 
-from openset_jax.openset.metrics.evaluation import Scored
+from openset_jax.openset.scored import Scored
 from openset_jax.study.stats.analysis import Analysis
-from openset_jax.study.stats.outcomes import Outcome, Treatment
+from openset_jax.study.stats.arm_outcome import Outcome
+from openset_jax.study.stats.treatments import Treatment
 
 KINDS = {"seen_negatives": ["n1", "n2"], "unseen_unknowns": ["u"]}
 CLASSES, PER_CLASS, ALL = ("cat", "dog", "owl"), 700, 42_000
@@ -12,23 +13,23 @@ EACH = 50  # test images of a known class, and of a group
 
 
 def treatment(**fields):
-    """`sampling__policy="balanced"` for sampling.policy."""
+    """Returns a treatment; `sampling__policy="balanced"` sets sampling.policy."""
     return Treatment(tuple(sorted((name.replace("__", "."), value) for name, value in fields.items())))
 
 
 def negatives_of(treated):
-    """0, 700 and "3x" as numbers; all of them if absent."""
+    """Returns the number of negatives of a treatment with 0, 700 or "3x"; all negatives if the field is absent."""
     asked = treated.get("sampling.negatives", ALL)
     return round(float(asked[:-1]) * PER_CLASS) if isinstance(asked, str) else asked
 
 
 def outcome(treated, seed, *, kinds=KINDS, classes=CLASSES, gain=0.0, silent=None):
-    """One arm.
+    """Returns the outcome of one arm.
 
     Args:
-      kinds: may be without groups: closed-set.
-      gain: how much better than other arms with as many negatives.
-      silent: whether there is no output for "none"; by default that of arms without negatives.
+      kinds: kind -> groups; closed-set if there are no groups.
+      gain: the advantage over other arms with the same number of negatives.
+      silent: True for a network without an output for "none"; by default only arms without negatives are.
     """
     negatives, k = negatives_of(treated), len(classes)
     silent = (negatives == 0) if silent is None else silent
@@ -66,7 +67,7 @@ def outcome(treated, seed, *, kinds=KINDS, classes=CLASSES, gain=0.0, silent=Non
 
 
 def sweep(amounts=(0, "0.1x", "1x", "3x", "10x"), policies=({}, {"sampling__policy": "undersample"}), every=True):
-    """Treatments: amounts of negatives times policies, and each policy with all negatives; 0 for the first policy alone."""
+    """Returns treatments: each amount with each policy, and each policy with all negatives; 0 only with the first policy."""
     asked = [{"sampling__negatives": amount} for amount in amounts] + ([{}] if every else [])
     return [
         treatment(**policy, **amount)
@@ -77,7 +78,7 @@ def sweep(amounts=(0, "0.1x", "1x", "3x", "10x"), policies=({}, {"sampling__poli
 
 
 def analysis(treatments, seeds=3, **options):
-    """All arms; the treatments are of unlike skill, so that lines lie apart."""
+    """Returns the analysis of all arms; policies differ in skill, so that their lines do not coincide."""
     gains = {
         rest: 0.15 * place for place, rest in enumerate(dict.fromkeys(t.without("sampling.negatives") for t in treatments))
     }

@@ -9,7 +9,7 @@ from small_run import small_config
 @pytest.fixture(scope="session")
 def uninterrupted(tmp_path_factory) -> pathlib.Path:
     """The workdir of the small run, trained in one go."""
-    from openset_jax.train import train
+    from small_run import train
 
     workdir = tmp_path_factory.mktemp("uninterrupted")
     train(small_config(), workdir)

@@ -1,4 +1,4 @@
-"""What two devices exchange in a step, and what comes of it: JSON by the dtype of the all-reduce.
+"""Counts the numbers that two devices exchange in a step, and prints them as JSON, by the dtype of the all-reduce.
 
 A process of its own, because the number of devices is fixed when JAX starts, and one device exchanges nothing.
 """
@@ -9,18 +9,15 @@ import re
 
 import jax
 import numpy as np
-from small_run import small_config
+from few_steps import make, make_step
+from small_run import small_spec
 
-from openset_jax import build, programs
-from openset_jax.training import devices, state
-from openset_jax.training.feed import IMAGES_IN_BATCH
+from openset_jax.training import devices
 
 
 def exchange(dtype):
-    config = small_config(**{"optimizer.all_reduce_dtype": dtype})
-    model = build.make_model(config, 5)
-    _, optimizer = build.make_optimizer(config)
-    begin = state.create_state(model, optimizer, seed=0, image_size=16)
+    spec = small_spec(**{"optimizer.all_reduce_dtype": dtype})
+    model, _, optimizer, begin = make(spec)
     rng = np.random.default_rng(0)
     batch = {
         "image": rng.integers(0, 256, (16, 16, 16, 3), np.uint8),
@@ -28,7 +25,7 @@ def exchange(dtype):
         "position": np.arange(16, dtype=np.int32),
         "mask": np.ones(16, bool),
     }
-    step = programs.make_train_step(config, model, optimizer, IMAGES_IN_BATCH, build.make_weights(config, 5))
+    step = make_step(spec, model, optimizer)
     batches = devices.shard_steps([batch])
     # before XLA's CPU compiler turns sums of bfloat16 into sums of float32
     text = step.func.run.lower(*step.args, begin, batches).as_text()

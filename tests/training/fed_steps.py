@@ -1,22 +1,20 @@
-"""Four steps of the small network from a packed pool, fed in every way, on whatever devices there are.
+"""Runs four steps of the small network on a packed pool with every image input, on all devices of this process.
 
     python fed_steps.py OUT.npz PACKED
 
-Writes the losses by the way of feeding. A process of its own, because the number of devices is fixed when JAX starts.
+Writes the losses by the name of the input. A process of its own, because the number of devices is fixed when JAX starts.
 """
 
 import sys
 
 import jax
 import numpy as np
-from small_run import small_config
+from small_run import make_small_run
 
-from openset_jax import build, programs
-from openset_jax.data import batches
-from openset_jax.data.unreadable import Skipped
 from openset_jax.training import devices, state
+from openset_jax.training.progress import Progress
 
-WAYS = {
+INPUTS = {
     "stream": {"input": "stream"},
     "resident": {"input": "resident"},
     "sharded": {"input": "resident", "shard_resident": True},
@@ -25,17 +23,14 @@ WAYS = {
 
 
 def losses_of(packed, **changes):
-    config = small_config(**{"data.packed": packed, "optimizer.warmup_steps": 0} | changes)
-    pool = build.open_pool(config)
-    members, skipped = pool.training_members(), Skipped(pool)
-    model = build.make_model(config, pool.num_classes)
-    _, optimizer = build.make_optimizer(config)
-    current = devices.replicate(state.create_state(model, optimizer, seed=0, image_size=config.data.image_size))
-    feed = build.make_feed(config, pool, skipped)
-    step = programs.make_train_step(config, model, optimizer, feed, build.make_weights(config, pool.num_classes))
-    plan = batches.training(pool, members, build.make_sampler(config, members), start=0, stop=4, skipped=skipped)
-    losses = []
-    for batch in devices.prefetch_steps(feed.read(plan), config.steps_per_call):
+    four_steps = {"data.packed": packed, "optimizer.warmup_steps": 0, "steps": 4, "checkpoint.every": 4}
+    run = make_small_run(**four_steps | changes)
+    images = run.cache.images(run.spec, run.pool)
+    model, _, optimizer = run.network
+    begin = state.create_state(model, optimizer, seed=0, image_size=run.spec.images.image_size)
+    current = devices.replicate(begin)
+    step, losses = run.train_step(images, Progress()), []
+    for batch in run.calls(images, 0):
         with jax.transfer_guard("disallow"):
             current, metrics = step(current, batch)
         losses.extend(jax.device_get(metrics["loss"]))
@@ -43,4 +38,4 @@ def losses_of(packed, **changes):
 
 
 if __name__ == "__main__":
-    np.savez(sys.argv[1], **{name: losses_of(sys.argv[2], **changes) for name, changes in WAYS.items()})
+    np.savez(sys.argv[1], **{name: losses_of(sys.argv[2], **changes) for name, changes in INPUTS.items()})

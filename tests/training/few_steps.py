@@ -1,16 +1,20 @@
-"""A few steps of a small network, on batches that are made up."""
+"""A few steps of a small network, on batches of random images."""
+
+import functools
 
 import numpy as np
 
-from openset_jax import build, programs
-from openset_jax.training import devices, state
-from openset_jax.training.feed import IMAGES_IN_BATCH
+from openset_jax.training import devices, run_cache, run_setup, state, train_program
+from openset_jax.training.image_input import streamed
+
+NO_READER = streamed(lambda batches: iter(()))  # of tests that make their batches themselves
 
 
-def make(config):
-    model = build.make_model(config, 5)
-    schedule, optimizer = build.make_optimizer(config)
-    return model, schedule, optimizer, state.create_state(model, optimizer, seed=0, image_size=config.data.image_size)
+def make(spec):
+    """(model, learning rate schedule, optimizer, initial state) of the network for five classes."""
+    model, schedule, optimizer = run_cache.RunCache().network(spec.program, 5)
+    begin = state.create_state(model, optimizer, seed=0, image_size=spec.images.image_size)
+    return model, schedule, optimizer, begin
 
 
 def batch_of(size=8, seed=0):
@@ -23,10 +27,22 @@ def batch_of(size=8, seed=0):
     }
 
 
-def make_step(config, model, optimizer):
-    return programs.make_train_step(config, model, optimizer, IMAGES_IN_BATCH, build.make_weights(config, 5))
+def make_step(spec, model, optimizer, num_classes=5):
+    """(state, batches of one call) -> (state, metrics of each step), with the weights of equally frequent classes."""
+    return _bind(train_program.make_train_program(spec.program, model, optimizer, NO_READER), spec, model, num_classes)
 
 
-def one_call(config, model, optimizer, begin, *batches):
-    """(state, metrics) after a call with these batches."""
-    return make_step(config, model, optimizer)(devices.replicate(begin), devices.shard_steps(batches))
+def one_call(spec, model, optimizer, begin, *batches):
+    """(state, metrics) after a call with these batches. Calls of one test that differ in the seed share their program."""
+    program = _shared_program(spec.program, model, optimizer, len(batches))
+    return _bind(program, spec, model, 5)(devices.replicate(begin), devices.shard_steps(batches))
+
+
+@functools.lru_cache(maxsize=4)
+def _shared_program(program, model, optimizer, steps_per_call):
+    return train_program.make_train_program(program, model, optimizer, NO_READER)
+
+
+def _bind(program, spec, model, num_classes):
+    weights = run_setup.make_weights(spec, num_classes)
+    return functools.partial(program, train_program.make_constants(spec.seed, model, weights))

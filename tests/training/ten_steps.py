@@ -1,4 +1,4 @@
-"""Ten train steps of a small network with dropout, augmentation and batch normalisation, on whatever devices there are.
+"""Runs ten steps of a small network with dropout, augmentation and batch normalisation, on all devices of this process.
 
     python ten_steps.py OUT.npz [PROCESS_ID NUM_PROCESSES PORT] [--workdir=DIR]
 
@@ -11,28 +11,27 @@ import sys
 
 import numpy as np
 
-from openset_jax import build, programs
-from openset_jax.training import devices, feed, progress, state
+from openset_jax.training import devices, hosts, progress
 from openset_jax.training.checkpoints import Checkpoints
 
 
 def main(out, *distributed, workdir=None):
     import jax
-    from small_run import small_config
+    from few_steps import make, make_step
+    from small_run import small_spec
 
     if distributed:
         process, processes, port = map(int, distributed)
-        devices.connect(f"localhost:{port}", process, processes)
-    config = small_config(**{"model.norm": "batch", "augment.flip": True, "optimizer.warmup_steps": 0, "batch_size": 32})
-    assert config.model.dropout == 0.5
-    assert config.augment.pad > 0
-    model = build.make_model(config, 5)
-    _, optimizer = build.make_optimizer(config)
-    current = devices.replicate(state.create_state(model, optimizer, seed=0, image_size=16))
-    step = programs.make_train_step(config, model, optimizer, feed.IMAGES_IN_BATCH, build.make_weights(config, 5))
+        hosts.connect(f"localhost:{port}", process, processes)
+    spec = small_spec(**{"model.norm": "batch", "augment.flip": True, "optimizer.warmup_steps": 0, "batch_size": 32})
+    assert spec.program.forward.network.dropout == 0.5
+    assert spec.program.pad > 0
+    model, _, optimizer, begin = make(spec)
+    current = devices.replicate(begin)
+    step = make_step(spec, model, optimizer)
     rng = np.random.default_rng(0)
-    process, processes = devices.host_part()
-    size = config.batch_size // processes
+    process, processes = hosts.host_part()
+    size = spec.program.batch_size // processes
     mine = slice(process * size, (process + 1) * size)
     losses, first = [], None
     for _ in range(10):
@@ -52,7 +51,7 @@ def main(out, *distributed, workdir=None):
         saved = Checkpoints(workdir, writing=True)
         saved.save(10, current, {"progress": vars(progress.Progress())}, best=None)
         saved.close()
-    if devices.is_first_process():
+    if hosts.is_first_process():
         leaves = {jax.tree_util.keystr(p): x for p, x in jax.tree_util.tree_leaves_with_path(first)}
         last = {"last" + jax.tree_util.keystr(p): x for p, x in jax.tree_util.tree_leaves_with_path(jax.device_get(current))}
         np.savez(out, losses=losses, **leaves, **last)

@@ -3,18 +3,15 @@
 import jax
 import numpy as np
 import pytest
-from small_run import small_config
+from small_run import small_spec
 
-from openset_jax import build
 from openset_jax.errors import UserError
-from openset_jax.training import devices, state
+from openset_jax.training import devices, run_cache, state
 from openset_jax.training.checkpoints import Checkpoints, open_checkpoints
 
 
 def make_state(seed=0, **changes):
-    config = small_config(**changes)
-    model = build.make_model(config, 5)
-    _, optimizer = build.make_optimizer(config)
+    model, _, optimizer = run_cache.RunCache().network(small_spec(**changes).program, 5)
     return state.create_state(model, optimizer, seed=seed, image_size=16)
 
 
@@ -24,18 +21,18 @@ def steps_in(workdir):
 
 def test_last_and_best_are_kept_and_the_rest_removed(tmp_path):
     saved, current = Checkpoints(tmp_path, writing=True), devices.replicate(make_state())
-    assert saved.latest() is None
+    assert saved.latest_step() is None
     for step, best in [(1, 1), (2, 2), (3, 2), (4, 2), (5, 5), (6, 5)]:
         saved.save(step, current, {"n": step}, best=best)
         saved.wait()
         assert steps_in(tmp_path) == sorted({step, best})
-        assert saved.latest() == step
-    assert saved.meta(5) == {"n": 5}
+        assert saved.latest_step() == step
+    assert saved.record(5) == {"n": 5}
     saved.close()
 
 
 @pytest.mark.accelerator
-def test_a_state_comes_back_bit_by_bit_also_with_batch_statistics(tmp_path):
+def test_a_state_is_restored_bit_by_bit_with_its_batch_statistics(tmp_path):
     original = make_state(**{"model.norm": "batch"})
     saved = Checkpoints(tmp_path, writing=True)
     saved.save(3, devices.replicate(original), {}, best=None)
@@ -56,10 +53,10 @@ def test_leftovers_of_a_killed_save_are_never_chosen_and_are_removed(tmp_path, n
     leftover = tmp_path / "checkpoints" / name
     (leftover / "model").mkdir(parents=True)
     reader = open_checkpoints(tmp_path)
-    assert reader.latest() == 5
+    assert reader.latest_step() == 5
     reader.close()
     writer = Checkpoints(tmp_path, writing=True)
-    assert writer.latest() == 5
+    assert writer.latest_step() == 5
     assert not leftover.exists()
     writer.save(7, devices.replicate(make_state()), {}, best=None)
     writer.close()
@@ -74,14 +71,14 @@ def test_a_workdir_without_checkpoints_is_refused_for_reading(tmp_path):
         open_checkpoints(tmp_path)
 
 
-def test_what_is_saved_is_what_it_was_when_it_was_saved(tmp_path):
+def test_a_record_is_copied_before_save_returns(tmp_path):
     saved, current, progress = Checkpoints(tmp_path, writing=True), devices.replicate(make_state()), {"n": 0}
     for step in range(1, 11):
         progress["n"] = step
         saved.save(step, current, {"progress": progress}, best=None)
-        progress["n"] = -1  # while it is being written
+        progress["n"] = -1  # while a thread writes it
         saved.wait()
-        assert saved.meta(step) == {"progress": {"n": step}}
+        assert saved.record(step) == {"progress": {"n": step}}
     saved.close()
 
 
@@ -90,7 +87,7 @@ def test_folders_of_others_are_left_alone(tmp_path):
     Checkpoints(tmp_path, writing=True).close()
     (tmp_path / "checkpoints/1000").mkdir()
     (tmp_path / "checkpoints/1000/weights.pt").write_text("somebody's")
-    with pytest.raises(UserError, match="1000.*no checkpoint of this program"):
+    with pytest.raises(UserError, match="1000.*not a checkpoint of this program"):
         Checkpoints(tmp_path, writing=True)
     assert (tmp_path / "checkpoints/backup").exists()
     assert (tmp_path / "checkpoints/1000/weights.pt").exists()

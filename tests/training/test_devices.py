@@ -1,58 +1,56 @@
-"""One device and many do the same, in one process and in two."""
+"""One device and several compute the same, in one process and in two."""
 
+import functools
 import json
 import os
 import pathlib
-import signal
-import socket
 import subprocess
 import sys
-import time
 
 import jax
 import numpy as np
 import pytest
-from small_run import ROOT, command, environment, lines, run, small_config
+from few_steps import make
+from small_run import ROOT, environment, free_port, small_spec
 
-from openset_jax import build
 from openset_jax.errors import UserError
-from openset_jax.training import devices, state
+from openset_jax.training import devices
+from openset_jax.training.checkpoints import Checkpoints
 
 SCRIPT = pathlib.Path(__file__).with_name("ten_steps.py")
 
 
-def free_port():
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        return free.getsockname()[1]
-
-
-def ten_steps(out, *, device_count, processes=1, workdir=None):
-    """Runs `ten_steps.py` and returns what it wrote."""
-    port = free_port()
-    env = environment(device_count) | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
-    extra = [f"--workdir={workdir}"] if workdir else []
-    started = [
-        subprocess.Popen(
-            [sys.executable, SCRIPT, out, *([str(i), str(processes), str(port)] if processes > 1 else []), *extra],
-            cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )
-        for i in range(processes)
-    ]  # fmt: skip
-    for process in started:
-        output, _ = process.communicate(timeout=240)
-        assert process.returncode == 0, output
-    return dict(np.load(out))
-
-
 @pytest.fixture(scope="module")
-def one_device(tmp_path_factory):
-    return ten_steps(tmp_path_factory.mktemp("one") / "out.npz", device_count=1)
+def ten_steps(tmp_path_factory):
+    """A function that runs `ten_steps.py` once for each (device_count, processes): (its arrays, its workdir)."""
+
+    @functools.cache
+    def run(device_count, processes):
+        folder, port = tmp_path_factory.mktemp("ten_steps"), free_port()
+        out, workdir = folder / "out.npz", folder / "run"
+        env = environment(device_count) | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+        several = [[str(i), str(processes), str(port)] for i in range(processes)]
+        started = [
+            subprocess.Popen(
+                [sys.executable, SCRIPT, out, *arguments],
+                cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            )
+            for arguments in (several if processes > 1 else [[f"--workdir={workdir}"]])
+        ]  # fmt: skip
+        for process in started:
+            output, _ = process.communicate(timeout=240)
+            assert process.returncode == 0, output
+        return dict(np.load(out)), workdir
+
+    return run
 
 
-@pytest.mark.parametrize(("device_count", "processes"), [(2, 1), (4, 1), (8, 1), (2, 2)])
-def test_any_number_of_devices_agrees_with_one(tmp_path, one_device, device_count, processes):
-    many = ten_steps(tmp_path / "out.npz", device_count=device_count, processes=processes)
+@pytest.mark.parametrize(
+    ("device_count", "processes"),
+    [pytest.param(2, 1, marks=pytest.mark.slow), pytest.param(4, 1, marks=pytest.mark.slow), (8, 1), (2, 2)],
+)
+def test_any_number_of_devices_agrees_with_one(ten_steps, device_count, processes):
+    (one_device, _), (many, _) = ten_steps(1, 1), ten_steps(device_count, processes)
     assert many.keys() == one_device.keys()
     for name in (k for k in many if k.startswith("[")):  # after the first step
         difference = np.linalg.norm(many[name] - one_device[name]) / np.linalg.norm(one_device[name])
@@ -61,9 +59,10 @@ def test_any_number_of_devices_agrees_with_one(tmp_path, one_device, device_coun
     assert one_device["losses"][-1] != one_device["losses"][0]
 
 
-def test_a_checkpoint_of_four_devices_restores_on_one_and_two(tmp_path, one_device):
-    written = ten_steps(tmp_path / "four.npz", device_count=4, workdir=tmp_path / "run")
-    restored_on_one = restore(tmp_path / "run")
+@pytest.mark.slow
+def test_a_checkpoint_of_four_devices_restores_on_one_and_two(tmp_path, ten_steps):
+    written, workdir = ten_steps(4, 1)
+    restored_on_one = restore(workdir)
     for name, value in restored_on_one.items():
         np.testing.assert_array_equal(value, written["last" + name], err_msg=name)
     script = (
@@ -72,13 +71,12 @@ def test_a_checkpoint_of_four_devices_restores_on_one_and_two(tmp_path, one_devi
         "np.savez(sys.argv[2], **test_devices.restore(pathlib.Path(sys.argv[1]), replicate=True))\n"
     )
     env = environment(2) | {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests", SCRIPT.parent)))}
-    subprocess.run(
-        [sys.executable, "-c", script, tmp_path / "run", tmp_path / "two.npz"], cwd=ROOT, env=env, check=True, timeout=240
-    )
+    subprocess.run([sys.executable, "-c", script, workdir, tmp_path / "two.npz"], cwd=ROOT, env=env, check=True, timeout=240)
     for name, value in np.load(tmp_path / "two.npz").items():
         np.testing.assert_array_equal(value, restored_on_one[name], err_msg=name)
 
 
+@pytest.mark.slow
 def test_devices_exchange_each_gradient_once_and_half_the_bytes_in_bfloat16():
     env = environment(2) | {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests")))}
     script = SCRIPT.with_name("exchanged.py")
@@ -95,14 +93,14 @@ def test_devices_exchange_each_gradient_once_and_half_the_bytes_in_bfloat16():
 
 
 def restore(workdir, replicate=False):
-    """The state in a workdir of `ten_steps.py`, by path; on all devices first, if asked."""
-    from openset_jax.training.checkpoints import Checkpoints
+    """The state in a workdir of `ten_steps.py`, by path.
 
-    config = small_config(**{"model.norm": "batch"})
-    model = build.make_model(config, 5)
-    _, optimizer = build.make_optimizer(config)
+    Args:
+      replicate: copy it to all devices first.
+    """
+    _, _, _, like = make(small_spec(**{"model.norm": "batch"}))
     saved = Checkpoints(workdir, writing=False)
-    tree = saved.restore(10, state.create_state(model, optimizer, seed=1, image_size=16))
+    tree = saved.restore(10, jax.tree.map(np.zeros_like, like))
     saved.close()
     if replicate:
         tree = jax.device_get(devices.replicate(tree))
@@ -135,56 +133,3 @@ def test_a_batch_that_does_not_divide_is_refused_by_field(monkeypatch):
     devices.check_batch_size("batch_size", 64)
     with pytest.raises(UserError, match="eval.batch_size: 60 is not divisible by the 8 devices"):
         devices.check_batch_size("eval.batch_size", 60)
-
-
-def test_a_coordinator_needs_the_number_of_this_process():
-    with pytest.raises(UserError, match="--process_id"):
-        devices.connect("localhost:1234")
-
-
-def start_processes(workdir, **changes):
-    """The train command as two processes with two devices each."""
-    port = free_port()
-    return [
-        subprocess.Popen(
-            command("train", f"--workdir={workdir}", f"--coordinator=localhost:{port}", "--num_processes=2",
-                    f"--process_id={i}", **changes),
-            cwd=ROOT, env=environment(2), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )
-        for i in range(2)
-    ]  # fmt: skip
-
-
-def finish(processes):
-    outputs = [process.communicate(timeout=240)[0] for process in processes]
-    return [process.returncode for process in processes], outputs
-
-
-def test_two_processes_stop_together_resume_and_do_what_one_process_does(tmp_path, uninterrupted):
-    # SIGTERM to one of them: both save the same step and exit with 3
-    slow = {"steps": 4000, "log_every": 5, "eval.every": 4000, "checkpoint.every": 4000}
-    stopped = start_processes(tmp_path / "stopped", **slow)
-    while not (tmp_path / "stopped/metrics.jsonl").exists() or not lines(tmp_path / "stopped"):
-        assert all(process.poll() is None for process in stopped), finish(stopped)
-        time.sleep(0.05)
-    stopped[1].send_signal(signal.SIGTERM)
-    codes, outputs = finish(stopped)
-    assert codes == [3, 3], outputs
-    assert any((tmp_path / "stopped/checkpoints").iterdir())
-
-    for input, fields in (("stream", {"input": "stream"}), ("resident", {})):
-        codes, outputs = finish(start_processes(tmp_path / input, **fields))
-        assert codes == [0, 0], outputs
-        assert "seen negatives" in outputs[0]
-        assert "seen negatives" not in outputs[1]
-        one, two = lines(uninterrupted), lines(tmp_path / input)
-        assert [row["step"] for row in one] == [row["step"] for row in two]
-        np.testing.assert_allclose([row["loss"] for row in two], [row["loss"] for row in one], rtol=1e-3, err_msg=input)
-        counts = [
-            json.loads((folder / "metrics.json").read_text())["counts"] for folder in (uninterrupted, tmp_path / input)
-        ]
-        assert counts[0] == counts[1]
-    # and it goes on, on another number of processes
-    done = run(command("train", f"--workdir={tmp_path / 'resident'}", steps=14))
-    assert done.returncode == 0, done.stderr
-    assert "Resuming at step 12." in done.stdout

@@ -1,13 +1,12 @@
-"""What a run remembers, and when it says that it is stuck."""
+"""The progress that is saved with a run, and the warning that training is stuck."""
 
 import json
 
 import numpy as np
 import pytest
-from small_run import lines, small_config
+from small_run import lines, small_config, train
 
 from openset_jax.errors import UserError
-from openset_jax.train import train
 from openset_jax.training.progress import PLATEAU_LINES, Progress, plateau_warning
 
 PRIOR = np.array([0.05] * 10 + [0.5])
@@ -45,7 +44,7 @@ def test_the_first_of_equal_evaluations_is_the_best_and_patience_counts_the_rest
     assert not progress.out_of_patience(0)
 
 
-def test_the_plateau_is_named_once_per_stay():
+def test_the_plateau_warning_comes_once_per_plateau():
     progress = Progress()
     said = [plateau_warning(progress, STUCK, PLATEAU, PRIOR, CLASSES) for _ in range(PLATEAU_LINES + 3)]
     assert [bool(s) for s in said] == [False] * (PLATEAU_LINES - 1) + [True] + [False] * 3
@@ -57,19 +56,18 @@ def test_the_plateau_is_named_once_per_stay():
 
 @pytest.mark.parametrize(
     "healthy",
-    [{"loss": 0.5}, {"top_rate": 0.6}, {"loss": 2.4}],  # it has learned; answers differ; it is at the start, at log 11
+    [{"loss": 0.5}, {"top_rate": 0.6}, {"loss": 2.4}],  # it has learned; predictions differ; the initial loss, log 11
 )
-def test_a_healthy_run_is_left_alone(healthy):
+def test_a_healthy_run_gets_no_warning(healthy):
     progress = Progress()
     assert not any(plateau_warning(progress, STUCK | healthy, PLATEAU, PRIOR, CLASSES) for _ in range(10))
 
 
-def test_a_run_whose_relus_died_says_so(tmp_path, capsys):
-    # a learning rate that no AlexNet survives: after a few steps every image gets the same answer
+def test_a_run_with_dead_relus_warns(tmp_path, capsys):
+    # a learning rate so large that after a few steps every image gets the same prediction
     config = small_config(**{
-        "optimizer.learning_rate": 0.3, "optimizer.schedule": "constant", "optimizer.grad_clip": 0.0, "steps": 120,
-        "log_every": 10, "eval.every": 120, "checkpoint.every": 120, "batch_size": 64,
-        "data.validation_fraction": 0.1,
+        "optimizer.learning_rate": 0.3, "optimizer.schedule": "constant", "optimizer.grad_clip": 0.0, "steps": 100,
+        "log_every": 10, "eval.every": 100, "checkpoint.every": 100, "batch_size": 64,
     })  # fmt: skip
     train(config, tmp_path)
     assert lines(tmp_path)[-1]["top_rate"] > 0.99
@@ -77,7 +75,7 @@ def test_a_run_whose_relus_died_says_so(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("bad", [{"loss": np.float32("nan")}, {"grad_norm": np.float32("inf")}])
-def test_a_step_that_diverged_ends_the_run_with_advice(bad):
+def test_divergence_raises_an_error_with_advice(bad):
     with pytest.raises(UserError, match="diverged.*learning_rate"):
         Progress().add_step(step_metrics(1.0, [0.5, 0.5]) | bad)
 

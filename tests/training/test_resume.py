@@ -1,4 +1,4 @@
-"""Stopping and going on changes nothing, bit by bit: by request, by SIGTERM, and by SIGKILL."""
+"""A run that is stopped (by request, SIGTERM or SIGKILL) and resumed equals an uninterrupted one, bit by bit."""
 
 import json
 import random
@@ -8,33 +8,39 @@ import subprocess
 import time
 
 import pytest
-from small_run import ROOT, assert_same_run, command, environment, lines, run, small_config
+from small_run import ROOT, assert_same_run, command, environment, lines, run, small_config, train
 
 from openset_jax.errors import Stopped
-from openset_jax.train import train
 from openset_jax.training import checkpoints
+from openset_jax.training.run_cache import RunCache
+
+
+@pytest.fixture(scope="module")
+def cache():
+    """Shares pools and compiled programs between the runs of this file; see `RunCache`."""
+    return RunCache()
 
 
 def stop_at(step):
-    """Asked once before each step: says stop before that one."""
+    """A `stop_requested`, which is called once before each step, that requests a stop before this step."""
     asked = iter(range(10**6))
     return lambda: "the test" if next(asked) >= step else ""
 
 
 @pytest.mark.parametrize("stops", [(1,), (2,), (4,), (3, 4, 4), (11,)])
-def test_stopped_at_any_step_and_resumed_it_ends_the_same(tmp_path, uninterrupted, stops):
-    # 2 is a logging step; 4 evaluates, and the evaluation comes when resumed; 3 has a checkpoint anyway
+def test_stopped_at_any_step_and_resumed_it_ends_the_same(tmp_path, uninterrupted, cache, stops):
+    # 2 is a logging step; at 4 the evaluation is postponed until the run is resumed; at 3 a checkpoint is due anyway
     for stop in stops:
         with pytest.raises(Stopped, match="at step"):
-            train(small_config(), tmp_path, stop_at(stop))
-    train(small_config(), tmp_path)
+            train(small_config(), tmp_path, stop_at(stop), cache=cache)
+    train(small_config(), tmp_path, cache=cache)
     assert_same_run(tmp_path, uninterrupted)
 
 
-def test_a_finished_run_is_not_trained_again(tmp_path, uninterrupted):
+def test_a_finished_run_is_not_trained_again(tmp_path, uninterrupted, cache):
     shutil.copytree(uninterrupted, tmp_path, dirs_exist_ok=True)
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "checkpoints").rglob("*")}
-    train(small_config(), tmp_path)
+    train(small_config(), tmp_path, cache=cache)
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "checkpoints").rglob("*")} == before
     assert_same_run(tmp_path, uninterrupted)
 
@@ -58,8 +64,8 @@ def start(workdir, **changes):
     )  # fmt: skip
 
 
-def test_sigterm_saves_and_exits_with_3_and_the_next_start_goes_on(tmp_path):
-    changes = {"steps": 400, "eval.every": 150, "checkpoint.every": 390}
+def test_sigterm_saves_and_exits_with_3_and_the_next_start_goes_on(tmp_path, capsys):
+    changes = {"steps": 300, "eval.every": 150, "checkpoint.every": 290}
     process = start(tmp_path, **changes)
     while not (tmp_path / "metrics.jsonl").exists() or len(lines(tmp_path)) < 3:
         assert process.poll() is None, process.communicate()
@@ -67,19 +73,18 @@ def test_sigterm_saves_and_exits_with_3_and_the_next_start_goes_on(tmp_path):
     process.send_signal(signal.SIGTERM)
     _, error = process.communicate(timeout=120)
     assert process.returncode == 3, error
-    assert "Stopped by SIGTERM at step" in error
+    assert "Stopped by SIGTERM. The state at step" in error
     (saved,) = saved_steps(tmp_path)
-    assert 0 < saved < 400
-    done = run(command("train", f"--workdir={tmp_path}", **changes))
-    assert done.returncode == 0, done.stderr
-    assert f"Resuming at step {saved}." in done.stdout
-    whole = tmp_path / "whole"
-    assert run(command("train", f"--workdir={whole}", **changes)).returncode == 0
-    assert_same_run(tmp_path, whole)
+    assert 0 < saved < 300
+    train(small_config(**changes), tmp_path)
+    assert f"Resuming at step {saved}." in capsys.readouterr().out
+    train(small_config(**changes), whole_folder(tmp_path / "whole"))
+    assert_same_run(tmp_path, tmp_path / "whole")
 
 
-def test_sigkill_at_a_random_moment_after_a_save_loses_only_what_came_after_it(tmp_path):
-    moments = random.Random(time.time_ns())  # the moment is not reproducible anyway
+@pytest.mark.slow
+def test_sigkill_at_a_random_moment_after_a_save_loses_only_the_steps_after_it(tmp_path):
+    moments = random.Random(time.time_ns())  # the moment of a kill is not reproducible anyway
     changes = {"steps": 200, "eval.every": 40, "checkpoint.every": 30, "input": "stream"}
     killed, resumed = tmp_path / "killed", []
     for after in (0, 60):
@@ -103,36 +108,36 @@ def whole_folder(path):
     return path
 
 
-def test_early_stopping_remembers_across_a_stop(tmp_path):
-    # learning_rate ~ 0: no evaluation is better than the first, so that patience runs out at the third
+def test_early_stopping_counts_across_a_stop(tmp_path, cache):
+    # learning_rate ~ 0: no evaluation is better than the first, and patience runs out at the third
     changes = {
         "optimizer.learning_rate": 1e-12, "early_stopping.patience": 2, "eval.every": 2, "steps": 100,
         "optimizer.schedule": "constant",
     }  # fmt: skip
     whole, stopped = whole_folder(tmp_path / "whole"), whole_folder(tmp_path / "stopped")
-    train(small_config(**changes), whole)
+    train(small_config(**changes), whole, cache=cache)
     assert lines(whole)[-1]["step"] == 6
     assert json.loads((whole / "metrics.json").read_text())["step"] == 2
     with pytest.raises(Stopped):
-        train(small_config(**changes), stopped, stop_at(5))
-    train(small_config(**changes), stopped)
+        train(small_config(**changes), stopped, stop_at(5), cache=cache)
+    train(small_config(**changes), stopped, cache=cache)
     assert_same_run(whole, stopped)
 
 
-def test_measured_margins_are_those_of_the_run_that_was_not_stopped(tmp_path):
-    """They are measured at a fifth of the steps, step 2: where one start ends and the next begins."""
+def test_a_stopped_run_measures_the_margins_of_an_uninterrupted_one(tmp_path, cache):
+    """Margins are measured at a fifth of the steps, step 2, where the first start ends and the second begins."""
     config = small_config(**{"objective.name": "energy_margin", "checkpoint.every": 12})
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     for workdir in (whole, stopped):
         workdir.mkdir()
-    train(config, whole)
+    train(config, whole, cache=cache)
     for stop, steps in ((2, 2), (1, 3)):
         with pytest.raises(Stopped, match=f"at step {steps}"):
-            train(config, stopped, stop_at(stop))
-    train(config, stopped)
+            train(config, stopped, stop_at(stop), cache=cache)
+    train(config, stopped, cache=cache)
     assert_same_run(stopped, whole)
     at_the_end = checkpoints.open_checkpoints(stopped)
-    known, negative = at_the_end.meta(12)["progress"]["margins"]
+    known, negative = at_the_end.record(12)["progress"]["margins"]
     at_the_end.close()
     assert known != negative
     assert -5 < known < 0

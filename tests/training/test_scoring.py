@@ -1,20 +1,18 @@
-"""All scores of a network over rows of a pool: what each gets, and what a network that lacks one leaves out."""
+"""All scores of a network over rows of a pool, and scores that are left out."""
 
 import functools
 
 import numpy as np
 import pytest
-from small_run import small_config
+from small_run import make_small_run
 
-from openset_jax import build, programs
 from openset_jax.data.pools import TEST, TRAIN
-from openset_jax.data.unreadable import Skipped
 from openset_jax.openset.scores.feature_scores import SCORES
 from openset_jax.openset.scores.training_features import Accumulator
 from openset_jax.training import devices, scoring, state
 
 
-def look(inference, variables, rows):
+def outputs(inference, variables, rows):
     """(features, logits)."""
     parts = [(out["features"], out["logits"]) for _, out in inference.run("features", variables, rows)]
     return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
@@ -22,26 +20,24 @@ def look(inference, variables, rows):
 
 @pytest.fixture(scope="module")
 def network():
-    """(pool, inference, variables, members) of a random network whose last layer is fitted by least squares."""
-    config = small_config()
-    pool = build.open_pool(config)
-    model = build.make_model(config, pool.num_classes)
-    variables = state.initial_variables(model, seed=0, image_size=config.data.image_size)
-    skipped = Skipped(pool, 0.5)
-    inference = programs.make_inference(config, model, pool, build.make_feed(config, pool, skipped), skipped)
-    members = build.training_members(config, pool)[:-1]
-    rows = np.concatenate(members)
-    (features, _), label = look(inference, devices.replicate(variables), rows), pool.label[rows]
+    """(pool, inference, variables, rows of each class) of a random network whose last layer is fitted by least squares."""
+    run = make_small_run()
+    spec, pool = run.spec, run.pool
+    variables = state.initial_variables(run.network.model, seed=0, image_size=spec.images.image_size)
+    inference = run.cache.inference(spec, pool, run.cache.images(spec, pool))
+    rows_by_class = run.rows_by_class[:-1]
+    rows = np.concatenate(rows_by_class)
+    (features, _), label = outputs(inference, devices.replicate(variables), rows), pool.label[rows]
     design = np.column_stack([features, np.ones(len(features))])
     solution = np.linalg.lstsq(design, 8.0 * np.eye(pool.num_classes + 1)[label], rcond=1e-6)[0].astype(np.float32)
     variables["params"]["fc8"] = {"kernel": solution[:-1], "bias": solution[-1]}
-    return pool, inference, devices.replicate(variables), members
+    return pool, inference, devices.replicate(variables), rows_by_class
 
 
 @pytest.fixture(scope="module")
 def found(network):
-    pool, inference, variables, members = network
-    return scoring.Scorers(inference, variables, members, pool.label).score(pool.rows(TEST))
+    pool, inference, variables, rows_by_class = network
+    return scoring.Scorers(inference, variables, rows_by_class, pool.label).score(pool.rows(TEST))
 
 
 def test_every_score_has_a_number_for_every_image(network, found):
@@ -54,19 +50,19 @@ def test_every_score_has_a_number_for_every_image(network, found):
         assert values.shape == (len(rows),), name
         assert np.isfinite(values).all(), name
     np.testing.assert_allclose(found.logits, inference.logits(variables, rows)[1], rtol=1e-4, atol=1e-6)
-    np.testing.assert_array_equal(found.logits, scoring.bare(inference, variables, rows).logits[: len(rows)])
+    np.testing.assert_array_equal(found.logits, scoring.logits_only(inference, variables, rows).logits[: len(rows)])
 
 
 def test_scores_are_those_of_the_functions_on_the_features_of_known_training_images(network, found):
-    """The last layer's output for "none" plays no part, nor do negatives."""
-    pool, inference, variables, members = network
-    rows = np.concatenate(members)
+    """Neither the output for "none" nor negatives are used."""
+    pool, inference, variables, rows_by_class = network
+    rows = np.concatenate(rows_by_class)
     assert (pool.label[rows] >= 0).all()
     assert (pool.split[rows] == TRAIN).all()
     accumulator = Accumulator(pool.num_classes)
-    features, logits = look(inference, variables, rows)
+    features, logits = outputs(inference, variables, rows)
     accumulator.update(features, logits[:, :-1], pool.label[rows])
-    test_features, test_logits = look(inference, variables, pool.rows(TEST))
+    test_features, test_logits = outputs(inference, variables, pool.rows(TEST))
     for name in ("mahalanobis", "kl_matching", "openmax"):
         expected = SCORES[name].make(accumulator.finish())(test_features, test_logits[:, :-1])
         np.testing.assert_allclose(found.values[name], expected, rtol=1e-3, err_msg=name)
@@ -75,8 +71,8 @@ def test_scores_are_those_of_the_functions_on_the_features_of_known_training_ima
 
 
 def test_a_score_that_cannot_be_fitted_is_left_out_and_the_rest_go_on(network):
-    pool, inference, variables, members = network
-    broken = [members[0][:0], *members[1:]]
+    pool, inference, variables, rows_by_class = network
+    broken = [rows_by_class[0][:0], *rows_by_class[1:]]
     found = scoring.Scorers(inference, variables, broken, pool.label).score(pool.rows(TEST)[:5])
     assert found.left_out.keys() == {name for name, score in SCORES.items() if score.fitted}
     assert "no training features of class 0" in found.left_out["mahalanobis"]
@@ -84,7 +80,7 @@ def test_a_score_that_cannot_be_fitted_is_left_out_and_the_rest_go_on(network):
 
 
 def test_a_score_that_fails_or_has_no_number_for_an_image_is_left_out(network, monkeypatch):
-    pool, inference, variables, members = network
+    pool, inference, variables, rows_by_class = network
 
     def fails(features, logits):
         raise ValueError("no such thing")
@@ -93,5 +89,5 @@ def test_a_score_that_fails_or_has_no_number_for_an_image_is_left_out(network, m
     make = {"energy": functools.partial(lambda scorer, *_, **__: scorer, nan), "ash": lambda *_: fails}
     for name, made in make.items():
         monkeypatch.setitem(SCORES, name, SCORES[name]._replace(make=made))
-    found = scoring.Scorers(inference, variables, members, pool.label).score(pool.rows(TEST)[:5])
-    assert found.left_out == {"energy": "5 of 5 images have none", "ash": "no such thing"}
+    found = scoring.Scorers(inference, variables, rows_by_class, pool.label).score(pool.rows(TEST)[:5])
+    assert found.left_out == {"energy": "5 of 5 images have no score", "ash": "no such thing"}

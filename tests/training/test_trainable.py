@@ -1,4 +1,4 @@
-"""Layers that training does not change: not by a bit, and at no cost; the others learn as if these were data."""
+"""Frozen layers do not change by a bit and cost no backward pass; the other layers learn as if frozen features were data."""
 
 import functools
 
@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 from few_steps import batch_of, make, make_step, one_call
-from small_run import small_config
+from small_run import small_spec
 
 from openset_jax.data import augment
 from openset_jax.model import alexnet
@@ -21,10 +21,10 @@ def leaves(tree):
 
 @pytest.mark.parametrize(("trainable", "together"), [("head", 1), pytest.param("fc", 3, marks=pytest.mark.accelerator)])
 def test_frozen_layers_and_statistics_stay_as_they_are_bit_by_bit(trainable, together):
-    config = small_config(**PLAIN, **{"trainable": trainable, "model.norm": "batch"})
-    model, _, optimizer, begin = make(config)
+    spec = small_spec(**PLAIN, **{"trainable": trainable, "model.norm": "batch"})
+    model, _, optimizer, begin = make(spec)
     batches, current = [batch_of(seed=i) for i in range(3)], begin
-    step = make_step(config, model, optimizer)
+    step = make_step(spec, model, optimizer)
     for i in range(0, 3, together):
         current, _ = step(devices.replicate(current), devices.shard_steps(batches[i : i + together]))
         current = jax.device_get(current)
@@ -38,52 +38,52 @@ def test_frozen_layers_and_statistics_stay_as_they_are_bit_by_bit(trainable, tog
 
 
 @pytest.mark.parametrize("trainable", alexnet.TRAINABLE)
-def test_the_optimizer_remembers_the_trained_layers_alone(trainable):
-    _, _, _, begin = make(small_config(trainable=trainable))
+def test_the_optimizer_has_state_for_the_trained_layers_only(trainable):
+    _, _, _, begin = make(small_spec(trainable=trainable))
     moments = [leaf for leaf in jax.tree.leaves(begin.opt_state) if leaf.ndim]
     trained = [begin.params[layer] for layer in alexnet.TRAINABLE[trainable]]
     shapes = lambda tree: sorted(x.shape for x in jax.tree.leaves(tree))
     assert shapes(moments) == sorted(shapes(trained) * 2)
 
 
-def operations(config):
-    """(convolutions, products of matrices) of a step, before anything is optimised."""
-    model, _, optimizer, begin = make(config)
-    step = make_step(config, model, optimizer)
+def operations(spec):
+    """(convolutions, products of matrices) of a step before XLA optimises it."""
+    model, _, optimizer, begin = make(spec)
+    step = make_step(spec, model, optimizer)
     text = step.func.run.lower(*step.args, begin, devices.shard_steps([batch_of()])).as_text()
     return text.count("stablehlo.convolution"), text.count("stablehlo.dot_general")
 
 
 def test_gradients_of_frozen_layers_are_not_computed():
-    (every, products), (fc, of_fc), (head, of_head) = (operations(small_config(trainable=t)) for t in ("all", "fc", "head"))
-    model, _, _, begin = make(small_config())
+    (every, products), (fc, of_fc), (head, of_head) = (operations(small_spec(trainable=t)) for t in ("all", "fc", "head"))
+    model, _, _, begin = make(small_spec())
     forward = jax.jit(model.apply).lower(begin.variables, np.zeros((8, 16, 16, 3), np.float32)).as_text()
     assert head == fc == forward.count("stablehlo.convolution") > 0
     assert every >= 2 * head
     assert of_head == forward.count("stablehlo.dot_general") + 1  # the gradient of fc8's kernel
-    assert of_fc == of_head + 4  # of two more kernels, and of what fc7 and fc8 see
+    assert of_fc == of_head + 4  # the gradients of two more kernels, and of the inputs of fc7 and fc8
     assert products >= of_fc + 1
 
 
 def test_nothing_is_dropped_before_a_frozen_layer():
     def loss(rate):
-        config = small_config(**{"trainable": "head", "model.dropout": rate})
-        model, _, optimizer, begin = make(config)
-        return one_call(config, model, optimizer, begin, batch_of())[1]["loss"][0]
+        spec = small_spec(**{"trainable": "head", "model.dropout": rate})
+        model, _, optimizer, begin = make(spec)
+        return one_call(spec, model, optimizer, begin, batch_of())[1]["loss"][0]
 
     assert loss(0.0) == loss(0.9)
 
 
 @pytest.mark.accelerator
 def test_a_head_learns_as_softmax_regression_on_the_features_of_the_network():
-    """Written down in NumPy: cross-entropy, AdamW, clipping by the norm of what is trained."""
-    config = small_config(**PLAIN, **{
+    """In NumPy: cross-entropy, AdamW, clipping by the norm of the trained layers' gradient."""
+    spec = small_spec(**PLAIN, **{
         "trainable": "head", "optimizer.eps": 1e-3, "optimizer.learning_rate": 1e-2, "optimizer.grad_clip": 0.05
     })  # fmt: skip
-    model, _, optimizer, begin = make(config)
+    model, _, optimizer, begin = make(spec)
     batches = [batch_of(seed=i) for i in range(4)]
-    after, metrics = one_call(config, model, optimizer, begin, *batches)
-    normalise = functools.partial(augment.normalise, mean=config.data.mean, std=config.data.std)
+    after, metrics = one_call(spec, model, optimizer, begin, *batches)
+    normalise = functools.partial(augment.normalise, mean=spec.images.mean, std=spec.images.std)
     w, b = (np.asarray(begin.params["fc8"][name], np.float64) for name in ("kernel", "bias"))
     moments = [[np.zeros_like(w), np.zeros_like(b)] for _ in range(2)]
     for n, batch in enumerate(batches, 1):

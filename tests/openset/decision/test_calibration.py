@@ -1,4 +1,4 @@
-"""Calibrators against the truth, scikit-learn and brute force."""
+"""Calibrators against known posteriors, scikit-learn and brute force."""
 
 import json
 
@@ -21,7 +21,7 @@ ROWS = st.lists(st.tuples(st.integers(-3, 3), st.integers(0, K), st.integers(0, 
 
 
 def overconfident(temperature, columns, count=30_000, seed=0):
-    """(logits that are `temperature` times too large, labels drawn from the right ones)."""
+    """(logits that are `temperature` times too large, labels drawn from the correct posterior)."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(0, 2, (count, columns))
     p = softmax(logits)
@@ -40,7 +40,7 @@ def scored(count=4000, seed=0):
 def test_temperature_finds_how_much_too_large_logits_are(truth):
     logits, label = overconfident(truth, K + 1)
     assert calibration.fit("temperature", logits, label, K).temperature == pytest.approx(truth, rel=0.03)
-    logits, label = overconfident(truth, K)  # no output for "none": negatives play no part
+    logits, label = overconfident(truth, K)  # no output for "none": negatives are not used
     logits, label = np.r_[logits, logits[:500]], np.r_[label, np.full(500, K)]
     assert calibration.fit("temperature", logits, label, K).temperature == pytest.approx(truth, rel=0.03)
 
@@ -215,8 +215,8 @@ def test_a_softmax_without_none_needs_knowns_alone():
         ("temperature", np.full((3, 3), np.nan), {}, "logits: row 0 of 3 is not finite"),
         ("logistic", np.zeros((3, 3)), {}, "the score must have 1 axis"),
         ("isotonic", np.array([0, 1, np.inf]), {}, "the score: row 2 of 3 is not finite"),
-        ("isotonic", np.zeros(2), {}, "one label for each of 2 images"),
-        ("isotonic", np.zeros(3), {"weight": [1, 1]}, "one weight for each of 3 images"),
+        ("isotonic", np.zeros(2), {}, r"labels must have shape \(2,\), one for each image, not"),
+        ("isotonic", np.zeros(3), {"weight": [1, 1]}, r"weights must have shape \(3,\), one for each image, not \(2,\)"),
         ("logistic", np.zeros(3), {"weight": [1, 1, -1]}, "weight 2 of 3 is -1"),
     ],
 )
@@ -235,5 +235,5 @@ def test_mix_weights_give_the_mix_and_calibration_in_it_corrects_to_any_other():
     back = posterior.correct_prior(np.stack([1 - fitted, fitted], 1), [0.9, 0.1], [1 - share[K], share[K]])
     np.testing.assert_allclose(back[:, 1], p, atol=0.02)
     np.testing.assert_array_equal(calibration.mix_weights([0, 2], [0.25, 0, 0.75]), [0.5, 1.5])
-    with pytest.raises(ValueError, match="class 1 of 3 has a prior of 0.2 but no validation image to give its weight to"):
+    with pytest.raises(ValueError, match="class 1 of 3 has a prior of 0.2, but no validation image"):
         calibration.mix_weights([0, 2], [0.3, 0.2, 0.5])

@@ -1,4 +1,4 @@
-"""From logits to probabilities and decisions, on toy classes whose posterior is known."""
+"""Posteriors and decisions from logits, for Gaussian classes whose posterior is known exactly."""
 
 import json
 
@@ -7,12 +7,12 @@ import pytest
 from scipy.special import logsumexp
 
 from openset_jax.errors import UserError
-from openset_jax.openset.decision import classifier, thresholds
+from openset_jax.openset.decision import classifier, prior_and_costs, thresholds
 from openset_jax.openset.decision.classifier import Classifier
 from openset_jax.openset.losses import objectives
 
 CLASSES = ("a", "b")
-MEANS = np.array([[2.0, 0.0], [-2.0, 0.0], [0.0, 3.0]])  # of normal clouds: a, b, none
+MEANS = np.array([[2.0, 0.0], [-2.0, 0.0], [0.0, 3.0]])  # of Gaussian classes: a, b, none
 TRAINING = np.array([0.4, 0.4, 0.2])
 
 
@@ -33,21 +33,21 @@ def bayes(points, prior):
 
 
 def outputs(name, points):
-    """Logits of a perfect network under the training prior; `background` is too sure of itself by a factor of 2."""
+    """Logits of a perfect network under the training prior; `background` is overconfident by a factor of 2."""
     joint = log_joint(points, TRAINING)
     if name == "background":
         return 2 * joint
     if name == "one_vs_rest":
         p = bayes(points, TRAINING)
         return np.log(p[:, :2]) - np.log1p(-p[:, :2])
-    return joint[:, :2] - joint[:, 2:]  # so that its score, whichever it is, knows of "none"
+    return joint[:, :2] - joint[:, 2:]  # so that every score depends on "none"
 
 
 def fit(name, prior=None, seed=1, calibrate="", rule=("keep_knowns", 0.95), count=20_000, costs=None):
     points, label = cloud(TRAINING, count, seed)
     return classifier.fit(
-        name, CLASSES, outputs(name, points), label, training_prior=TRAINING, calibrate=calibrate,
-        prior=TRAINING if prior is None else np.asarray(prior), costs=thresholds.cost_matrix(costs, CLASSES),
+        objectives.get(name), CLASSES, outputs(name, points), label, training_prior=TRAINING, calibrate=calibrate,
+        prior=TRAINING if prior is None else np.asarray(prior), costs=prior_and_costs.cost_matrix(costs, CLASSES),
         rule=thresholds.Rule(*rule),
     )  # fmt: skip
 
@@ -61,30 +61,30 @@ def test_the_posterior_is_bayes_under_any_deployment(name, prior):
 
 
 def test_temperature_takes_the_overconfidence_out():
-    fitted = fit("background")
-    assert fitted.temperature.temperature == pytest.approx(2, rel=0.05)
+    calibrated = fit("background")
+    assert calibrated.temperature.temperature == pytest.approx(2, rel=0.05)
     points, _ = cloud(TRAINING, 500, 2)
-    raw = classifier.uncalibrated("background", outputs("background", points))
+    raw = classifier.uncalibrated_posterior(objectives.get("background"), outputs("background", points))
     assert np.abs(raw - bayes(points, TRAINING)).max() > 0.1
 
 
 @pytest.mark.parametrize(("calibrate", "within"), [("", 0.05), ("isotonic", 0.15)])
 def test_a_network_without_a_none_output_gets_p_none_from_its_score(calibrate, within):
-    """The energy of these logits is -log(p_known / p_none), of which p(none) is a function."""
+    """The energy of these logits is -log(p_known / p_none), so that p(none) is a function of it."""
     points, _ = cloud(TRAINING, 500, 2)
     for prior in (TRAINING, [0.1, 0.1, 0.8]):
         ours = fit("energy_margin", prior, calibrate=calibrate).posterior(outputs("energy_margin", points))
         np.testing.assert_allclose(ours, bayes(points, np.asarray(prior)), atol=within)
-    assert classifier.uncalibrated("energy_margin", outputs("energy_margin", points)) is None
+    assert classifier.uncalibrated_posterior(objectives.get("energy_margin"), outputs("energy_margin", points)) is None
 
 
 @pytest.mark.parametrize("name", objectives.OBJECTIVES)
 def test_probabilities_sum_to_one_and_survive_the_file(name):
     points, label = cloud(TRAINING, 300, 3)
-    fitted = fit(name, [0.2, 0.3, 0.5], count=500)
-    again = Classifier.from_json(json.loads(json.dumps(fitted.to_json())))
+    calibrated = fit(name, [0.2, 0.3, 0.5], count=500)
+    again = Classifier.from_json(json.loads(json.dumps(calibrated.to_json())))
     group = np.array(["g"] * 300, object)
-    one, other = (c.classify(outputs(name, points), label, group) for c in (fitted, again))
+    one, other = (c.classify(outputs(name, points), label, group) for c in (calibrated, again))
     np.testing.assert_array_equal(one[1], other[1])
     np.testing.assert_array_equal(one[0].decision, other[0].decision)
     np.testing.assert_allclose(one[1].sum(1), 1)
@@ -103,10 +103,10 @@ def test_sigmoids_calibrated_by_their_score_keep_their_shares_of_the_classes():
 
 
 def test_an_infinite_threshold_survives_json_that_others_can_read():
-    fitted = fit("background", rule=("least_cost", None), costs={"accept_none": 100, "reject_known": 0}, count=500)
-    assert fitted.threshold.value == -np.inf
-    text = json.dumps(fitted.to_json(), allow_nan=False)
-    assert Classifier.from_json(json.loads(text)).threshold == fitted.threshold
+    calibrated = fit("background", rule=("least_cost", None), costs={"accept_none": 100, "reject_known": 0}, count=500)
+    assert calibrated.threshold.value == -np.inf
+    text = json.dumps(calibrated.to_json(), allow_nan=False)
+    assert Classifier.from_json(json.loads(text)).threshold == calibrated.threshold
 
 
 def cost_of(decided, label, prior, costs):
@@ -115,15 +115,17 @@ def cost_of(decided, label, prior, costs):
 
 @pytest.mark.parametrize("name", ["background", "one_vs_rest", "energy_margin"])
 def test_prior_correction_lowers_the_cost_where_the_mix_is_another(name):
-    """Trained at 20 % none, used at 80 %: told of it, the same network costs less, and about what the best rule costs."""
+    """Trained with 20 % none, deployed with 80 %: with the correct prior the cost is lower, and almost optimal."""
     deployment, asked = np.array([0.1, 0.1, 0.8]), {"accept_none": 1, "reject_known": 1}
-    costs = thresholds.cost_matrix(asked, CLASSES)
+    costs = prior_and_costs.cost_matrix(asked, CLASSES)
     points, label = cloud(deployment, 40_000, 4)
     group = np.array(["g"] * len(label), object)
     of = {}
-    for told, prior in (("no", TRAINING), ("yes", deployment)):
-        fitted = fit(name, prior, rule=("least_cost", None), costs=asked)
-        of[told] = cost_of(fitted.classify(outputs(name, points), label, group)[0].decision, label, deployment, costs)
+    for corrected, prior in (("no", TRAINING), ("yes", deployment)):
+        calibrated = fit(name, prior, rule=("least_cost", None), costs=asked)
+        of[corrected] = cost_of(
+            calibrated.classify(outputs(name, points), label, group)[0].decision, label, deployment, costs
+        )
     best = cost_of((bayes(points, deployment) @ costs).argmin(1), label, deployment, costs)
     assert best <= of["yes"] + 0.002
     assert of["yes"] < of["no"] - 0.005
@@ -132,12 +134,13 @@ def test_prior_correction_lowers_the_cost_where_the_mix_is_another(name):
 
 def test_a_network_without_validation_negatives_has_no_p_none_and_still_a_threshold():
     points, label = cloud([0.5, 0.5, 0.0], 1_000, 5)
-    costs, logits = thresholds.cost_matrix(None, CLASSES), outputs("softmax", points)
+    costs, logits = prior_and_costs.cost_matrix(None, CLASSES), outputs("softmax", points)
+    softmax = objectives.get("softmax")
     asked = {"training_prior": np.array([0.5, 0.5, 0.0]), "prior": np.full(3, 1 / 3), "costs": costs}
-    fitted = classifier.fit("softmax", CLASSES, logits, label, rule=thresholds.Rule("keep_knowns", 0.9), **asked)
-    scored, posterior = fitted.classify(logits, label, np.array(["g"] * 1_000, object))
+    calibrated = classifier.fit(softmax, CLASSES, logits, label, rule=thresholds.Rule("keep_knowns", 0.9), **asked)
+    scored, posterior = calibrated.classify(logits, label, np.array(["g"] * 1_000, object))
     assert posterior is None
     assert np.mean(scored.decision < 2) == pytest.approx(0.9, abs=0.001)
     for rule, calibrate in ((thresholds.Rule("least_cost", None), ""), (thresholds.Rule("keep_knowns", 0.9), "logistic")):
         with pytest.raises(UserError, match="needs negatives in the validation split"):
-            classifier.fit("softmax", CLASSES, logits, label, rule=rule, calibrate=calibrate, **asked)
+            classifier.fit(softmax, CLASSES, logits, label, rule=rule, calibrate=calibrate, **asked)

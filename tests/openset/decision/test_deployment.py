@@ -1,4 +1,4 @@
-"""What differs where a classifier is used: declared, or estimated from the images of three Gaussian classes and "none"."""
+"""Declared and estimated priors, for images of Gaussian classes and "none"."""
 
 import dataclasses
 
@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 
 from openset_jax.errors import UserError
-from openset_jax.openset.decision import classifier, deployment, thresholds
+from openset_jax.openset.decision import classifier, deployment, prior_and_costs, thresholds
+from openset_jax.openset.losses import objectives
 
 CLASSES, MEANS = ("cat", "dog"), np.array([[0.0, 0], [3, 0], [0, 3]])  # and "none"
 TRAINING = np.array([0.3, 0.2, 0.5])
 
 
 def draw(prior, count, *, seed, sharpness=1.0):
-    """(logits of K + 1 outputs, label) of images in this mix; sharpness != 1: too sure of themselves, or not enough."""
+    """(logits of K + 1 outputs, label) of images under this prior; a sharpness other than 1 is over- or underconfident."""
     rng = np.random.default_rng(seed)
     label = rng.choice(3, count, p=prior)
     x = MEANS[label] + rng.normal(0, 1, (count, 2))
@@ -21,9 +22,9 @@ def draw(prior, count, *, seed, sharpness=1.0):
 
 
 def fit(objective="background", *, calibrate="", logits=None, label=None):
-    costs, rule = thresholds.cost_matrix(None, CLASSES), thresholds.Rule("keep_knowns", 0.95)
+    costs, rule = prior_and_costs.cost_matrix(None, CLASSES), thresholds.Rule("keep_knowns", 0.95)
     given = {"training_prior": TRAINING, "prior": TRAINING, "costs": costs, "rule": rule, "calibrate": calibrate}
-    return classifier.fit(objective, CLASSES, logits, label, **given)
+    return classifier.fit(objectives.get(objective), CLASSES, logits, label, **given)
 
 
 VALIDATION = draw([0.4, 0.4, 0.2], 3000, seed=0)
@@ -74,7 +75,7 @@ def test_the_mix_of_unlabelled_images_is_found(how, mix):
     prior, text = deployment.estimate_prior(how, FITTED, *VALIDATION, draw(mix, 5000, seed=1)[0])
     np.testing.assert_allclose(prior, mix, atol=0.02)
     assert prior.sum() == pytest.approx(1)
-    assert text.startswith("estimated mix of 5,000 images (") and text.count("\n") == 0
+    assert text.startswith("estimated class prior of 5,000 images (") and text.count("\n") == 0
     assert f"cat {prior[0]:.1%}, dog {prior[1]:.1%}, none {prior[2]:.1%}" in text
     assert ("converged" in text) == (how == "em")
 
@@ -84,7 +85,7 @@ def test_without_a_shift_em_corrects_nothing_however_bad_the_calibration():
     logits[:, -1] -= 1.0
     unsure = fit(calibrate="none", logits=logits, label=label)
     weight = (TRAINING / np.bincount(label) * len(label))[label]
-    assert np.abs(np.average(unsure.fitted(logits), axis=0, weights=weight) - TRAINING).max() > 0.05
+    assert np.abs(np.average(unsure.fitted_posterior(logits), axis=0, weights=weight) - TRAINING).max() > 0.05
     same = np.repeat(logits, np.round(10 * weight).astype(int), axis=0)  # the mix of training, up to rounding
     prior, _ = deployment.estimate_prior("em", unsure, logits, label, same)
     np.testing.assert_allclose(prior, TRAINING, atol=0.01)
@@ -102,8 +103,8 @@ def test_what_cannot_be_estimated():
     logits, label = VALIDATION
     with pytest.raises(UserError, match="^--priors=em: there is no readable image"):
         deployment.estimate_prior("em", FITTED, logits, label, logits[:0])
-    with pytest.raises(UserError, match="^--priors=em: the validation split has no images of 'none'.*declare the mix"):
+    with pytest.raises(UserError, match="^--priors=em: the validation split has no images of 'none'.*give the class prior"):
         deployment.estimate_prior("em", FITTED, logits[label < 2], label[label < 2], logits)
     alike = np.where(np.arange(3) == 2, 9.0, logits)  # always "none"
-    with pytest.raises(UserError, match="^--priors=bbse: .*ill-conditioned.* are decided alike"):
+    with pytest.raises(UserError, match="^--priors=bbse: .*ill-conditioned.* does not distinguish"):
         deployment.estimate_prior("bbse", FITTED, alike, label, alike)

@@ -1,4 +1,4 @@
-"""Priors of unlabelled images, of Gaussian classes whose posterior is known exactly."""
+"""Estimated priors of unlabelled images of Gaussian classes, whose posterior is known exactly."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ DEPLOYMENT = np.array([0.1, 0.05, 0.25, 0.6])
 
 
 def draw(prior, count, *, seed, none_at=None):
-    """(posterior under TRAINING, label) of images in another mix; `none_at`: where their unknowns are instead."""
+    """(posterior under TRAINING, label) of images under another prior; `none_at` is another centre of the unknowns."""
     rng = np.random.default_rng(seed)
     label, means = rng.choice(4, count, p=prior), MEANS.copy()
     means[3] = means[3] if none_at is None else none_at
@@ -71,10 +71,10 @@ def test_bbse_refuses_what_it_cannot_know():
         label_shift.estimate_prior_bbse(eye[[0, 2]], [0, 2], eye)
     alike = np.where(label == 2, 1, label)
     with pytest.raises(
-        ValueError, match=r"ill-conditioned.*\(inf > 100\): images of 'class 1' and 'none' are decided alike"
+        ValueError, match=r"ill-conditioned.*\(inf > 100\): the network does not distinguish 'class 1' from 'none'"
     ):
         label_shift.estimate_prior_bbse(eye[alike], label, eye)
-    with pytest.raises(ValueError, match="images of 'dog' and 'rest' are decided alike"):
+    with pytest.raises(ValueError, match="does not distinguish 'dog' from 'rest'"):
         label_shift.estimate_prior_bbse(eye[alike], label, eye, names=["cat", "dog", "rest"])
     with pytest.raises(ValueError, match="ill-conditioned"):
         label_shift.estimate_prior_bbse(eye[np.full(30, 2)], label, eye)  # always "none"
@@ -114,7 +114,7 @@ def warnings_of(none_at, *, estimate, count=2000, validation=1000, seeds=40, **o
 def test_under_label_shift_there_is_almost_never_a_warning(estimate, count, validation):
     texts = warnings_of(None, estimate=estimate, count=count, validation=validation)
     assert sum(map(bool, texts)) <= 1
-    often = warnings_of(None, estimate=estimate, count=count, validation=validation, level=0.05, smallest=0)
+    often = warnings_of(None, estimate=estimate, count=count, validation=validation, level=0.05, min_distance=0)
     assert sum(map(bool, often)) <= 6
 
 
@@ -123,12 +123,12 @@ def test_unknowns_from_elsewhere_are_a_warning_that_says_where_they_show(estimat
     texts = warnings_of((1.5, 1.5), estimate=estimate, seeds=20, names=["cat", "dog", "owl", "none"])
     assert all(texts)
     assert texts[0].startswith("label shift is implausible: ") and "2000 unlabelled images have a p_none of" in texts[0]
-    assert not any(warnings_of((1.5, 1.5), estimate=estimate, seeds=3, smallest=0.9))  # significant, but not large enough
+    assert not any(warnings_of((1.5, 1.5), estimate=estimate, seeds=3, min_distance=0.9))  # significant, but small
 
 
 def test_a_declared_mix_that_is_not_there_is_a_warning_that_names_the_class():
     (pv, label), (p, _) = draw(TRAINING, 1000, seed=1), draw(DEPLOYMENT, 1000, seed=2)
-    assert 'of the 1000 unlabelled images are decided "none", and ' in label_shift.implausibility(pv, label, p, TRAINING)
+    assert 'of the 1000 unlabelled images are decided "none", but ' in label_shift.implausibility(pv, label, p, TRAINING)
     named = label_shift.implausibility(pv, label, p, [0.7, 0.1, 0.1, 0.1], names=["cat", "dog", "owl", "?"])
     assert 'decided "cat"' in named or 'decided "?"' in named
 

@@ -1,4 +1,4 @@
-"""Posteriors and their correction, also where Bayes' posterior is known exactly."""
+"""Posteriors and their correction to another prior, also against an exact Bayes posterior."""
 
 import numpy as np
 import pytest

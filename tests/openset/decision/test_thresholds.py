@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from openset_jax.errors import UserError
-from openset_jax.openset.decision import thresholds
+from openset_jax.openset.decision import prior_and_costs, thresholds
 from openset_jax.openset.decision.thresholds import Rule, choose
 
 CLASSES = ("a", "b")
@@ -42,11 +42,11 @@ def test_the_least_cost_is_that_of_trying_every_threshold(seed):
     rng = np.random.default_rng(seed)
     known, negative = rng.normal(0, 1, 40).round(1), rng.normal(1, 1, 30).round(1)
     truth, taken_for = rng.integers(0, 2, 40), rng.integers(0, 2, 70)
-    costs = thresholds.cost_matrix({"accept_none": 5, "confuse_knowns": 2}, CLASSES)
+    costs = prior_and_costs.cost_matrix({"accept_none": 5, "confuse_knowns": 2}, CLASSES)
     prior = np.array([0.2, 0.5, 0.3])
     truth = np.append(truth, np.full(30, 2))
-    gains = thresholds.gains(taken_for, truth, costs, prior)
-    t = choose(COST, known, negative, known_gain=gains[:40], negative_gain=gains[40:])
+    cost = thresholds.acceptance_costs(taken_for, truth, costs, prior)
+    t = choose(COST, known, negative, known_cost=cost[:40], negative_cost=cost[40:])
 
     def expected(threshold):
         answer = np.where(np.append(known, negative) <= threshold, taken_for, 2)
@@ -58,7 +58,7 @@ def test_the_least_cost_is_that_of_trying_every_threshold(seed):
 
 def test_where_accepting_never_pays_all_are_rejected():
     known, negative = scores(20, 20)
-    t = choose(COST, known, negative, known_gain=np.full(20, 0.1), negative_gain=np.full(20, 0.1))
+    t = choose(COST, known, negative, known_cost=np.full(20, 0.1), negative_cost=np.full(20, 0.1))
     assert t.value == -np.inf
     assert (thresholds.decide(np.append(known, negative), np.zeros(40, int), t.value, 2) == 2).all()
 
@@ -66,7 +66,7 @@ def test_where_accepting_never_pays_all_are_rejected():
 @pytest.mark.parametrize(("rule", "side"), [(KEEP, 0), (Rule("accept_negatives", 0.05), 1)])
 @pytest.mark.parametrize(("validation", "test"), [(200, 1000), (1000, 300)])
 def test_the_promise_holds_in_about_95_of_100_splits(rule, side, validation, test):
-    """Whatever the scores are distributed like: here with two modes and heavy tails."""
+    """For any distribution of the scores; this one has two modes and heavy tails."""
     rng, kept = np.random.default_rng(0), 0
     draw = lambda n: np.where(rng.random(n) < 0.3, rng.standard_cauchy(n), rng.normal(4, 0.1, n))
     for _ in range(400):
@@ -106,77 +106,10 @@ def test_too_few_images_for_a_rule(rule, m, n, says):
         choose(rule, *scores(m, n))
 
 
-def test_costs():
-    costs = thresholds.cost_matrix({"accept_none": 5, "confuse_knowns": 2}, CLASSES)
-    assert costs.tolist() == [[0, 2, 1], [2, 0, 1], [5, 5, 0]]
-    given = [[0, 1, 2], [3, 0, 4], [5, 6, 0]]
-    assert thresholds.cost_matrix(given, CLASSES).tolist() == given
-    assert thresholds.cost_matrix(None, CLASSES).tolist() == [[0, 1, 1], [1, 0, 1], [1, 1, 0]]
+def test_the_class_of_least_expected_cost():
+    costs = prior_and_costs.cost_matrix({"accept_none": 5, "confuse_knowns": 2}, CLASSES)
     posterior = np.array([[0.5, 0.3, 0.2]])
     assert thresholds.cheapest_class(posterior, costs) == 0
     assert thresholds.cheapest_class(posterior, np.array([[0, 1, 0], [9, 0, 0], [0, 0, 0]])) == 1
-    with pytest.raises(UserError, match=r"shape is \(2, 2\).*must be \(3, 3\).*a, b, none"):
-        thresholds.cost_matrix([[0, 1], [1, 0]], CLASSES)
-    with pytest.raises(UserError, match="not a table of numbers"):
-        thresholds.cost_matrix([[0, 1], [1, 0, 3]], CLASSES)
-    with pytest.raises(UserError, match="^decision.costs: 'a' for an image of 'none' costs -1; a cost must be"):
-        thresholds.cost_matrix({"accept_none": -1}, CLASSES)
-    for wrong in (float("nan"), float("inf")):
-        with pytest.raises(UserError, match=f"^--costs: 'none' for an image of 'b' costs {wrong}"):
-            thresholds.cost_matrix([[0, 1, 1], [1, 0, wrong], [1, 1, 0]], CLASSES, "--costs")
-    with pytest.raises(UserError, match="does not give a number"):
-        thresholds.cost_matrix({"accept_none": "x"}, CLASSES)
     far = np.array([[1e-20, 5e-18, 1.0]])
-    assert thresholds.cheapest_class(far, thresholds.cost_matrix(None, CLASSES)) == 1, "nothing may round away"
-    with pytest.raises(UserError, match="'accept' is not one of accept_none, confuse_knowns, reject_known"):
-        thresholds.cost_matrix({"accept": 1}, CLASSES)
-
-
-def test_priors_and_costs_as_flags_give_them():
-    assert thresholds.parse("", "x") is None
-    assert thresholds.parse("none=0.3, a=b=0.5", "x") == {"none": 0.3, "a=b": 0.5}
-    assert thresholds.parse('{"none": 0.3, "a,b": 0.7}', "x") == {"none": 0.3, "a,b": 0.7}
-    assert thresholds.parse("[[0, 1], [1, 0]]", "x") == [[0, 1], [1, 0]]
-    for wrong in ("none", "none=", "none=much", "{none: 1}", "=", "a=1,,"):
-        with pytest.raises(UserError, match="x: .* neither"):
-            thresholds.parse(wrong, "x")
-    with pytest.raises(UserError, match="x: 'a=1, a=2' names something twice"):
-        thresholds.parse("a=1, a=2", "x")
-
-
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [
-        (None, [0.3, 0.1, 0.6]),
-        ({"none": 0.2}, [0.6, 0.2, 0.2]),
-        ({"a": 0.5, "b": 0.25, "none": 0.25}, [0.5, 0.25, 0.25]),
-        ({"a": 1.0}, [1.0, 0.0, 0.0]),
-    ],
-)
-def test_the_deployment_prior(given, expected):
-    np.testing.assert_allclose(thresholds.deployment_prior(given, CLASSES, np.array([0.3, 0.1, 0.6])), expected)
-
-
-def test_without_negatives_in_training_all_classes_are_taken_to_come_alike():
-    np.testing.assert_allclose(thresholds.deployment_prior(None, CLASSES, np.array([0.5, 0.5, 0])), [1 / 3] * 3)
-    np.testing.assert_allclose(
-        thresholds.deployment_prior({"none": 0.5}, CLASSES, np.array([0.5, 0.5, 0])), [0.25, 0.25, 0.5]
-    )
-
-
-@pytest.mark.parametrize(
-    ("given", "says"),
-    [
-        ({"a": 0.5, "c": 0.5}, "no class 'c'; the classes are a, b, none"),
-        ({"a": 0.5, "b": 0.5, "none": 0.5}, "sum to 1.5, not to 1"),
-        ({"a": 0.1, "b": 0.1, "none": 0.1}, "sum to 0.3, not to 1"),
-        ({"a": 0.9, "none": 0.9}, "sum to 1.8, not to 1"),
-        ({"none": -0.1}, "none: -0.1 is not between 0 and 1"),
-        ({"none": float("nan")}, "none: nan is not between 0 and 1"),
-        ({"none": "0.6"}, "does not give a number for each class"),
-        ([], "does not give a number for each class"),
-    ],
-)
-def test_priors_that_cannot_be(given, says):
-    with pytest.raises(UserError, match=says):
-        thresholds.deployment_prior(given, CLASSES, np.array([0.3, 0.1, 0.6]))
+    assert thresholds.cheapest_class(far, prior_and_costs.cost_matrix(None, CLASSES)) == 1, "nothing may round away"

@@ -25,7 +25,7 @@ def cross_entropy(logits, target):
 
 
 def each(known, negative, logits=LOGITS):
-    """Known and negative terms, one example at a time."""
+    """The losses of all examples, computed one at a time."""
     pairs = zip(logits, FEATURES, LABEL, strict=True)
     return np.array([known(z, f, y) if y < K else negative(z, f) for z, f, y in pairs])
 
@@ -42,7 +42,7 @@ def test_one_vs_rest_is_k_coins_and_all_of_them_tails_for_a_negative():
         return -np.log(special.expit(np.where(heads, z, -z))).sum()
 
     expected = each(lambda z, f, y: coins(z, np.arange(K) == y), lambda z, f: coins(z, np.zeros(K, bool)))
-    np.testing.assert_allclose(loss_of(objectives.one_vs_rest), expected, rtol=1e-5)
+    np.testing.assert_allclose(loss_of(objectives.one_vs_rest, adjustment=np.zeros(K)), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("adjustment", [np.zeros(K), ADJUSTMENT])
@@ -65,7 +65,7 @@ def test_entropic_wants_negatives_to_be_uniform(adjustment):
 
 def test_outlier_exposure_is_the_entropic_loss_with_a_weight_of_its_own():
     entropic, exposure = objectives.get("entropic"), objectives.get("outlier_exposure")
-    assert entropic._replace(negative_weight=0.5) == exposure
+    assert entropic._replace(name="outlier_exposure", negative_weight=0.5) == exposure
 
 
 def test_objectosphere_wants_long_features_of_knowns_and_short_ones_of_negatives():
@@ -101,12 +101,10 @@ def test_losses_and_gradients_stay_finite_for_extreme_logits(name):
     objective = objectives.get(name)
     options = {"margins": (-4.0, -2.0), "negative_weight": 0.1, "magnitude": 50.0, "ring_weight": 1e-4}
     options = {k: v for k, v in options.items() if k in objective.options}
-    outputs = K + objective.none_output
-    if objective.softmax:
-        options["adjustment"] = jnp.zeros(outputs)
+    outputs = objective.num_outputs(K)
     for scale in (0.0, 1e4):
         logits = scale * jnp.asarray(RNG.normal(size=(len(LABEL), outputs)))
-        total = lambda z: objective.loss(z, jnp.asarray(FEATURES), jnp.asarray(LABEL), **options).sum()
+        total = lambda z: objective.loss(z, jnp.asarray(FEATURES), jnp.asarray(LABEL), jnp.zeros(outputs), **options).sum()
         value, gradient = jax.value_and_grad(total)(logits)
         assert np.isfinite(value), name
         assert np.isfinite(gradient).all(), name
@@ -114,10 +112,20 @@ def test_losses_and_gradients_stay_finite_for_extreme_logits(name):
 
 def test_only_sigmoids_and_a_none_output_can_answer_none():
     logits = jnp.array([[3.0, -1, -2, -4], [-3.0, -1, -2, -4]])
-    assert objectives.answer(objectives.get("one_vs_rest"), logits, num_classes=K).tolist() == [0, K]
-    assert objectives.answer(objectives.get("entropic"), logits, num_classes=K).tolist() == [0, 1]
+    assert objectives.get("one_vs_rest").predict_class(logits, K).tolist() == [0, K]
+    assert objectives.get("entropic").predict_class(logits, K).tolist() == [0, 1]
     with_none = jnp.concatenate([logits, jnp.zeros((2, 1))], axis=1)
-    assert objectives.answer(objectives.get("background"), with_none, num_classes=K).tolist() == [0, K]
+    assert objectives.get("background").predict_class(with_none, K).tolist() == [0, K]
+
+
+@pytest.mark.parametrize("name", objectives.OBJECTIVES)
+def test_the_table_is_keyed_by_name_and_outputs_follow_from_the_objective(name):
+    objective = objectives.get(name)
+    assert objective.name == name
+    assert objective.num_outputs(K) == (K + 1 if name == "background" else K)
+    assert objective.says_none == (name in ("background", "one_vs_rest"))
+    outputs = list(range(objective.num_outputs(K)))
+    assert outputs[objective.known_outputs] == list(range(K))
 
 
 def test_an_unknown_objective_is_refused_with_those_that_exist():

@@ -9,15 +9,15 @@ from scipy import stats
 from openset_jax.errors import UserError
 from openset_jax.openset.losses import objectives, weights
 
-PRIOR = np.array([0.05] * 10 + [0.5])  # the founding problem: 10 classes of 7,000, and 70,000 negatives
+PRIOR = np.array([0.05] * 10 + [0.5])  # 10 classes of 7,000 images, and 70,000 negatives
 COUNTS = np.array([7_000] * 10 + [70_000])
 make = functools.partial(weights.make_weights, PRIOR, COUNTS)
 
 
 def total(w, losses, label, devices=1):
-    """What the devices' shares of a batch add up to: the mean over devices of the sum of factor x loss."""
+    """The reduced loss of a batch: the mean over devices of the sum of factor x loss."""
     shares = (jnp.asarray(losses).reshape(devices, -1), jnp.asarray(label).reshape(devices, -1))
-    summed = lambda loss, label: (loss * w.of_examples(label, "data")).sum()
+    summed = lambda loss, label: (loss * weights.example_weights(label, w.by_class, w.negative_weight, "data")).sum()
     return float(jax.vmap(summed, axis_name="data")(*shares).mean())
 
 
@@ -78,10 +78,7 @@ def test_logit_adjustment_is_tau_log_prior_of_the_classes_that_have_an_output():
 
 def plateau(name, w, **options):
     objective = objectives.get(name)
-    outputs = 10 + objective.none_output
-    if objective.softmax:
-        options["adjustment"] = w.adjustment(outputs)
-    return weights.plateau_loss(functools.partial(objective.loss, **options), w, outputs)
+    return weights.plateau_loss(functools.partial(objective.loss, **options), w, objective.num_outputs(10))
 
 
 def test_the_loss_of_a_network_that_ignores_its_images():

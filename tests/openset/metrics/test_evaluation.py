@@ -1,29 +1,32 @@
-"""Scores, answers and labels -> what metrics.json says."""
+"""The metrics of `metrics.json` from predictions."""
 
 import dataclasses
 
 import numpy as np
 import pytest
 
-from openset_jax.openset.decision import calibration, classifier, thresholds
+from openset_jax.openset.decision import calibration, classifier, prior_and_costs, thresholds
 from openset_jax.openset.decision.classifier import Classifier
+from openset_jax.openset.losses import objectives
 from openset_jax.openset.metrics import evaluation
+from openset_jax.openset.scored import Scored
 
 KINDS = {"seen_negatives": ["n1", "n2"], "unseen_unknowns": ["u"]}
 CLASSES = ("a", "b")
+BACKGROUND = objectives.get("background")
 BY_HAND = [
     ((3, 0, 0), 0, "a"),  # right
-    ((0, 3, 0), 0, "a"),  # taken for b
-    ((0, 3, 4), 1, "b"),  # right among the knowns, but rejected
+    ((0, 3, 0), 0, "a"),  # predicted as b
+    ((0, 3, 4), 1, "b"),  # best known class correct, but rejected
     ((0, 0, 5), -1, "n1"),  # rejected
     ((5, 0, 0), -1, "n2"),  # accepted as a
 ]
 
 
 def read(rows):
-    """rows: (logits, label, group)."""
+    """Predictions of rows (logits, label, group)."""
     logits, label, group = zip(*rows, strict=True)
-    return classifier.read("background", np.array(logits, np.float32), np.array(label), np.array(group, object))
+    return classifier.interpret(BACKGROUND, np.array(logits, np.float32), np.array(label), np.array(group, object))
 
 
 def evaluate(rows, **options):
@@ -31,7 +34,7 @@ def evaluate(rows, **options):
 
 
 def values(tree):
-    """Every {"value", "low", "high"} as its value, once the interval has been looked at."""
+    """The tree with each {"value", "low", "high"} replaced by its value, after a check of the interval."""
     if isinstance(tree, dict) and set(tree) == {"value", "low", "high"}:
         assert tree["low"] <= tree["value"] <= tree["high"]
         return tree["value"]
@@ -67,30 +70,41 @@ def test_a_number_without_images_is_none_and_seen_and_unseen_stay_apart():
     assert result["open_set"]["together"]["images"] == 1
 
 
+def test_resamples_bound_the_bootstrap_and_nothing_else_changes():
+    few, usual = evaluate(BY_HAND, resamples=7), evaluate(BY_HAND)
+    assert values(few) == values(usual) | {"open_set": values(few)["open_set"]}
+    assert few["open_set"]["seen_negatives"]["resamples"] == few["open_set"]["by_group"]["n1"]["resamples"] == 7
+    assert usual["open_set"]["seen_negatives"]["resamples"] == 2_000
+    assert usual["open_set"]["by_group"]["n1"]["resamples"] == 500
+    assert evaluate(BY_HAND, resamples=2_000) == usual
+
+
 def with_decision(rows, threshold):
     scored = read(rows)
     decided = thresholds.decide(scored.score, scored.known_class, threshold, len(CLASSES))
     return dataclasses.replace(scored, decision=decided)
 
 
-def fitted(**changes):
+def make_classifier(**changes):
     given = {
-        "objective": "background", "classes": CLASSES, "temperature": calibration.Identity(), "none": None,
+        "objective": BACKGROUND, "classes": CLASSES, "temperature": calibration.Identity(), "none": None,
         "fitted_prior": np.full(3, 1 / 3), "prior": np.array([0.25, 0.25, 0.5]),
-        "costs": thresholds.cost_matrix(None, CLASSES),
+        "costs": prior_and_costs.cost_matrix(None, CLASSES),
         "rule": thresholds.Rule("keep_knowns", 0.6), "threshold": thresholds.Threshold(0.0, -1.0, 1.0, 10, 5, 6),
     }  # fmt: skip
     return Classifier(**given | changes)
 
 
 def test_the_operating_point_by_hand():
-    result = evaluation.operating_point(with_decision(BY_HAND, 0.0), classes=CLASSES, kinds=KINDS, fitted=fitted())
+    result = evaluation.operating_point(
+        with_decision(BY_HAND, 0.0), classes=CLASSES, kinds=KINDS, classifier=make_classifier()
+    )
     assert result["confusion"]["counts"] == [[1, 1, 0], [0, 0, 1], [1, 0, 1], [0, 0, 0]]
     point = values(result["operating_point"])
     assert (point["known_recall"], point["known_accuracy"]) == (2 / 3, 1 / 3)
     assert point["accuracy_of_accepted_knowns"] == 0.5
     assert point["rejected"] == {"seen_negatives": 0.5, "unseen_unknowns": None}
-    # a: half confused; b: rejected; none: half accepted
+    # a: one half is confused; b: rejected; none: one half is accepted
     assert point["expected_cost"] == {"seen_negatives": 0.25 * 0.5 + 0.25 * 1 + 0.5 * 0.5, "unseen_unknowns": None}
     assert point["promised"] == pytest.approx(6 / 11)
 
@@ -101,7 +115,7 @@ def test_calibration_is_measured_under_the_prior_that_is_said():
     result = evaluation.calibration(scored, {"sure": (sure, np.array([0.25, 0.25, 0.5])), "no": (None, None)}, kinds=KINDS)
     assert result["seen_negatives"]["no"] is None
     assert result["unseen_unknowns"]["sure"] is None, "there are none, and half of all should be"
-    # right for half of a, none of b, half of none; always sure
+    # correct for one half of a, no b, one half of none; confidence always 1
     assert result["seen_negatives"]["sure"]["expected_calibration_error"]["value"] == pytest.approx(
         1 - (0.25 * 0.5 + 0.5 * 0.5)
     )
@@ -126,7 +140,7 @@ def test_a_calibration_error_that_may_be_chance_has_an_interval_from_0():
     label = (p.cumsum(1) > rng.random((600, 1))).argmax(1)
     label = np.where(label == 2, -1, label)
     group = np.where(label < 0, "n1", "a").astype(object)
-    scored = evaluation.Scored(label, group, p[:, 2], p[:, :2].argmax(1), p.argmax(1))
+    scored = Scored(label, group, p[:, 2], p[:, :2].argmax(1), p.argmax(1))
     mix = np.bincount(label % 3, minlength=3) / 600
     sure = p**3 / (p**3).sum(1, keepdims=True)
     result = evaluation.calibration(scored, {"right": (p, mix), "sure": (sure, mix)}, kinds=KINDS)["seen_negatives"]

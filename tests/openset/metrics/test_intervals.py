@@ -1,3 +1,5 @@
+import time
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -13,7 +15,7 @@ def samples(m, n, shift, *, seed=0):
 
 
 def delong_by_the_book(known, unknown):
-    """Standard error from the placement of each image, pair by pair."""
+    """The standard error from all pairs of images."""
     won = (unknown[None] > known[:, None]) + 0.5 * (unknown[None] == known[:, None])
     return np.sqrt(won.mean(1).var(ddof=1) / len(known) + won.mean(0).var(ddof=1) / len(unknown))
 
@@ -55,7 +57,7 @@ def test_one_image_says_nothing():
 @pytest.mark.parametrize(("hits", "count"), [(0, 10), (3, 10), (10, 10), (999, 1000)])
 def test_shares_have_the_exact_binomial_interval(hits, count):
     expected = stats.binomtest(hits, count).proportion_ci(method="exact")
-    assert intervals.share(hits, count) == pytest.approx((hits / count, expected.low, expected.high), abs=1e-12)
+    assert intervals.proportion(hits, count) == pytest.approx((hits / count, expected.low, expected.high), abs=1e-12)
 
 
 def test_the_bootstrap_agrees_with_delong():
@@ -87,7 +89,7 @@ def test_resamples_are_drawn_from_each_side_apart_and_with_their_classes(monkeyp
     seen = []
     intervals.bootstrap(ranked, {"all": lambda r: seen.append(r) or r.known.sum(-1)})
     drawn = seen[0]
-    assert sum(len(r.known) for r in seen[:-1]) == intervals.resamples(70) == 2_000
+    assert sum(len(r.known) for r in seen[:-1]) == intervals.num_resamples(70) == 2_000
     assert (drawn.known.sum(-1) == 40).all()
     assert (drawn.unknown.sum(-1) == 30).all()
     assert (drawn.correct <= drawn.known).all()
@@ -98,7 +100,7 @@ def test_resamples_are_drawn_from_each_side_apart_and_with_their_classes(monkeyp
 
 
 def test_groups_are_drawn_whole():
-    """Two kinds of unknowns, one easy and one hard: other kinds might be either, which images of these do not show."""
+    """Other kinds of unknowns may be as easy or as hard as the two groups; resampled images do not show this variation."""
     rng = np.random.default_rng(0)
     known, easy, hard = rng.normal(0, 1, 300), rng.normal(6, 1, 300), rng.normal(0, 1, 300)
     ranked = rank(known, np.concatenate([easy, hard]))
@@ -116,26 +118,83 @@ def test_the_same_seed_gives_the_same_interval_and_work_is_bounded():
     metrics = {"oscr": ranking.oscr}
     assert intervals.bootstrap(ranked, metrics) == intervals.bootstrap(ranked, metrics)
     assert intervals.bootstrap(ranked, metrics, seed=1) != intervals.bootstrap(ranked, metrics)
-    assert [intervals.resamples(n) for n in (1, 10**4, 10**5, 10**8)] == [2_000, 2_000, 200, 100]
+    assert [intervals.num_resamples(n) for n in (1, 10**4, 10**5, 10**8)] == [2_000, 2_000, 200, 100]
 
 
 def test_the_mean_of_recalls_is_scikit_learns_balanced_accuracy():
     rng = np.random.default_rng(0)
     label, answer = rng.integers(0, 4, 60), rng.integers(0, 4, 60)
     hits = [int((answer[label == k] == k).sum()) for k in range(4)]
-    value, low, high = intervals.mean_of_shares(hits, np.bincount(label).tolist())
+    value, low, high = intervals.mean_of_proportions(hits, np.bincount(label).tolist())
     assert value == pytest.approx(balanced_accuracy_score(label, answer))
     assert low < value < high
-    assert intervals.mean_of_shares([], []) is None
+    assert intervals.mean_of_proportions([], []) is None
 
 
 def test_the_interval_of_a_weighted_measure_holds_the_truth_about_as_often_as_it_says():
-    """A mean of two strata of known means."""
+    """The measure is the mean of two strata whose expectations are known."""
     rng, inside = np.random.default_rng(0), 0
     label = np.repeat([0, 1], [60, 140])
     for _ in range(200):
         values = rng.exponential(np.where(label == 0, 1.0, 3.0))
-        found = intervals.weighted(lambda w, v=values: np.average(v, weights=w), label, np.ones(200), most=200)
+        found = intervals.weighted(lambda w, v=values: np.average(v, weights=w), label, np.ones(200), resamples=200)
         inside += found.low <= 0.3 * 1 + 0.7 * 3 <= found.high
         assert found.low <= found.value <= found.high
     assert 0.88 <= inside / 200 <= 0.99
+
+
+def curve_samples(m, n, *, seed=0, decimals=None):
+    rng = np.random.default_rng(seed)
+    known, unknown, correct = rng.normal(0, 1, m), rng.normal(1.5, 1, n), rng.random(m) < 0.9
+    return (known, unknown, correct) if decimals is None else (known.round(decimals), unknown.round(decimals), correct)
+
+
+@pytest.mark.parametrize("decimals", [None, 0])
+def test_bands_are_percentiles_of_curves_of_other_draws(decimals):
+    known, unknown, correct = curve_samples(60, 40, decimals=decimals)
+    found = intervals.bands(rank(known, unknown, correct), points=21, resamples=2_000)
+    rng, curves = np.random.default_rng(1), []
+    for _ in range(2_000):  # one image at a time
+        k, u = rng.integers(0, 60, 60), rng.integers(0, 40, 40)
+        x, *shares = ranking.curve(rank(known[k], unknown[u], correct[k]))
+        curves.append([np.interp(found.unknown, x, share) for share in shares])
+    expected = np.quantile(curves, [0.025, 0.975], axis=0)
+    inner = slice(1, -1)  # at the ends all values may be equal
+    for band, by_hand in ((found.known, expected[:, 0]), (found.correct, expected[:, 1])):
+        assert np.abs(band - by_hand)[:, inner].max() < 3 / 60  # steps of one image
+        assert np.abs(band - by_hand)[:, inner].mean() < 0.01
+
+
+def test_bands_cover_what_they_should():
+    hit = []
+    for seed in range(150):
+        found = intervals.bands(rank(*curve_samples(80, 80, seed=seed)), points=11, resamples=200)
+        truth = stats.norm.cdf(stats.norm.ppf(found.unknown) + 1.5)
+        hit.append((found.known[0] <= truth) & (truth <= found.known[1]))
+    assert 0.88 <= np.mean(hit, axis=0)[2:-2].mean() <= 0.99
+
+
+def test_order_within_and_between_the_bands():
+    found = intervals.bands(rank(*curve_samples(50, 70)))
+    assert found.unknown[0] == 0 and found.unknown[-1] == 1
+    assert found.known[:, -1].tolist() == [1, 1]
+    for low, high in (found.known, found.correct):
+        assert (low >= 0).all() and (low <= high).all() and (high <= 1).all()
+        assert (np.diff(low) >= -1e-12).all() and (np.diff(high) >= -1e-12).all()
+    assert (found.correct <= found.known + 1e-12).all()
+
+
+def test_bands_of_a_perfect_sample_are_no_proof_of_a_perfect_score():
+    low, high = intervals.bands(rank(np.zeros(30), np.ones(50))).known
+    assert low[0] == pytest.approx(0.025 ** (1 / 30)) and high[0] == 1
+
+
+def test_bands_of_one_image_say_nothing():
+    found = intervals.bands(rank(np.zeros(1), np.arange(9.0)))
+    assert found.known[0].max() == 0 and found.known[1].min() == 1
+
+
+def test_bands_of_many_images_stay_quick():
+    start = time.monotonic()
+    intervals.bands(rank(*curve_samples(60_000, 60_000)))
+    assert time.monotonic() - start < 30

@@ -19,13 +19,13 @@ def with_correct(known):
 
 
 def labelled(known, unknown):
-    """(unknown or not, score) as scikit-learn takes them, which wants finite numbers: their ranks do as well."""
+    """(is unknown, score) for scikit-learn; the scores are ranks, because scikit-learn needs finite numbers."""
     score = np.concatenate([known, unknown])
     return np.arange(len(score)) >= len(known), np.unique(score, return_inverse=True)[1].astype(float)
 
 
 def pairs(known, unknown, correct):
-    """P(unknown above known and correct) + P(equal and correct) / 2, pair by pair."""
+    """P(unknown above known and correct) + P(equal and correct) / 2, from all pairs."""
     won = (unknown[None] > known[:, None]) + 0.5 * (unknown[None] == known[:, None])
     return (won * correct[:, None]).mean()
 
@@ -37,7 +37,7 @@ def test_auroc_average_precision_and_trapezoid_are_scikit_learns(known, unknown)
     exactly = lambda value: pytest.approx(value, abs=1e-12)
     assert ranking.auroc(ranked) == exactly(sklearn.roc_auc_score(truth, score))
     assert ranking.average_precision(ranked) == exactly(sklearn.average_precision_score(truth, score))
-    assert ranking.average_precision(ranked.turned()) == exactly(sklearn.average_precision_score(~truth, -score))
+    assert ranking.average_precision(ranked.swapped()) == exactly(sklearn.average_precision_score(~truth, -score))
     precision, recall, _ = sklearn.precision_recall_curve(truth, score)
     assert ranking.aupr_trapezoid(ranked) == exactly(sklearn.auc(recall, precision))
     weight = np.where(truth, 1 / len(unknown), 1 / len(known))
@@ -66,7 +66,7 @@ def test_areas_are_shares_of_pairs(known, unknown):
 
 @given(SIDE, SIDE)
 def test_oscr_is_open_auc(known, unknown):
-    """As its authors compute it: a known of the wrong class is given a score above all, then AUROC."""
+    """The authors' computation: the AUROC after knowns of the wrong class get a score above all others."""
     correct = with_correct(known)
     as_ranks = np.unique(np.concatenate([known, unknown]), return_inverse=True)[1]
     known, unknown = as_ranks[: len(known)], as_ranks[len(known) :]

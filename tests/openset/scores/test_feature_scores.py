@@ -1,4 +1,4 @@
-"""All scores of one network: against the peers' recorded values, against their definitions, and where they could break."""
+"""All scores against recorded values of peers, against their definitions, and for extreme inputs."""
 
 import numpy as np
 import peer_scores
@@ -23,7 +23,7 @@ def fitted(size=37, *, features=PROBLEM.features, logits=PROBLEM.logits, label=P
 
 TRAINING = fitted()
 
-# What turns our score into the peer's: a strictly rising function. Of pytorch-ood's Mahalanobis: half, and over n - 1.
+# A strictly increasing function from our score to the peer's. pytorch-ood's Mahalanobis: half, and divided by n - 1.
 TURNED = {
     "msp": lambda score: -expit(-score),
     "openmax": expit,
@@ -43,14 +43,14 @@ def test_scores_are_the_peers(recorded):
         whole = class_distance - SCORES["relative_mahalanobis"].make(TRAINING)(PROBLEM.test_features, PROBLEM.test_logits)
         np.testing.assert_allclose(class_distance * 159 / 160 - whole / 160, recorded.values, rtol=1e-4)
     elif recorded.function == "KLMatching.predict_features":
-        # it asks the class that an image is given, which for the first is not the nearest
+        # it uses the predicted class, which is not the nearest one for the first image
         assert agrees[1:].all() and ours[0] < recorded.values[0] - 0.01
     else:
         assert agrees.all()
 
 
 def brute_force(name, x, z):
-    """The score of one image (features x, logits z) by its definition, from all training images."""
+    """The score of one image with features x and logits z by its definition, from all training images."""
     features, label = PROBLEM.features.astype(np.float64), PROBLEM.label
     kernel, bias = PROBLEM.kernel.astype(np.float64), PROBLEM.bias
     means = np.array([features[label == k].mean(0) for k in range(4)])
@@ -95,7 +95,7 @@ def test_the_table_says_what_a_score_needs(name):
     made = score.make(TRAINING if score.fitted else None, HEAD if score.needs_head else None, **SMALL.get(name, {}))
     values = made(PROBLEM.test_features, PROBLEM.test_logits)
     assert values.shape == (8,) and values.dtype == np.float64
-    for i in range(8):  # each image by itself
+    for i in range(8):  # one image at a time
         one = made(PROBLEM.test_features[i : i + 1], PROBLEM.test_logits[i : i + 1])
         np.testing.assert_allclose(one[0], values[i], rtol=1e-6, atol=1e-9)
 
@@ -114,7 +114,7 @@ def test_batches_of_any_size_give_the_same_scores(size, cap):
 
 @pytest.mark.parametrize("name", [n for n in SCORES if n not in ("max_logit", "energy", "react", "dice", "ash")])
 def test_a_score_is_larger_for_images_of_nothing(name):
-    """Features between the classes, or far from all."""
+    """Features between the classes, or far from all classes."""
     made = SCORES[name].make(TRAINING, HEAD, **SMALL.get(name, {}))
     far = np.tile([3.0, 0.0], 6)[None] * np.array([[1.0], [1.2]])
     if name in ("msp", "entropy", "gen", "kl_matching", "odin"):
@@ -129,7 +129,7 @@ def test_a_score_is_larger_for_images_of_nothing(name):
 @pytest.mark.parametrize("name", SCORES)
 @pytest.mark.parametrize("size", [1.0, 1e4])
 def test_extreme_features_and_logits_stay_finite(name, size):
-    """Of training images, of test images, or of both; and an image whose features are all 0."""
+    """For units of training images, test images or both; and for an image whose features are all 0."""
     features, logits = (size * PROBLEM.features, size * PROBLEM.logits)
     training = fitted(features=features, logits=logits)
     made = SCORES[name].make(training, HEAD, **SMALL.get(name, {}))
@@ -139,12 +139,14 @@ def test_extreme_features_and_logits_stay_finite(name, size):
         assert np.isfinite(made(x, scale * PROBLEM.test_logits)).all()
 
 
-@pytest.mark.parametrize("name", [n for n in SCORES if n != "dice"])  # a percentile of its weights counts them
+@pytest.mark.parametrize("name", [n for n in SCORES if n != "dice"])  # its percentile depends on the number of weights
 def test_units_that_are_never_on_change_nothing(name):
-    """The covariance is singular then, and so it is with fewer images than features."""
+    """The covariance is singular, as it is with fewer images than features."""
     wide = lambda x: np.concatenate([x, np.zeros_like(x[:, :3])], axis=1)
     head = Head(np.concatenate([PROBLEM.kernel, np.zeros((3, 4))]), PROBLEM.bias)
-    options = {**SMALL, "ash": {"percentile": 0}, "react": {"percentile": 100}}.get(name, {})  # these count them too
+    options = {**SMALL, "ash": {"percentile": 0}, "react": {"percentile": 100}}.get(
+        name, {}
+    )  # their percentiles depend on the number of features
     plain = SCORES[name].make(TRAINING, HEAD, **options)(PROBLEM.test_features, PROBLEM.test_logits)
     training = fitted(features=wide(PROBLEM.features))
     dead = SCORES[name].make(training, head, **options)(wide(PROBLEM.test_features), PROBLEM.test_logits)
@@ -172,13 +174,13 @@ def test_what_is_wrong_is_said():
         with pytest.raises(ValueError, match=f"from 1 to the 7 stored training images, not {k}"):
             feature_scores.knn(few, k=k)
     for dim in (-1, 12):
-        with pytest.raises(ValueError, match=f"dim must be from 0 to below 12, .* not {dim}"):
+        with pytest.raises(ValueError, match=rf"dim must be in \[0, 12\), .* not {dim}"):
             feature_scores.vim(TRAINING, HEAD, dim=dim)
     for options in ({"variant": "x"}, {"percentile": 100}):
         with pytest.raises(ValueError, match="ASH has variants p, b and s"):
             feature_scores.ash(None, HEAD, **options)
     wrong = fitted(logits=np.roll(PROBLEM.logits, 1, axis=1) - 1e3 * np.eye(4)[PROBLEM.label])
-    with pytest.raises(ValueError, match="OpenMax needs two training images"):
+    with pytest.raises(ValueError, match="OpenMax needs two correctly classified training images"):
         feature_scores.open_max(wrong)
     same = fitted(features=np.ones_like(PROBLEM.features))
     for name in ("mahalanobis", "relative_mahalanobis"):

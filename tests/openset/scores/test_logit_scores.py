@@ -58,14 +58,14 @@ def test_a_uniform_posterior_is_the_most_unknown_and_a_small_temperature_is_the_
 
 @pytest.mark.parametrize("score", [logit_scores.msp, logit_scores.generalised_entropy])
 def test_confident_images_whose_probability_is_1_are_still_in_order(score):
-    """1 minus the probability is 0 there."""
+    """For these logits 1 minus the probability is 0 in floating point."""
     logits = np.array([[40.0, 0.0, 0.0], [60.0, 0.0, 0.0], [90.0, 0.0, 0.0]])
     assert (logit_scores.softmax(logits)[:, 0] == 1).all()
     assert (np.diff(score(logits)) < 0).all()
 
 
 def test_what_is_left_of_a_confident_image_is_right_to_the_last_digits():
-    """1 - p is 2 exp(-50): the generalised entropy is about its power."""
+    """1 - p is 2 exp(-50), and the generalised entropy is about its power."""
     left = 2 * np.exp(-50)
     expected = left**0.1 + 2 * (left / 2) ** 0.1
     np.testing.assert_allclose(logit_scores.generalised_entropy(np.array([[50.0, 0.0, 0.0]])), expected, rtol=1e-12)

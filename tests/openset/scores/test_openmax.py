@@ -1,4 +1,4 @@
-"""OpenMax: tails of distances, and the mass that they move to "none"."""
+"""OpenMax: the fitted tails, and the part of the logits that moves to "none"."""
 
 import numpy as np
 import pytest
@@ -69,7 +69,7 @@ def test_a_tail_without_spread_is_a_step():
 
 
 def test_too_few_images_are_refused():
-    with pytest.raises(ValueError, match="two training images of each class classified right; 1 has 1"):
+    with pytest.raises(ValueError, match="two correctly classified training images of each class; class 1 has 1"):
         openmax.fit(CENTRE, LOGITS[[0, 3, 1, 2]], LABEL[[0, 3, 1, 2]])
     with pytest.raises(ValueError, match="at least two distances, not 1"):
         openmax.fit(CENTRE, LOGITS, LABEL, tail=1)

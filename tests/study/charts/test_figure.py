@@ -1,4 +1,4 @@
-"""The picture: that it is drawn whatever arms there are, small, and the same for the same arms."""
+"""figure.png: drawn for any set of arms, small, and the same for the same arms."""
 
 import numpy as np
 import pytest

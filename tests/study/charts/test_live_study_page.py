@@ -1,4 +1,4 @@
-"""The page of an experiment in a real browser."""
+"""The page of an experiment in a browser."""
 
 import browser as browsers
 import pytest
@@ -24,7 +24,7 @@ def browser(tmp_path_factory):
         yield driver
 
 
-@pytest.fixture(scope="module", params=PAGES)
+@pytest.fixture(scope="module", params=browsers.first_fast(PAGES))
 def opened(request, browser, tmp_path_factory):
     path = tmp_path_factory.mktemp("page") / "report.html"
     answer = "# How many?\n\n**Many.** ![chart](figure.png)\n\n| a | b |\n|---|---|\n| `1` | 2 |\n"

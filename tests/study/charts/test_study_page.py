@@ -1,4 +1,4 @@
-"""What the page of an experiment holds, without a browser; `test_live_study_page.py` is about what it does in one."""
+"""The content of an experiment's page, without a browser; `test_live_study_page.py` tests it in a browser."""
 
 import json
 import re
@@ -9,7 +9,8 @@ from study import made_up_arms as made_up
 from study.made_up_arms import treatment
 
 from openset_jax.study.charts import page
-from openset_jax.study.stats.analysis import Analysis, Measure
+from openset_jax.study.stats.analysis import Analysis
+from openset_jax.study.stats.measurements import Measurement
 
 ANSWER = (
     "# How many?\n\nAs many as **ten times** a class.\n\n| policy | AUROC |\n|---|---:|\n| natural | 0.9 |\n\n- `code`\n"
@@ -17,7 +18,7 @@ ANSWER = (
 
 
 def table(html, name):
-    """[[text of a cell, ...], ...]"""
+    """Returns [[text of a cell, ...], ...]."""
     text = re.search(rf'<table class="sortable" id="{name}">.*?<tbody>(.*?)</tbody>', html, re.DOTALL)[1]
     cells = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL) for row in re.findall(r"<tr.*?</tr>", text, re.DOTALL)]
     return [[re.sub(r"<small>.*?</small>", "", cell).strip() for cell in row] for row in cells]
@@ -54,7 +55,7 @@ def test_numbers_are_those_of_the_analysis(usual, html):
     plain, others = treatment(), [t for t in usual.treatments if t != treatment()]
     rows = {row[0]: row for row in table(html, "rankings")}
     assert list(rows) == [t.label for t in usual.treatments]
-    auroc = Measure("auroc", "unseen_unknowns")
+    auroc = Measurement("auroc", "unseen_unknowns")
     for t in usual.treatments:
         assert f"{usual.mean(t, auroc).value:.3f}" == rows[t.label][3]
     gains = {row[0]: row for row in table(html, "ranking_gains")}
@@ -62,7 +63,7 @@ def test_numbers_are_those_of_the_analysis(usual, html):
     for t in others:
         assert f"{usual.difference(t, plain, auroc).value:+.3f}" == gains[t.label][3]
     answers = {tuple(row[:2]): row for row in table(html, "answers")}
-    recall = usual.mean(treatment(), Measure("recall", "known", "rule"))
+    recall = usual.mean(treatment(), Measurement("recall", "known", "rule"))
     assert answers["as configured", "rule"][2] == f"{recall.value:.3f}"
     assert ("sampling.negatives=0", "prior") not in answers
 
@@ -70,7 +71,7 @@ def test_numbers_are_those_of_the_analysis(usual, html):
 def test_differences_are_bold_where_they_are_clear(usual):
     html = page.render(usual, "", reference=treatment(sampling__negatives=0))
     gains = html[html.index('id="ranking_gains"') : html.index('id="answer_gains"')]
-    measures = [Measure(m, of) for of in made_up.KINDS for m in ("auroc", "oscr")] + [Measure("accuracy", "known")]
+    measures = [Measurement(m, of) for of in made_up.KINDS for m in ("auroc", "oscr")] + [Measurement("accuracy", "known")]
     found = [usual.difference(t, usual.treatments[0], m) for t in usual.treatments[1:] for m in measures]
     assert gains.count('class="clear"') == sum(d.low > 0 or d.high < 0 for d in found) > 0
 
@@ -85,7 +86,7 @@ def test_charts_have_lines_bands_and_dots(usual, html):
     traces = panels[0]["data"]
     drawn = [t for t in traces if t["mode"] == "lines+markers"]
     assert len(drawn) == 2 and sum("fill" in t for t in traces) == 2
-    point = usual.mean(treatment(sampling__negatives="1x"), Measure("auroc", "unseen_unknowns"))
+    point = usual.mean(treatment(sampling__negatives="1x"), Measurement("auroc", "unseen_unknowns"))
     assert drawn[0]["y"][1] == point.value
     assert f"{point.value:.3f} ({point.low:.3f} to {point.high:.3f})" in drawn[0]["text"][1]
     assert "seeds: 0." in drawn[0]["text"][1]

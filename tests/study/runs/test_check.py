@@ -1,4 +1,6 @@
-"""Before the first arm: what cannot be run, means nothing, or is not comparable is refused with the field named."""
+"""Before the first arm: arms that cannot be run, equal another arm, or are not comparable are refused by field."""
+
+import pathlib
 
 import pytest
 from small_run import small_config
@@ -6,21 +8,22 @@ from study.runs.test_grid import experiment
 
 from openset_jax.errors import UserError
 from openset_jax.study.runs import check, grid
-from openset_jax.training.run_cache import Workshop
+from openset_jax.training.run_cache import RunCache
 
 
 @pytest.fixture(scope="module")
-def workshop():
-    return Workshop()
+def cache():
+    return RunCache()
 
 
-def checked(config, workshop):
+def checked(config, cache):
     arms = grid.arms_of(config)
-    return arms, check.check_grid(arms, [grid.config_of(arm, config.run, {}) for arm in arms], workshop)
+    phases = {arm: check.resolve_arm(arm, grid.config_of(arm, config.run, {}), pathlib.Path("/w")) for arm in arms}
+    return arms, check.check_grid(arms, phases, cache)
 
 
-def test_sizes_are_of_what_an_arm_draws_from(workshop):
-    arms, sizes = checked(experiment(seeds=(0,), a={"sampling": {"negatives": (0, 31, "1x", None)}}), workshop)
+def test_sizes_are_of_what_an_arm_draws_from(cache):
+    arms, sizes = checked(experiment(seeds=(0,), a={"sampling": {"negatives": (0, 31, "1x", None)}}), cache)
     size = {arm.treatment.label: sizes[arm.name] for arm in arms}
     assert size["sampling.negatives=0"] == (622, 0, 0, 0.0, 192)
     assert size["sampling.negatives=31"][:3] == (622, 31, 2)
@@ -29,20 +32,20 @@ def test_sizes_are_of_what_an_arm_draws_from(workshop):
 
 
 @pytest.mark.parametrize(("axes", "says"), [
-    ({"sampling": {"negatives": ("3x",)}}, "=3x, seed 0': sampling.negatives: 373 asked for, but data.negatives has 248"),
-    ({"sampling": {"negatives": ("3y",)}}, "sampling.negatives: '3y' is not a number of images"),
+    ({"sampling": {"negatives": ("3x",)}}, "=3x, seed 0': sampling.negatives: 373 is not between 1 and 248"),
+    ({"sampling": {"negatives": ("3y",)}}, "sampling.negatives: '3y' is neither a number of images"),
     ({"sampling": {"policy": ("ballanced",)}}, "sampling.policy: 'ballanced' is not one of"),
-    ({"data": {"negative_groups": (3,)}}, "data.negative_groups: 3 asked for, and data.negatives has 2"),
+    ({"data": {"negative_groups": (3,)}}, "data.negative_groups: 3 is not between 1 and 2, the number of groups"),
     ({"model": {"width": (-1.0,)}}, "model.width: -1.0 is not more than 0"),
     ({"trainable": ("tail",)}, "trainable: 'tail' is not one of head, fc, all"),
     ({"objective": {"name": ("sofmax",)}}, "objective.name: 'sofmax' is not one of"),
-    ({"sampling": {"policy": ("two_phase",)}}, "trainable: with sampling.policy=two_phase"),
-    ({"early_stopping": {"patience": (3,)}}, "early_stopping.patience: all arms see as many examples"),
+    ({"sampling": {"policy": ("two_phase",)}}, "trainable: .*sampling.policy=two_phase"),
+    ({"early_stopping": {"patience": (3,)}}, "early_stopping.patience: all arms must see the same number of examples"),
     ({"decision": {"rule": ("most_cost",)}}, "decision.rule: 'most_cost' is not one of"),
 ])  # fmt: skip
-def test_an_arm_that_cannot_be_is_refused_with_its_block_and_field(axes, says, workshop):
+def test_an_arm_that_cannot_be_is_refused_with_its_block_and_field(axes, says, cache):
     with pytest.raises(UserError, match=f"^grid.a, the arm .*{says}"):
-        checked(experiment(a=axes), workshop)
+        checked(experiment(a=axes), cache)
 
 
 @pytest.mark.parametrize(("run", "blocks"), [
@@ -52,24 +55,24 @@ def test_an_arm_that_cannot_be_is_refused_with_its_block_and_field(axes, says, w
     ({}, {"log_every": (2, 3)}),
     ({"objective.name": "softmax"}, {"sampling": {"negatives": (10, 20)}}),  # which uses none
 ])  # fmt: skip
-def test_an_axis_that_changes_nothing_is_refused(run, blocks, workshop):
+def test_an_axis_that_changes_nothing_is_refused(run, blocks, cache):
     with pytest.raises(UserError, match="grid.a: .*would be one and the same run"):
-        checked(experiment(a=blocks, run=small_config(**run)), workshop)
+        checked(experiment(a=blocks, run=small_config(**run)), cache)
 
 
-def test_arms_that_see_other_numbers_of_examples_are_refused(workshop):
+def test_arms_that_see_other_numbers_of_examples_are_refused(cache):
     with pytest.raises(
-        UserError, match=r"grid.a: the arm 'steps=24, seed 0' would see 384 examples, and .*all must see as many"
+        UserError, match=r"grid.a: the arm 'steps=24, seed 0' would see 384 examples, and .*all arms must see the same number"
     ):
-        checked(experiment(a={"steps": (12, 24)}), workshop)
-    checked(experiment(a={"steps": (6,), "batch_size": (32,)}, b={"sampling": {"policy": ("balanced",)}}), workshop)
+        checked(experiment(a={"steps": (12, 24)}), cache)
+    checked(experiment(a={"steps": (6,), "batch_size": (32,)}, b={"sampling": {"policy": ("balanced",)}}), cache)
 
 
-def test_two_phases_see_as_many_examples_as_one(workshop):
+def test_two_phases_see_as_many_examples_as_one(cache):
     blocks = {
         "a": {"sampling": {"policy": ("two_phase",)}, "trainable": ("head", "fc")},
         "b": {"sampling": {"policy": ("balanced",)}},
     }
-    arms, sizes = checked(experiment(seeds=(0,), **blocks), workshop)
+    arms, sizes = checked(experiment(seeds=(0,), **blocks), cache)
     assert {size.examples for size in sizes.values()} == {192}
     assert all(sizes[a.name].none == pytest.approx(248 / 870) for a in arms if a.block == "a"), "of the second phase"

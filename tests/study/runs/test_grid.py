@@ -1,4 +1,4 @@
-"""From a config to arms: products and unions, names that are hashes, what an arm begins with, parts of about equal work."""
+"""From a config to arms: products and unions, names that are hashes, the arm that an arm starts from, equal parts."""
 
 import itertools
 
@@ -9,7 +9,7 @@ from small_run import small_config
 
 from openset_jax.errors import UserError
 from openset_jax.study.runs import grid
-from openset_jax.study.stats.outcomes import Treatment
+from openset_jax.study.stats.treatments import Treatment
 
 AMOUNTS = {"sampling": {"negatives": (0, "0.1x", None)}}
 
@@ -65,7 +65,7 @@ def test_an_arm_begins_with_that_of_its_own_seed_and_comes_after_it():
     arms = grid.arms_of(config)
     heads = [arm for arm in arms if arm.treatment.get("trainable") == "head"]
     for arm in heads:
-        base = arm.begins_with(arms)
+        base = arm.starts_from(arms)
         assert (base.treatment.label, base.seed) == ("sampling.negatives=0", arm.seed)
         assert arms.index(base) < arms.index(arm)
         assert grid.config_of(arm, config.run, {"sampling.negatives=0": "/there"}).init_from == "/there"
@@ -78,9 +78,9 @@ def test_an_arm_begins_with_that_of_its_own_seed_and_comes_after_it():
     ({"a": {"sampling": {"polcy": (1,)}}}, "grid.a: run has no field 'sampling.polcy'; did you mean 'sampling.policy'?"),
     ({"a": {"sampling": {"policy": "balanced"}}}, "grid.a.sampling.policy: 'balanced' is not a tuple of values"),
     ({"a": {"sampling": {"policy": ()}}}, r"grid.a.sampling.policy: \(\) is not a tuple of values"),
-    ({"a": {"steps": (24, 24)}}, "grid.a.steps: 24 is there twice"),
-    ({"a": {"sampling": {"policy": ("natural",)}}}, "policy: 'natural' is what run has: this axis changes nothing"),
-    ({"a": {"seed": (1, 2)}}, "grid.a.seed: every arm is run with all of `seeds`"),
+    ({"a": {"steps": (24, 24)}}, "grid.a.steps: 24 is given twice"),
+    ({"a": {"sampling": {"policy": ("natural",)}}}, "policy: 'natural' is already the value in run: this axis changes nothing"),
+    ({"a": {"seed": (1, 2)}}, "grid.a.seed: every arm is run with each seed in `seeds`"),
     ({"a": {"init_from": ("arm:sampling.negatives=0",)}}, "grid.a.init_from: there is no other arm 'sampling.negatives=0'"),
 ])  # fmt: skip
 def test_a_grid_that_cannot_be_is_refused_with_its_field(blocks, says):
@@ -90,7 +90,7 @@ def test_a_grid_that_cannot_be_is_refused_with_its_field(blocks, says):
 
 def test_a_value_that_its_field_cannot_take_is_refused():
     config = experiment(a={"steps": ("many",)})
-    with pytest.raises(UserError, match="grid.a.steps: 'many' cannot be"):
+    with pytest.raises(UserError, match="grid.a.steps: 'many' is not a valid value"):
         grid.config_of(grid.arms_of(config)[0], config.run, {})
 
 
@@ -110,7 +110,7 @@ def test_parts_hold_all_arms_once_about_equal_work_and_no_arm_apart_from_its_bas
         parts = [grid.share(arms, work, (i, n)) for i in range(n)]
         assert sorted(labels(itertools.chain(*parts))) == sorted(labels(arms))
         for part in parts:
-            assert all(arm.begins_with(arms) in (None, *part) for arm in part)
+            assert all(arm.starts_from(arms) in (None, *part) for arm in part)
         if n <= 3:
             load = [sum(work[arm.name] for arm in part) for part in parts]
             assert max(load) - min(load) <= 1.6

@@ -1,4 +1,4 @@
-"""results.csv and comparisons.csv say what the analysis does, whatever order the arms came in."""
+"""results.csv and comparisons.csv have the numbers of the analysis, independent of the order of the arms."""
 
 import csv
 import random
@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 from study import made_up
 
-from openset_jax.study.answer import document
-from openset_jax.study.stats import axes
-from openset_jax.study.stats.analysis import KNOWN, Analysis, Measure
-from openset_jax.study.stats.results import write_comparisons, write_results
+from openset_jax.study.stats.analysis import Analysis
+from openset_jax.study.stats.csv_tables import write_comparisons, write_results
+from openset_jax.study.stats.measurements import KNOWN, Measurement
 
 NATURAL, MANY, UNDERSAMPLED = (
     {"sampling.negatives": 0},
@@ -53,18 +52,18 @@ def test_numbers_are_those_of_the_analysis_to_the_last_bit(arms, tmp_path):
     _, rows = written(write_results, arms, tmp_path)
     analysis, many = Analysis(arms), made_up.treatment(MANY)
     row = next(r for r in rows if r["arm"] == "model.width=0.5, sampling.negatives=10x, seed 1" and r["decision"] == "rule")
-    for column, measure in {
-        "auroc": Measure("auroc", "seen_negatives"),
-        "oscr": Measure("oscr", "seen_negatives"),
-        "known_accuracy": Measure("accuracy", KNOWN),
-        "known_recall": Measure("recall", KNOWN, "rule"),
-        "known_correct": Measure("correct", KNOWN, "rule"),
-        "rejected": Measure("rejected", "seen_negatives", "rule"),
-        "balanced_accuracy": Measure("balanced_accuracy", "seen_negatives", "rule"),
-        "expected_cost": Measure("expected_cost", "seen_negatives", "rule"),
+    for column, measurement in {
+        "auroc": Measurement("auroc", "seen_negatives"),
+        "oscr": Measurement("oscr", "seen_negatives"),
+        "known_accuracy": Measurement("accuracy", KNOWN),
+        "known_recall": Measurement("recall", KNOWN, "rule"),
+        "known_correct": Measurement("correct", KNOWN, "rule"),
+        "rejected": Measurement("rejected", "seen_negatives", "rule"),
+        "balanced_accuracy": Measurement("balanced_accuracy", "seen_negatives", "rule"),
+        "expected_cost": Measurement("expected_cost", "seen_negatives", "rule"),
     }.items():
         found = tuple(float(row[column + end]) for end in ("", "_low", "_high"))
-        assert found == tuple(analysis.of_test_images(many, 1, measure)), column
+        assert found == tuple(analysis.arm_interval(many, 1, measurement)), column
         assert found[1] < found[2], column
     group = next(row for row in rows if row["group"] == "n1")
     assert group["balanced_accuracy"] == group["expected_cost"] == "" and group["auroc"]
@@ -92,7 +91,7 @@ def test_comparisons_have_means_and_the_differences_of_treatments_that_differ_in
     many, undersampled = made_up.treatment(MANY), made_up.treatment(UNDERSAMPLED)
     assert pairs == {(undersampled.label, many.label, "sampling.policy")}, "the others differ in two"
     assert {row["group"] for row in rows} == {KNOWN, "seen_negatives", "unseen_unknowns"}
-    analysis, asked = Analysis(arms), Measure("auroc", "seen_negatives")
+    analysis, asked = Analysis(arms), Measurement("auroc", "seen_negatives")
     mine = [row for row in rows if (row["metric"], row["group"]) == ("auroc", "seen_negatives")]
     mean = next(row for row in mine if row["treatment"] == many.label and row["comparison"] == "mean")
     difference = next(row for row in mine if row["comparison"] == "difference")
@@ -111,32 +110,3 @@ def test_the_interval_of_one_seed_is_empty(tmp_path):
     _, rows = written(write_comparisons, [made_up.outcome({"a": value}) for value in (1, 2)], tmp_path)
     assert {row["low"] + row["high"] for row in rows} == {""}
     assert {row["seeds"] for row in rows} == {"1"} and all(row["value"] for row in rows)
-
-
-def test_treatments_stand_from_the_least_to_the_most():
-    values = ["3x", 0, None, 70, "0.5x", "10x"]
-    order = [{} if value is None else {"sampling.negatives": value} for value in values]
-    found = axes.ordered(made_up.analysis(*((fields, {}) for fields in order), negatives=5_000, seeds=1))
-    assert [t.get("sampling.negatives") for t in found] == [0, "0.5x", 70, "3x", "10x", None]
-    layers = [{"trainable": value} for value in ("all", "head", "fc")]
-    found = axes.ordered(made_up.analysis(*((fields, {}) for fields in [*layers, {}]), seeds=1))
-    assert [t.get("trainable") for t in found] == ["head", "fc", "all", None]
-    assert axes.lines(found, "trainable") == [found]
-    assert axes.fields(found) == ("trainable",)
-
-
-def test_imbalances_stand_from_the_least_to_the_most():
-    texts = ["step:mu=0.8,rho=10", "linear:rho=1000", "", "step:mu=0.2,rho=10", "step:mu=0.5,rho=1", "step:mu=0.2,rho=1000"]
-    fields = [{"sampling.imbalance": text} if text else {} for text in texts]
-    found = axes.ordered(made_up.analysis(*((f, {}) for f in fields), closed=True, seeds=1))
-    assert [t.get("sampling.imbalance", "") for t in found] == [texts[i] for i in (2, 4, 3, 0, 1, 5)]
-
-
-def test_imbalance_is_no_remedy():
-    cut = {"sampling.imbalance": "linear:rho=10"}
-    text = document.answer(
-        made_up.analysis((cut, {}), (cut | {"sampling.policy": "oversample"}, {}), closed=True, jitter=0.1)
-    )
-    assert (
-        "sampling.policy=oversample, trained again" in text and "sampling.imbalance=linear:rho=10, trained again" not in text
-    )

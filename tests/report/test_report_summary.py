@@ -1,8 +1,8 @@
-"""Sentences follow from the numbers: opposite numbers, opposite sentences."""
+"""The sentences follow from the numbers: opposite numbers, opposite sentences."""
 
 import pytest
 
-from openset_jax.report import sentences
+from openset_jax.report.summary import summary
 
 
 def number(value, low=None, high=None):
@@ -41,30 +41,30 @@ def score(*, seen=None, unseen=None):
 
 
 def test_there_are_three_and_they_hold_the_numbers():
-    knowns, none, last = sentences.answer(result())
-    assert "90.0 % (90.0 to 90.0 %) are accepted and given the right class; 95.0 %" in knowns
-    assert "99.0 % (99.0 to 99.0 %) of seen negatives and 40.0 %" in none and "training never saw" in none
-    assert last.startswith("Validation promised that 93.0 to 97.0 % of known images") and last.endswith(".")
+    knowns, none, last = summary(result())
+    assert "90.0 % (90.0 to 90.0 %) are accepted with the right class; 95.0 %" in knowns
+    assert "99.0 % (99.0 to 99.0 %) of seen negatives and 40.0 %" in none and "never trained on" in none
+    assert last.startswith("Accepted known images: ") and "threshold, 93.0 to 97.0 %" in last and last.endswith(".")
 
 
 @pytest.mark.parametrize(
     ("recall", "verdict"),
-    [(0.95, "was kept"), (0.97, "was kept"), (0.92, "fewer than promised"), (0.99, "more than promised")],
+    [(0.95, "within the"), (0.97, "within the"), (0.92, "below the"), (0.99, "above the")],
 )
 def test_whether_the_promise_was_kept(recall, verdict):
-    assert verdict in sentences.answer(result(recall=recall))[2]
+    assert verdict in summary(result(recall=recall))[2]
 
 
-@pytest.mark.parametrize(("seen", "verdict"), [(0.99, "was kept"), (0.9, "more than promised")])
+@pytest.mark.parametrize(("seen", "verdict"), [(0.99, "within the"), (0.9, "above the")])
 def test_the_promise_about_negatives_is_about_those_accepted(seen, verdict):
-    last = sentences.answer(result(rule="accept_negatives", promised=(0.0, 0.02), seen=seen))[2]
-    assert "of seen negatives would be accepted" in last and verdict in last
+    last = summary(result(rule="accept_negatives", promised=(0.0, 0.02), seen=seen))[2]
+    assert "Accepted seen negatives: " in last and verdict in last
 
 
 def test_nothing_promised():
-    assert "promises no share" in sentences.answer(result(rule="least_cost", promised=None))[2]
-    assert "allow no promise" in sentences.answer(result(promised=None))[2]
-    assert "allow no promise" in sentences.answer(result(rule="accept_negatives", seen=None))[2]
+    assert "has no target share" in summary(result(rule="least_cost", promised=None))[2]
+    assert "no prediction interval" in summary(result(promised=None))[2]
+    assert "no prediction interval" in summary(result(rule="accept_negatives", seen=None))[2]
 
 
 @pytest.mark.parametrize(
@@ -72,38 +72,38 @@ def test_nothing_promised():
     [
         ({"unseen": None}, "no test images of unseen unknowns"),
         ({"seen": None}, "no test images of seen negatives"),
-        ({"seen": None, "unseen": None}, "is not known: there are no test images of seen negatives or unseen unknowns."),
+        ({"seen": None, "unseen": None}, "was not measured: there are no test images of seen negatives or unseen unknowns."),
     ],
 )
 def test_kinds_without_images_are_said_to_be_missing(absent, said):
-    sentence = sentences.answer(result(**absent))[1]
+    sentence = summary(result(**absent))[1]
     assert said in sentence
-    assert ("training never saw" in sentence) == ("unseen" not in absent)
+    assert ("never trained on" in sentence) == ("unseen" not in absent)
 
 
 def test_no_known_images():
-    assert "no test images of known classes" in sentences.answer(result(recall=None, accuracy=None))[0]
+    assert "no test images of known classes" in summary(result(recall=None, accuracy=None))[0]
 
 
 def test_a_better_score_is_named_only_beyond_the_intervals():
     own = score(seen=(0.99, 0.98, 1.0), unseen=(0.8, 0.75, 0.85))
     better, alike = score(unseen=(0.9, 0.87, 0.93)), score(unseen=(0.86, 0.82, 0.9))
-    last = sentences.answer(result(scores={"own": own, "energy": better, "msp": alike}))[2]
-    assert "the score energy tells unseen unknowns from knowns better" in last
-    last = sentences.answer(result(scores={"own": own, "msp": alike}))[2]
-    assert "msp, does not tell unseen unknowns from knowns better beyond the intervals" in last
-    last = sentences.answer(result(scores={"own": own}))[2]
+    last = summary(result(scores={"own": own, "energy": better, "msp": alike}))[2]
+    assert "the score energy separates unseen unknowns from known images clearly better" in last
+    last = summary(result(scores={"own": own, "msp": alike}))[2]
+    assert "msp, is not clearly better at separating unseen unknowns from known images" in last
+    last = summary(result(scores={"own": own}))[2]
     assert "AUROC" not in last
 
 
 def test_seen_negatives_are_compared_where_there_are_no_unknowns():
     own, other = score(seen=(0.8, 0.75, 0.85)), score(seen=(0.9, 0.87, 0.93))
-    assert "tells seen negatives from knowns better" in sentences.answer(result(scores={"own": own, "x": other}))[2]
+    assert "separates seen negatives from known images clearly better" in summary(result(scores={"own": own, "x": other}))[2]
 
 
 def test_the_score_in_use_is_no_other_score():
     """`softmax` ranks by msp: the table has it twice."""
     same, worse = score(unseen=(0.9, 0.88, 0.92)), score(unseen=(0.8, 0.78, 0.82))
-    last = sentences.answer(result(objective="softmax", scores={"own": same, "msp": same, "energy": worse}))[2]
+    last = summary(result(objective="softmax", scores={"own": same, "msp": same, "energy": worse}))[2]
     assert "msp" not in last
-    assert "the other score, energy, does not tell" in last
+    assert "the other score, energy, is not clearly better" in last

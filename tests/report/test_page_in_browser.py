@@ -1,13 +1,13 @@
-"""The page in a real browser: its numbers are Python's, before and after its inputs are moved."""
+"""The page in a real browser: its numbers equal Python's, before and after its inputs change."""
 
 import dataclasses
 
 import browser as browsers
-import made_up
 import numpy as np
 import pytest
+from report import made_up
 
-from openset_jax.openset.decision import thresholds
+from openset_jax.openset.decision import prior_and_costs, thresholds
 from openset_jax.openset.decision.posterior import correct_prior
 from openset_jax.openset.decision.thresholds import Threshold
 from openset_jax.openset.metrics import evaluation
@@ -48,7 +48,7 @@ def browser(tmp_path_factory):
         yield driver
 
 
-@pytest.fixture(scope="module", params=PAGES)
+@pytest.fixture(scope="module", params=browsers.first_fast(PAGES))
 def loaded(request, browser, tmp_path_factory):
     given = made_up.arguments(**PAGES[request.param])
     rest = {name: value for name, value in given.items() if name not in ("result", "scored")}
@@ -79,20 +79,21 @@ def change(browser, **inputs):
 
 
 def python_says(given, **changes):
-    fitted = dataclasses.replace(given["fitted"], **changes)
+    fitted = dataclasses.replace(given["classifier"], **changes)
     scored, best = given["scored"], given["scored"].known_class
-    if given["under_fitted"] is not None:
-        corrected = correct_prior(given["under_fitted"], fitted.fitted_prior, fitted.prior)
+    if given["fitted_posterior"] is not None:
+        corrected = correct_prior(given["fitted_posterior"], fitted.fitted_prior, fitted.prior)
         best = thresholds.cheapest_class(corrected, fitted.costs)
     decided = thresholds.decide(scored.score, best, fitted.threshold.value, len(fitted.classes))
     scored = dataclasses.replace(scored, decision=decided)
-    return evaluation.operating_point(scored, classes=fitted.classes, kinds=given["kinds"], fitted=fitted, promised=False)
+    given = {"classes": fitted.classes, "kinds": given["kinds"], "classifier": fitted}
+    return evaluation.operating_point(scored, **given, promised=False)
 
 
 def check(browser, given, expected):
     values, counts = shown(browser)
     point = expected["operating_point"]
-    table, k = np.array(expected["confusion"]["counts"]), len(given["fitted"].classes)
+    table, k = np.array(expected["confusion"]["counts"]), len(given["classifier"].classes)
     if k > 25:  # the pairs confused most
         table[np.arange(len(table)), np.minimum(np.arange(len(table)), k)] = 0
         table = np.sort(table.ravel())[::-1][:15]
@@ -132,16 +133,19 @@ def test_costs_move_them(opened):
     browser, given = opened
     for costs in ((5, 1, 1), (0.5, 2, 0.25), (1, 0, 3)):
         change(browser, **{f"cost_{j}": cost for j, cost in enumerate(costs)})
-        matrix = thresholds.cost_matrix(dict(zip(thresholds.COSTS, costs, strict=True)), given["fitted"].classes)
+        matrix = prior_and_costs.cost_matrix(
+            dict(zip(prior_and_costs.COSTS, costs, strict=True)), given["classifier"].classes
+        )
         check(browser, given, python_says(given, costs=matrix))
 
 
 def test_priors_move_them(opened):
     browser, given = opened
-    k = len(given["fitted"].classes)
+    k = len(given["classifier"].classes)
     if k > 12:
         priors = [
-            thresholds.deployment_prior({"none": p}, given["fitted"].classes, given["fitted"].prior) for p in (0.8, 0.0)
+            prior_and_costs.deployment_prior({"none": p}, given["classifier"].classes, given["classifier"].prior)
+            for p in (0.8, 0.0)
         ]
     else:
         rng = np.random.default_rng(0)
@@ -154,12 +158,14 @@ def test_priors_move_them(opened):
 
 def test_all_of_them_together_and_back(opened):
     browser, given = opened
-    prior = np.append(np.full(len(given["fitted"].classes), 0.1 / len(given["fitted"].classes)), 0.9)
+    prior = np.append(np.full(len(given["classifier"].classes), 0.1 / len(given["classifier"].classes)), 0.9)
     inputs = [*prior] if len(prior) <= 13 else [0.9]
     change(
         browser, slider=40, cost_0=9, cost_1=2, cost_2=0.5, **{f"prior_{j}": repr(float(p)) for j, p in enumerate(inputs)}
     )
-    costs = thresholds.cost_matrix(dict(zip(thresholds.COSTS, (9, 2, 0.5), strict=True)), given["fitted"].classes)
+    costs = prior_and_costs.cost_matrix(
+        dict(zip(prior_and_costs.COSTS, (9, 2, 0.5), strict=True)), given["classifier"].classes
+    )
     threshold = at(np.unique(given["scored"].score)[39])
     check(browser, given, python_says(given, threshold=threshold, prior=prior, costs=costs))
     browser.execute_script("document.getElementById('reset').click()")
@@ -174,7 +180,7 @@ def test_what_is_invalid_is_said_and_changes_nothing(opened, wrong):
     before = shown(browser)
     change(browser, **wrong)
     error = browser.find_element("id", "error")
-    assert error.is_displayed() and "use what was valid before" in error.text
+    assert error.is_displayed() and "the numbers use the last valid input" in error.text
     assert shown(browser) == before
     browser.execute_script("document.getElementById('reset').click()")
     assert not error.is_displayed()
@@ -182,7 +188,7 @@ def test_what_is_invalid_is_said_and_changes_nothing(opened, wrong):
 
 def test_a_prior_that_does_not_sum_to_1_can_be_scaled(opened):
     browser, given = opened
-    k = len(given["fitted"].classes)
+    k = len(given["classifier"].classes)
     if k > 12:
         pytest.skip("the rest is shared: it always sums to 1")
     change(browser, **{f"prior_{j}": 0.5 for j in range(k + 1)})
@@ -228,9 +234,9 @@ def test_names_are_text_and_nothing_is_loaded(opened):
     browser, given = opened
     assert browsers.loaded_from_elsewhere(browser) == []
     assert browser.execute_script("return document.querySelectorAll('img:not([src^=\"data:\"])').length") == 0
-    if len(given["fitted"].classes) <= 25:
+    if len(given["classifier"].classes) <= 25:
         heads = browser.execute_script(
             "return [...document.querySelectorAll('#confusion thead th')].map((th) => th.textContent.toWellFormed())"
         )
-        names = [name.replace("\udce9", "\ufffd") for name in given["fitted"].classes]
+        names = [name.replace("\udce9", "\ufffd") for name in given["classifier"].classes]
         assert heads == ["truth", *names, "none"]

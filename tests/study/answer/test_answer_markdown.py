@@ -6,7 +6,7 @@ import re
 from study import made_up
 from study.reading import HEADINGS, line, section
 
-from openset_jax.study.answer.document import answer
+from openset_jax.study.answer.answer_markdown import answer
 from openset_jax.study.stats.analysis import Analysis
 
 N, POLICY = "sampling.negatives", "sampling.policy"
@@ -32,11 +32,13 @@ def test_it_says_how_many_intervals_and_what_is_missing():
     arms = made_up.arms(({N: 0}, {}), ({N: "1x"}, {}), ({N: "10x"}, {}))
     found = section(answer(Analysis([*arms[:4], *arms[6:8]])), "intervals")
     assert "from 1 to 3 seeds" in found
-    assert "sampling.negatives=1x: there is seed 0 alone, and one seed tells nothing of another." in found
+    assert "sampling.negatives=1x: there is only seed 0, and with one seed, differences between seeds are unknown." in found
     assert "sampling.negatives=10x: there is no arm of seed 2." in found
     found = section(answer(Analysis(arms)), "intervals")
-    count = int(re.search(r"(\d+) paired differences with an interval were looked at", found)[1])
-    assert f"1 in 20 misses by chance, here about {count / 20:.1f}" in found and "Not measured" not in found
+    count = int(re.search(r"(\d+) paired differences with an interval were examined", found)[1])
+    assert (
+        f"1 in 20 misses the true difference by chance, here about {count / 20:.1f}" in found and "Not measured" not in found
+    )
 
 
 def test_a_closed_set_has_answers_of_its_own():
@@ -65,3 +67,10 @@ def test_unfinished_experiments_are_no_error():
     assert answer(Analysis([made_up.outcome({N: "1x"}, 0, decisions=("argmax", "rule"))]))
     mixed = Analysis([made_up.outcome({"a": 1}, 0), made_up.outcome({"a": 2}, 0, closed=True)])
     assert answer(mixed)
+
+
+def test_any_other_field_is_compared_with_its_first_value():
+    found = answer(made_up.analysis(({}, {}), ({"model.width": 0.5}, {"unseen": 0.0}), jitter=0.02))
+    found = section(found, "## Does model.width matter?")
+    assert "- **0.5**, compared with the configured value:\n  - worse in AUROC against unseen unknowns by" in found
+    assert "not significantly different in AUROC against seen" in found

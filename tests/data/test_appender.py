@@ -1,3 +1,5 @@
+"""Appending past the page cache: bytes are kept on every file system, and errors are raised."""
+
 import contextlib
 import errno
 import os
@@ -5,15 +7,15 @@ import os
 import numpy as np
 import pytest
 
-from openset_jax.data import appending
-from openset_jax.data.appending import BLOCK, Appender
+from openset_jax.data import appender as appender_module
+from openset_jax.data.appender import BLOCK, Appender
 
 BUFFERED = "a file system without O_DIRECT", "one that refuses the first block"
 
 
 @pytest.fixture(params=["as it is", *BUFFERED])
 def system(request, monkeypatch):
-    """Also systems that cannot write past the cache."""
+    """Simulates file systems without unbuffered writes, too."""
     direct, real_open, real_write = os.O_DIRECT, os.open, os.pwrite
     refused = []
 
@@ -28,16 +30,16 @@ def system(request, monkeypatch):
         return refuse("write") if not refused else real_write(*arguments)
 
     if request.param == BUFFERED[0]:
-        monkeypatch.setattr(appending.os, "open", open_)
+        monkeypatch.setattr(appender_module.os, "open", open_)
     if request.param == BUFFERED[1]:
-        monkeypatch.setattr(appending.os, "pwrite", write)
+        monkeypatch.setattr(appender_module.os, "pwrite", write)
     yield
     assert refused == {BUFFERED[0]: ["open"], BUFFERED[1]: ["write"]}.get(request.param, [])
 
 
 @pytest.mark.parametrize("start", [0, 1, 128, BLOCK - 1, BLOCK, 3 * BLOCK + 7])
 def test_what_is_appended_is_there_after_each_sync_and_what_was_there_stays(tmp_path, monkeypatch, system, start):
-    monkeypatch.setattr(appending, "_ROOM", 4 * BLOCK)
+    monkeypatch.setattr(appender_module, "_ROOM", 4 * BLOCK)
     rng, path = np.random.default_rng(start), tmp_path / "file"
     content = rng.integers(0, 256, start, np.uint8).tobytes()
     path.write_bytes(content + b"overwritten" * 100)
@@ -61,6 +63,14 @@ def test_a_full_disk_is_an_error_and_not_a_reason_to_write_otherwise(tmp_path, m
     (tmp_path / "file").touch()
     appender = Appender(tmp_path / "file", 0)
     appender.write(np.zeros(10, np.uint8))
-    monkeypatch.setattr(appending.os, "pwrite", full)
+    monkeypatch.setattr(appender_module.os, "pwrite", full)
     with pytest.raises(OSError, match="No space"), contextlib.closing(appender):
         appender.sync()
+
+
+def test_no_images_at_all_can_be_appended(tmp_path):
+    (tmp_path / "file").write_bytes(b"there")
+    with contextlib.closing(Appender(tmp_path / "file", 5)) as appender:
+        appender.write(np.zeros((0, 4, 4, 3), np.uint8))
+        appender.sync()
+    assert (tmp_path / "file").read_bytes()[:5] == b"there"

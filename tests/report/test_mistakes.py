@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from openset_jax.openset.metrics.evaluation import Scored
-from openset_jax.report import gallery
+from openset_jax.openset.scored import Scored
+from openset_jax.report import mistakes
 
 KINDS = {"seen_negatives": ["n"], "unseen_unknowns": ["u"]}
 ROWS = [  # label, group, score, known_class, decision, p(decision)
@@ -35,37 +35,37 @@ def chosen(found):
 
 def test_the_worst_of_each_sort_come_first():
     scored, posterior = case()
-    found = gallery.worst(scored, posterior, KINDS)
+    found = mistakes.worst(scored, posterior, KINDS)
     assert chosen(found) == [[2, 1], [6, 5], [8], [4, 3]]
     assert [name.split(",")[0] for name in found] == [
         'known images answered "none"',
         "seen negatives that were accepted",
         "unseen unknowns that were accepted",
-        "known images given another known class",
+        "known images classified as another known class",
     ]
 
 
 def test_without_probabilities_the_lowest_score_is_the_surest():
     scored, _ = case()
-    assert chosen(gallery.worst(scored, None, KINDS)) == [[2, 1], [6, 5], [8], [3, 4]]
+    assert chosen(mistakes.worst(scored, None, KINDS)) == [[2, 1], [6, 5], [8], [3, 4]]
 
 
 def test_at_most_so_many():
-    assert chosen(gallery.worst(*case(), KINDS, count=1)) == [[2], [6], [8], [4]]
+    assert chosen(mistakes.worst(*case(), KINDS, count=1)) == [[2], [6], [8], [4]]
 
 
 def test_no_mistakes_and_no_images():
     scored, posterior = case()
     right = np.isin(np.arange(len(ROWS)), [0, 7])
-    assert chosen(gallery.worst(scored[right], posterior[right], KINDS)) == [[], [], [], []]
+    assert chosen(mistakes.worst(scored[right], posterior[right], KINDS)) == [[], [], [], []]
     nothing = np.zeros(len(ROWS), bool)
-    assert chosen(gallery.worst(scored[nothing], posterior[nothing], KINDS)) == [[], [], [], []]
+    assert chosen(mistakes.worst(scored[nothing], posterior[nothing], KINDS)) == [[], [], [], []]
 
 
 @pytest.mark.parametrize(("size", "shown"), [(8, 8), (192, 192), (400, 192)])
 def test_images_are_png_of_bounded_size(size, shown):
     image = np.random.default_rng(0).integers(0, 256, (size, size, 3), np.uint8)
-    head, _, body = gallery.data_uri(image).partition(",")
+    head, _, body = mistakes.data_uri(image).partition(",")
     assert head == "data:image/png;base64"
     read = np.asarray(Image.open(io.BytesIO(base64.b64decode(body))))
     assert read.shape == (shown, shown, 3)

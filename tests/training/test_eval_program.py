@@ -1,4 +1,4 @@
-"""ODIN's perturbation: against the gradient by hand, and what it leaves alone."""
+"""ODIN's perturbation against the analytic gradient, and its independence of other images."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,8 @@ import peer_scores
 import pytest
 from scipy.special import log_softmax, softmax
 
-from openset_jax.openset.scores import logit_scores, odin
+from openset_jax.openset.scores import logit_scores
+from openset_jax.training.eval_program import perturbed_logits
 
 RNG = np.random.default_rng(0)
 KERNEL = RNG.normal(size=(2 * 2 * 3, 4)).astype(np.float32)
@@ -27,11 +28,11 @@ def by_hand(known, epsilon, temperature):
     return moved.reshape(5, -1) @ KERNEL
 
 
-def test_images_move_towards_what_they_are_taken_for():
+def test_images_move_towards_their_predicted_class():
     for known in (slice(None), slice(-1)):
         for temperature in (1.0, 1000.0):
             options = {"known": known, "std": STD, "temperature": temperature}
-            moved = np.asarray(odin.perturbed_logits(linear, IMAGES, **options, epsilon=0.01))
+            moved = np.asarray(perturbed_logits(linear, IMAGES, **options, epsilon=0.01))
             np.testing.assert_allclose(moved, by_hand(known, 0.01, temperature), rtol=1e-4, atol=1e-5)
             confidence = lambda z, known=known, t=temperature: log_softmax(z[:, known] / t, 1).max(1)
             assert (confidence(moved) > confidence(np.asarray(linear(IMAGES)))).all()
@@ -39,13 +40,13 @@ def test_images_move_towards_what_they_are_taken_for():
 
 def test_an_image_does_not_move_another():
     options = {"known": slice(None), "std": STD}
-    whole = odin.perturbed_logits(linear, jnp.asarray(IMAGES), **options)
+    whole = perturbed_logits(linear, jnp.asarray(IMAGES), **options)
     for i in range(len(IMAGES)):
-        alone = odin.perturbed_logits(linear, jnp.asarray(IMAGES[i : i + 1]), **options)
+        alone = perturbed_logits(linear, jnp.asarray(IMAGES[i : i + 1]), **options)
         np.testing.assert_allclose(alone[0], whole[i], rtol=1e-5)
 
 
-def test_the_score_ranks_as_the_probability_at_the_temperature_and_tells_apart_what_float32_does_not():
+def test_the_score_ranks_as_the_probability_and_keeps_differences_that_float32_probabilities_lose():
     logits = np.array([[3.0, 1.0, 0.0], [2.0, 1.5, 0.0], [1.0, 1.0, 1.0], [1e-5, 0.0, 0.0]])
     p = softmax(logits / 1000, 1).max(1)
     score = logit_scores.odin(logits, 1000.0)
@@ -71,5 +72,5 @@ def test_the_score_is_the_peers(recorded):
     images, first, second = (rng.randn(*shape).astype(np.float32) for shape in ((6, 2, 2, 3), (12, 8), (8, 4)))
     apply = lambda x: jax.nn.relu(x.reshape(len(x), -1) @ first) @ second
     options = {"known": slice(None), "std": STD, "temperature": temperature, "epsilon": epsilon}
-    score = logit_scores.odin(odin.perturbed_logits(apply, jnp.asarray(images), **options), temperature)
+    score = logit_scores.odin(perturbed_logits(apply, jnp.asarray(images), **options), temperature)
     np.testing.assert_allclose(-1 / (1 + np.exp(score)), RECORDED[recorded], rtol=1e-5)

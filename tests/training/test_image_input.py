@@ -1,45 +1,46 @@
-"""Streamed and resident: the same images in the same order, and the same run; with and without TensorFlow."""
+"""Streamed and resident images are the same, in the same order, and give the same run; with and without TensorFlow."""
 
 import os
 import pathlib
 import subprocess
 import sys
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
-from small_run import PACKED, ROOT, assert_same_run, command, environment, lines, run, small_config
+from small_run import (
+    PACKED,
+    ROOT,
+    assert_same_run,
+    command,
+    environment,
+    lines,
+    make_small_run,
+    open_small_pool,
+    run,
+    small_config,
+    train,
+)
 
-from openset_jax import build
-from openset_jax.data import batches, pools, resident
-from openset_jax.data.unreadable import Skipped
+from openset_jax.data import batches, pools
+from openset_jax.data.unreadable import Unreadable
 from openset_jax.errors import Stopped, UserError
-from openset_jax.train import train
-from openset_jax.training import devices, feed
+from openset_jax.training import hosts, input_choice
+from openset_jax.training.run_cache import RunCache
 
 SCRIPT = pathlib.Path(__file__).with_name("fed_steps.py")
 
 
-@pytest.fixture
-def pool():
-    return build.open_pool(small_config())
-
-
-def feeds(pool):
-    skipped = Skipped(pool)
-    make = lambda input, sharded=False: feed.make_feed(input, pool, stored_size=16, skipped=skipped, sharded=sharded)
-    return skipped, make("stream"), make("resident")
-
-
-def test_both_feeds_give_the_same_images_in_the_same_order(pool):
-    skipped, stream, held = feeds(pool)
-    members = pool.training_members()
-    sampler = build.make_sampler(small_config(), members)
+def test_both_inputs_give_the_same_images_in_the_same_order():
+    small = make_small_run()
+    pool, members, sampler = small.pool, small.rows_by_class, small.sampler
+    unreadable = Unreadable(pool)
+    make = lambda name: input_choice.make_image_input(name, pool, stored_size=16, unreadable=unreadable)
+    stream, held = make("stream"), make("resident")
     validation = pool.rows(pools.VALIDATION)
     for plan in (
-        batches.training(pool, members, sampler, start=7, stop=11, skipped=skipped, part=(1, 2)),
-        batches.evaluation(pool, validation, batch_size=64, skipped=skipped),
+        batches.training(pool, members, sampler, start=7, stop=11, unreadable=unreadable, part=(1, 2)),
+        batches.evaluation(pool, validation, batch_size=64, unreadable=unreadable),
     ):
         count = 0
         for streamed, rows in zip(stream.read(plan), held.read(plan), strict=True):
@@ -54,19 +55,9 @@ def test_both_feeds_give_the_same_images_in_the_same_order(pool):
         assert count == plan.stop - plan.start > 1
 
 
-@pytest.mark.accelerator
-def test_a_pool_is_copied_in_chunks_that_need_not_divide_it(monkeypatch, pool):
-    whole = resident.read(pool, 0, len(pool), 16)
-    np.testing.assert_array_equal(whole[5], pool.sources[0].fetch(pool.record[5:6])[0])
-    assert not resident.read(pool, len(pool) - 1, len(pool) + 2, 16)[1:].any()
-    read = lambda start, stop: resident.read(pool, start, stop, 16)
-    for chunk in (1, 100 * 768, 10**9):
-        monkeypatch.setattr(devices, "_CHUNK_BYTES", max(chunk, len(pool) * 768 // 7))
-        np.testing.assert_array_equal(devices.hold(read, len(pool), (16, 16, 3), sharded=False), whole)
-
-
-def test_any_number_of_devices_may_share_a_pool(tmp_path):
-    """Replicated or sharded, on 1 and 4 devices, one step or two a call: the same losses as streamed."""
+@pytest.mark.slow
+def test_any_number_of_devices_and_every_input_give_the_same_losses(tmp_path):
+    """Streamed and resident, replicated and sharded, on 1 and 4 devices, with 1 and 2 steps per call."""
     expected = None
     for count in (1, 4):
         env = environment(count) | {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests")))}
@@ -89,16 +80,16 @@ def test_any_number_of_devices_may_share_a_pool(tmp_path):
             np.testing.assert_allclose(values, expected, rtol=1e-4, err_msg=f"{name}, {count} devices")
 
 
-def test_a_resident_run_is_the_streamed_run_and_either_may_go_on_as_the_other(tmp_path, uninterrupted):
-    whole, mixed = tmp_path / "whole", tmp_path / "mixed"
+def test_a_resident_run_equals_the_streamed_run_and_a_streamed_run_may_resume_as_resident(tmp_path, uninterrupted):
+    whole, mixed, cache = tmp_path / "whole", tmp_path / "mixed", RunCache()
     for folder in (whole, mixed):
         folder.mkdir()
-    train(small_config(input="stream"), whole)
+    train(small_config(input="stream"), whole, cache=cache)
     assert_same_run(whole, uninterrupted)
     assert any(whole.glob("events.out.tfevents.*"))
     asked = iter(range(10**6))
     with pytest.raises(Stopped):
-        train(small_config(input="stream"), mixed, lambda: "the test" if next(asked) >= 3 else "")
+        train(small_config(input="stream"), mixed, lambda: "the test" if next(asked) >= 3 else "", cache=cache)
     train(small_config(), mixed)
     assert_same_run(mixed, uninterrupted)
 
@@ -112,7 +103,7 @@ FOLDER = {
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """A folder of classes, of other sizes than they are stored in, with one to train and one to test on that is no image."""
+    """A folder of images larger than the stored size; one training file and one test file are no images."""
     folder, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
     for role, names in (("known", "abcde"), ("negatives", "mn")):
         for cls in names:
@@ -120,7 +111,7 @@ def photos(tmp_path_factory):
             for i in range(40):
                 image = Image.fromarray(rng.integers(0, 256, (20 + i % 3, 24, 3), np.uint8))
                 image.save(folder / role / cls / f"{i}.{('png', 'jpg')[i % 2]}")
-    pool = build.open_pool(in_folder(folder))
+    pool = open_small_pool(**in_folder(folder))
     for split, role in ((pools.TRAIN, "negatives"), (pools.TEST, "known")):
         (bad,) = pool.ids(pool.rows(split, role)[1:2])
         (folder / bad).write_bytes(b"no image")
@@ -128,45 +119,45 @@ def photos(tmp_path_factory):
 
 
 def in_folder(folder, **changes):
-    return small_config(**{k: v.format(folder) if k.endswith("source") else v for k, v in (FOLDER | changes).items()})
+    """Changes of the config for images in a folder."""
+    return {k: v.format(folder) if k.endswith("source") else v for k, v in (FOLDER | changes).items()}
 
 
-def test_images_that_cannot_be_read_are_never_among_resident_ones(capsys, photos):
-    config = in_folder(photos)
-    pool = build.open_pool(config)
-    every, members = np.arange(len(pool)), pool.training_members()
-    skipped = {input: Skipped(pool, 0.1) for input in ("stream", "resident")}
-    make = lambda input: feed.make_feed(input, pool, stored_size=16, skipped=skipped[input])
+def test_unreadable_images_are_never_among_resident_ones(capsys, photos):
+    small = make_small_run(**in_folder(photos))
+    pool, members = small.pool, small.rows_by_class
+    every = np.arange(len(pool))
+    unreadable = {input: Unreadable(pool, 0.1) for input in ("stream", "resident")}
+    make = lambda name: input_choice.make_image_input(name, pool, stored_size=16, unreadable=unreadable[name])
     held, stream = make("resident"), make("stream")
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("skipped: ")]
-    evaluation = lambda input: batches.evaluation(pool, every, batch_size=64, skipped=skipped[input])
+    evaluation = lambda input: batches.evaluation(pool, every, batch_size=64, unreadable=unreadable[input])
     streamed, resident_ = list(stream.read(evaluation("stream"))), list(held.read(evaluation("resident")))
     assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("skipped: ")] == said
-    assert skipped["stream"].rows == skipped["resident"].rows
-    assert len(said) == len(skipped["resident"].rows) == 2
+    assert unreadable["stream"].rows == unreadable["resident"].rows
+    assert len(said) == len(unreadable["resident"].rows) == 2
     for one, other in zip(streamed, resident_, strict=True):
         mask = one["mask"]
         np.testing.assert_array_equal(other["mask"], mask)
         image = np.asarray(held.load(held.store, other)["image"])
         np.testing.assert_array_equal(image[mask], one["image"][mask])
-    sampler = build.make_sampler(config, members)
-    plan = batches.training(pool, members, sampler, start=0, stop=20, skipped=skipped["resident"])
+    plan = batches.training(pool, members, small.sampler, start=0, stop=20, unreadable=unreadable["resident"])
     drawn = np.concatenate([batch["row"] for batch in held.read(plan)])
-    readable = set(np.concatenate(members)) - set(skipped["resident"].rows)
+    readable = set(np.concatenate(members)) - set(unreadable["resident"].rows)
     assert set(drawn) == readable
 
 
-def test_a_resident_run_with_images_that_cannot_be_read_is_the_streamed_one(tmp_path, photos):
+def test_a_resident_run_with_unreadable_images_equals_the_streamed_one(tmp_path, photos):
     for input in ("stream", "resident"):
         (tmp_path / input).mkdir()
-        result = train(in_folder(photos, input=input), tmp_path / input)
+        result = train(small_config(**in_folder(photos, input=input)), tmp_path / input)
         assert result["counts"]["skipped"] == 1
     assert_same_run(tmp_path / "stream", tmp_path / "resident")
 
 
-def test_too_many_images_that_cannot_be_read_end_a_resident_run_before_it_begins(tmp_path, photos):
+def test_too_many_unreadable_images_end_a_resident_run_before_its_first_step(tmp_path, photos):
     with pytest.raises(UserError, match="images could not be read, more than data.max_bad_fraction=0.001"):
-        train(in_folder(photos, input="resident", **{"data.max_bad_fraction": 0.001}), tmp_path)
+        train(small_config(**in_folder(photos, input="resident", **{"data.max_bad_fraction": 0.001})), tmp_path)
     assert not (tmp_path / "metrics.jsonl").exists()
 
 
@@ -187,6 +178,7 @@ def without_tensorflow(arguments):
     return run([python, "-c", WITHOUT_TENSORFLOW, *rest])
 
 
+@pytest.mark.slow
 def test_a_resident_run_trains_evaluates_and_resumes_where_tensorflow_is_not_installed(tmp_path, uninterrupted):
     several = {"steps_per_call": 2, "checkpoint.every": 4}
     arguments = command("train", f"--workdir={tmp_path}", **several)
@@ -222,21 +214,11 @@ def test_a_resident_run_does_not_load_tensorflow_where_it_is(tmp_path):
     subprocess.run([sys.executable, "-c", script, tmp_path], cwd=ROOT, env=env, check=True, timeout=240)
 
 
-def test_what_cannot_be_resident_is_refused(tmp_path, monkeypatch, pool):
+def test_images_that_cannot_be_resident_are_refused(tmp_path, monkeypatch):
     with monkeypatch.context() as several:
-        several.setattr(devices, "host_part", lambda: (1, 2))
-        digits = build.open_pool(small_config(input="resident"))
-        with pytest.raises(UserError, match="digits is none; run python -m openset_jax.prepare"):
-            feed.make_feed("resident", digits, stored_size=16, skipped=Skipped(digits))
+        several.setattr(hosts, "host_part", lambda: (1, 2))
+        digits = open_small_pool(input="resident")
+        with pytest.raises(UserError, match="digits is not packed; run python -m openset_jax.prepare"):
+            input_choice.make_image_input("resident", digits, stored_size=16, unreadable=Unreadable(digits))
     with pytest.raises(UserError, match="packed at 16x16, but data.stored_size is 20"):
         train(small_config(**{"input": "resident", "data.packed": str(PACKED), "data.stored_size": 20}), tmp_path)
-    free = 1 << 20
-
-    class Small:
-        def memory_stats(self):
-            return {"bytes_limit": free + 10, "bytes_in_use": 10}
-
-    monkeypatch.setattr(jax, "local_devices", lambda: [Small()])
-    says = "needs 1.1 MiB for the images, and a device has 1.0 MiB free: .*shard_resident=True; 2 or more.*input=stream"
-    with pytest.raises(UserError, match=says):
-        devices.hold(None, 1500, (16, 16, 3), sharded=False)
