@@ -2,5 +2,5 @@
 
 import os
 
-# TensorFlow only reads and decodes images here, and what goes wrong is reported in our words.
+# Hides TensorFlow's log lines: it only reads and decodes images here, and its errors become `UserError`s.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -1,7 +1,7 @@
-"""What all commands share: flags, help, one-line errors, exit codes, and stopping on a signal.
+"""Shared by all commands: flags, --help, one-line error messages, exit codes, and stopping on a signal.
 
-Exit codes: 0 done; 1 a defect of ours (with a traceback); 2 the person must change something; 3 stopped by a signal after
-everything was saved. Only absl and ml_collections are imported here, so that `--help` answers at once.
+Exit codes: 0: done; 1: a bug in this program (with a traceback); 2: an error that the user can correct; 3: stopped by a
+signal after everything was saved. Only absl and ml_collections are imported here, so that `--help` answers at once.
 """
 
 import contextlib
@@ -23,19 +23,19 @@ def define_config(
     *,
     required: bool = True,
     default: str | None = None,
-    help: str = "Config file; --config.a.b=value overrides a field of it.",
+    help: str = "Config file; --config.a.b=value overrides its field a.b.",
 ) -> None:
-    """The flag --config=FILE, whose fields --config.a.b=value overrides."""
+    """Defines the flag --config=FILE. `default` is the path of a file, or None; `help` is the help text of the flag."""
     config_flags.DEFINE_config_file("config", default, help)
     if required:
         flags.mark_flag_as_required("config")
 
 
-def run(main: Callable[..., None], define_flags: Callable[[], None], *, arguments: bool = False) -> None:
+def run(main: Callable[..., None], define_flags: Callable[[], None], *, takes_arguments: bool = False) -> None:
     """Defines and parses the flags, calls the command, and exits with its code. Does not return.
 
     Args:
-      arguments: whether there may be others than flags; then `main` is called with their list.
+      takes_arguments: True if the command takes arguments that are not flags; then `main` is called with their list.
     """
     define_flags()
     if {"--help", "-help", "-h"} & set(sys.argv[1:]):
@@ -43,8 +43,8 @@ def run(main: Callable[..., None], define_flags: Callable[[], None], *, argument
             print(_help(main), flush=True)
         os._exit(0)
     with _one_line_errors():
-        rest = _parse(sys.argv, arguments)
-        main(rest) if arguments else main()
+        rest = _parse(sys.argv, takes_arguments)
+        main(rest) if takes_arguments else main()
     sys.exit(0)
 
 
@@ -58,7 +58,7 @@ def _one_line_errors() -> Iterator[None]:
         _exit(3, str(stopped))
     except KeyboardInterrupt:
         _exit(3, "error: interrupted")
-    except RuntimeError as error:  # what JAX raises, whose import would cost --help a second
+    except RuntimeError as error:  # JAX's own error; importing its class would delay --help by a second
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         remedies = "a smaller batch_size or eval.batch_size, model.dtype=bfloat16, more devices, or input=stream"
@@ -66,7 +66,7 @@ def _one_line_errors() -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        _exit(2, f"error: the disk is full ({error}); make room, and give the same command again")
+        _exit(2, f"error: the disk is full ({error}); free some space, and repeat the command")
 
 
 def _exit(code: int, message: str) -> None:
@@ -74,21 +74,21 @@ def _exit(code: int, message: str) -> None:
     sys.stdout.flush()
     distributed = sys.modules.get("jax._src.distributed")
     if code == 2 and distributed and distributed.global_state.client:
-        os._exit(code)  # waiting for the other processes, which may wait for this one, would hide the error
+        os._exit(code)  # JAX's shutdown would wait for the other processes, which may wait for this one
     sys.exit(code)
 
 
-def _parse(argv: list[str], arguments: bool) -> list[str]:
-    sys.path.insert(0, os.getcwd())  # where configs/ is, also for an installed command
+def _parse(argv: list[str], takes_arguments: bool) -> list[str]:
+    sys.path.insert(0, os.getcwd())  # to import configs/ of the current folder, also from an installed command
     try:
         rest = flags.FLAGS(argv)[1:]
         if "config" in flags.FLAGS and flags.FLAGS["config"].value is not None:
-            flags.FLAGS["config"].value.to_dict()  # the file is read now
+            flags.FLAGS["config"].value.to_dict()  # reads the file now
     except flags.Error as error:
         raise UserError(_without_traceback(str(error))) from error
     except (AttributeError, KeyError, TypeError, ValueError, OSError, ImportError, SyntaxError) as error:
         raise UserError(_config_error(error)) from error
-    if rest and not arguments:
+    if rest and not takes_arguments:
         raise UserError(f"argument {rest[0]!r} is not understood; --help lists the flags")
     return rest
 
@@ -102,7 +102,7 @@ def _config_error(error: Exception) -> str:
 
 
 def _without_traceback(text: str) -> str:
-    """ml_collections puts a whole traceback into its message; the person needs its first line and what went wrong."""
+    """Returns a message of ml_collections without its traceback: the text before it, and the lines of the exception."""
     head, mark, trace = text.partition("Traceback (most recent call last):")
     if not mark:
         return text
@@ -115,8 +115,9 @@ def _help(main: Callable[[], None]) -> str:
     for flag in flags.FLAGS.get_flags_for_module(main.__module__) + flags.FLAGS.get_flags_for_module(__name__):
         lines.append(f"  --{flag.name}: {flag.help}" + (f" (default {flag.default})" if flag.default else ""))
     if "config" in flags.FLAGS:
-        fields = getattr(sys.modules[main.__module__], "FIELDS", "--config")  # where the command has those of a run
-        lines += ["", f"Fields of {fields} and their defaults (configs/default.py says what each is for):"]
+        # "--config.run" for an experiment, whose `run` has the fields of a run
+        fields = getattr(sys.modules[main.__module__], "FIELDS", "--config")
+        lines += ["", f"Fields of {fields} and their defaults (described in configs/default.py):"]
         with contextlib.suppress(ImportError):
             sys.path.insert(0, os.getcwd())
             lines += _fields(importlib.import_module("configs.default").get_config().to_dict(), f"{fields}.")
@@ -131,28 +132,29 @@ def _fields(values: dict, prefix: str) -> list[str]:
 
 
 def make_workdir(path: str) -> pathlib.Path:
-    """The absolute folder, made if need be.
+    """Creates a folder if necessary; returns its absolute path.
 
     Raises:
-      UserError: it cannot be made or written to.
+      UserError: the folder cannot be created, or is not writable.
     """
     folder = pathlib.Path(path).expanduser().resolve()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{str(folder)!r} cannot be made: {error.strerror}") from error
+        raise UserError(f"the folder {str(folder)!r} cannot be created: {error.strerror}; choose another one") from error
     if not os.access(folder, os.W_OK):
-        raise UserError(f"{str(folder)!r} cannot be written to")
+        raise UserError(f"the folder {str(folder)!r} is not writable; choose another one")
     return folder
 
 
 @contextlib.contextmanager
 def stop_on_signal() -> Iterator[Callable[[], str]]:
-    """Turns the first SIGTERM or SIGINT into a request, so that the run can save; a second one ends it at once.
+    """Turns the first SIGTERM or SIGINT into a request to stop, so that the run can save; the second ends the process.
 
-    Yields a function: the name of the signal that came, "" while none has.
+    Yields:
+      A function that returns the name of the signal, or "" before there is one.
     """
-    came = []
+    came: list[str] = []
 
     def request(number, _):
         if came:

@@ -1,236 +1,345 @@
-"""What a config may be, how it is kept, and whether a run may go on under it. `build.py` makes what it describes."""
+"""Converts a config into `RunSpec`s and checks every field. Training and evaluation read the specs, not the config."""
 
-import json
 import math
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
 
+import jax
 import ml_collections
 
+from openset_jax import config_json
+from openset_jax.data import imbalance, sampler, training_set
+from openset_jax.data.data_spec import DataSpec, ImagesSpec
+from openset_jax.data.pools import ROLES
+from openset_jax.data.training_set import SamplingSpec
 from openset_jax.errors import UserError
+from openset_jax.model import alexnet
+from openset_jax.openset.decision import classifier, prior_and_costs, thresholds
+from openset_jax.openset.losses import objectives, weights
+from openset_jax.spec import (
+    DecisionSpec,
+    EvaluationSpec,
+    ForwardSpec,
+    ImageSpec,
+    InputSpec,
+    LossSpec,
+    NetworkSpec,
+    OptimizerSpec,
+    ProgramSpec,
+    RunSpec,
+    StoppingSpec,
+    WeightSpec,
+)
 
-_FRACTION = "between 0 and 1", lambda v: 0 < v < 1
-_AT_LEAST_0 = "0 or more", lambda v: v >= 0
-_AT_LEAST_1 = "1 or more", lambda v: v >= 1
-_POSITIVE = "more than 0", lambda v: v > 0
-_rises = lambda v: len(v) == 2 and all(map(math.isfinite, v)) and v[0] < v[1]
-_METRICS = ("auroc", "accuracy", "balanced_accuracy")
+AUTO = "auto"
+TWO_PHASE = "two_phase"
+FIRST_PHASE = "first_phase"  # name of the first phase's folder inside the run's workdir
 
-# what each numeric field must be; choices among names are checked where the name is looked up
-_RANGES = {
-    "seed": ("between 0 and 2^31 - 1", lambda v: 0 <= v < 2**31),
+
+class _Rule(NamedTuple):
+    """The allowed values of a field: a description for error messages, and a predicate."""
+
+    text: str
+    holds: Callable[[Any], bool]
+
+
+def _one_of(*names: str) -> _Rule:
+    return _Rule(f"one of {', '.join(names)}", lambda v: v in names)
+
+
+_FRACTION = _Rule("above 0 and below 1", lambda v: 0 < v < 1)
+_AT_LEAST_0 = _Rule("0 or more", lambda v: v >= 0)
+_AT_LEAST_1 = _Rule("1 or more", lambda v: v >= 1)
+_POSITIVE = _Rule("more than 0", lambda v: v > 0)
+_BELOW_1 = _Rule("0 or more and below 1", lambda v: 0 <= v < 1)
+_SIDE = _Rule("from 8 to 4,096", lambda v: 8 <= v <= 4096)
+_SHARE = _Rule("above 0 and at most 1", lambda v: 0 < v <= 1)
+_finite = lambda v, count: len(v) == count and all(map(math.isfinite, v))
+
+_RULES = {
+    "seed": _Rule("from 0 to 2^31 - 1", lambda v: 0 <= v < 2**31),
     "steps": _AT_LEAST_1,
     "batch_size": _AT_LEAST_1,
     "log_every": _AT_LEAST_1,
-    "input": ("auto, stream or resident", lambda v: v in ("auto", "stream", "resident")),
+    "input": _one_of(AUTO, "stream", "resident"),
     "steps_per_call": _AT_LEAST_1,
-    "data.stored_size": ("between 8 and 4,096", lambda v: 8 <= v <= 4096),
-    "data.image_size": ("between 8 and 4,096", lambda v: 8 <= v <= 4096),
-    "data.mean": ("three numbers", lambda v: len(v) == 3),
-    "data.std": ("three numbers above 0", lambda v: len(v) == 3 and min(v) > 0),
+    "trainable": _one_of(*alexnet.TRAINABLE),
+    "data.stored_size": _SIDE,
+    "data.image_size": _SIDE,
+    "data.mean": _Rule("three finite numbers", lambda v: _finite(v, 3)),
+    "data.std": _Rule("three finite numbers above 0", lambda v: _finite(v, 3) and min(v) > 0),
     "data.validation_fraction": _FRACTION,
     "data.test_fraction": _FRACTION,
-    "data.max_bad_fraction": ("between 0 and 1", lambda v: 0 <= v <= 1),
+    "data.max_bad_fraction": _Rule("from 0 to 1", lambda v: 0 <= v <= 1),
+    "data.negative_groups": _Rule("None, or 1 or more", lambda v: v is None or v >= 1),
     "augment.pad": _AT_LEAST_0,
-    "data.negative_groups": ("None, or 1 or more", lambda v: v is None or v >= 1),
-    "sampling.negative_fraction": _FRACTION,
+    "sampling.policy": _one_of(*sampler.POLICIES, TWO_PHASE),
+    "sampling.first_policy": _one_of(*sampler.POLICIES),
     "sampling.first_share": _FRACTION,
-    "objective.negative_weight": ("None, or a number above 0", lambda v: v is None or v > 0),
-    "objective.margins": (
-        "None, or (of knowns, of negatives), the first below the second",
-        lambda v: v is None or _rises(v),
+    "sampling.negative_fraction": _FRACTION,
+    "objective.name": _one_of(*objectives.OBJECTIVES),
+    "objective.negative_weight": _Rule("None, or a number above 0", lambda v: v is None or v > 0),
+    "objective.margins": _Rule(
+        "None, or two finite numbers (margin of knowns, margin of negatives), the first smaller",
+        lambda v: v is None or (_finite(v, 2) and v[0] < v[1]),
     ),
-    "objective.logit_adjustment": ("between 0 and 1", lambda v: 0 <= v <= 1),
+    "objective.class_weights": _one_of(*weights.CLASS_WEIGHTS),
+    "objective.logit_adjustment": _Rule("from 0 to 1", lambda v: 0 <= v <= 1),
     "objective.effective_number_beta": _FRACTION,
     "objective.magnitude": _POSITIVE,
     "objective.ring_weight": _AT_LEAST_0,
     "model.width": _POSITIVE,
-    "model.dtype": ("auto, float32 or bfloat16", lambda v: v in ("auto", "float32", "bfloat16")),
-    "model.dropout": ("0 or more and below 1", lambda v: 0 <= v < 1),
+    "model.dtype": _one_of(AUTO, *alexnet.DTYPES),
+    "model.dropout": _BELOW_1,
     "optimizer.learning_rate": _POSITIVE,
+    "optimizer.schedule": _one_of("cosine", "constant"),
     "optimizer.warmup_steps": _AT_LEAST_0,
-    "optimizer.b1": ("0 or more and below 1", lambda v: 0 <= v < 1),
-    "optimizer.b2": ("0 or more and below 1", lambda v: 0 <= v < 1),
+    "optimizer.b1": _BELOW_1,
+    "optimizer.b2": _BELOW_1,
     "optimizer.eps": _POSITIVE,
     "optimizer.weight_decay": _AT_LEAST_0,
     "optimizer.grad_clip": _AT_LEAST_0,
-    "optimizer.all_reduce_dtype": ("float32 or bfloat16", lambda v: v in ("float32", "bfloat16")),
+    "optimizer.all_reduce_dtype": _one_of("float32", "bfloat16"),
     "eval.every": _AT_LEAST_1,
     "eval.batch_size": _AT_LEAST_1,
+    "eval.resamples": _Rule("10 or more", lambda v: v >= 10),
     "checkpoint.every": _AT_LEAST_1,
-    "decision.keep_knowns": ("above 0 and at most 1", lambda v: 0 < v <= 1),
-    "decision.accept_negatives": ("above 0 and at most 1", lambda v: 0 < v <= 1),
-    "early_stopping.metric": (f"one of {', '.join(_METRICS)}", lambda v: v in _METRICS),
+    "decision.rule": _one_of(*thresholds.RULES),
+    "decision.keep_knowns": _SHARE,
+    "decision.accept_negatives": _SHARE,
+    "decision.calibration": _Rule(
+        f"one of {', '.join(map(repr, classifier.CALIBRATIONS))}", classifier.CALIBRATIONS.__contains__
+    ),
+    "early_stopping.metric": _one_of("auroc", "accuracy", "balanced_accuracy"),
     "early_stopping.patience": _AT_LEAST_0,
 }
 
-# what runs had before there was a choice
-BEFORE = {
-    "optimizer.all_reduce_dtype": "float32", "objective.negative_weight": None, "objective.class_weights": "none",
-    "objective.effective_number_beta": 0.9999, "objective.logit_adjustment": 0.0, "objective.magnitude": 50.0,
-    "objective.ring_weight": 1e-4, "objective.margins": None, "trainable": "all", "data.negative_groups": None,
-    "sampling.imbalance": "",
-}  # fmt: skip
 
-# what may differ when a run goes on: nothing that the parameters already learned depend on
-_MAY_CHANGE = (
-    "steps", "log_every", "input", "steps_per_call", "shard_resident", "eval.", "checkpoint.", "early_stopping.", "data.",
-    "decision.", "init_from",  # which is where the first step began: it may move, or go
-)  # fmt: skip
-_NOT_FREE = ("early_stopping.metric", "data.stored_size", "data.image_size", "data.grey", "data.mean", "data.std")
+def resolve(config: ml_collections.ConfigDict, workdir: pathlib.Path, *, dtype: str | None = None) -> tuple[RunSpec, ...]:
+    """Returns the specs of the runs that a config describes: one, or with sampling.policy=two_phase both phases in order.
 
+    Args:
+      config: with the fields of configs/default.py.
+      workdir: absolute path of the run's folder. The first of two phases has its subfolder `FIRST_PHASE`.
+      dtype: replaces model.dtype=auto; None for `device_dtype()`.
 
-def check(config: ml_collections.ConfigDict) -> None:
-    """Raises UserError for the first field that is missing or out of range."""
-    from openset_jax.data import imbalance
-
-    values = dict(fields(config.to_dict()))
-    for name, (text, holds) in _RANGES.items():
-        if name not in values:
-            raise UserError(f"config: the field {name} is missing; start from get_config() of configs/default.py")
-        value = values[name]
-        try:
-            good = holds(value) and not (isinstance(value, float) and not math.isfinite(value))
-        except TypeError:
-            good = False
-        if not good:
-            raise UserError(f"{name}: {value!r} is not {text}")
-    if imbalance.FIELD not in values:
-        raise UserError(f"config: the field {imbalance.FIELD} is missing; start from get_config() of configs/default.py")
-    imbalance.parse(values[imbalance.FIELD])
-    for name in ("steps", "log_every", "eval.every", "checkpoint.every"):
-        if values[name] % config.steps_per_call:
-            raise UserError(f"steps_per_call: {config.steps_per_call} does not divide {name}, {values[name]}")
-    if config.data.image_size > config.data.stored_size:
-        raise UserError(
-            f"data.image_size: {config.data.image_size} is larger than data.stored_size, {config.data.stored_size}"
-        )
-
-    from openset_jax.model import alexnet
-
-    if config.model.stem in alexnet.STEMS and config.data.image_size < (smallest := alexnet.STEMS[config.model.stem][-1]):
-        raise UserError(
-            f"data.image_size: {config.data.image_size} is below {smallest}, the smallest that model.stem="
-            f"{config.model.stem} can take" + ("; use model.stem=small" if config.model.stem == "imagenet" else "")
-        )
-
-
-def to_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """Plain JSON values: tuples are lists."""
-    return json.loads(json.dumps(config.to_dict(), default=lambda value: value.to_dict()))  # those in tuples
-
-
-def from_json(values: dict[str, Any]) -> ml_collections.ConfigDict:
-    """The config that `to_json` was given."""
-
-    def plain(value):
-        if isinstance(value, dict):
-            return ml_collections.ConfigDict({k: plain(v) for k, v in value.items()})
-        return tuple(map(plain, value)) if isinstance(value, list) else value
-
-    return plain(values)
-
-
-def as_last_started(saved: dict[str, Any], workdir: pathlib.Path) -> ml_collections.ConfigDict:
-    """The config of a checkpoint's "meta", with what a later start of the run may have changed of its evaluation.
-
-    A start with other thresholds, of a run that is at its end, saves no checkpoint: config.json alone has them.
+    Raises:
+      UserError: names the first field that is missing, out of range, or contradicts another.
     """
+    fields = _Fields(config)
+    configured_dtype, policy = fields["model.dtype"], fields["sampling.policy"]
+    config = with_dtype(config, dtype)
+    if policy != TWO_PHASE:
+        return (_resolve_run(config, workdir, configured_dtype),)
+    first, second = _two_phases(config, workdir / FIRST_PHASE)
+    return _resolve_run(first, workdir / FIRST_PHASE, configured_dtype), _resolve_run(second, workdir, configured_dtype)
+
+
+def with_dtype(config: ml_collections.ConfigDict, dtype: str | None = None) -> ml_collections.ConfigDict:
+    """Returns a copy of the config in which `dtype`, or `device_dtype()` if it is None, replaces model.dtype=auto."""
+    config = config.copy_and_resolve_references()
+    if config.model.dtype == AUTO:
+        config.model.dtype = dtype or device_dtype()
+    return config
+
+
+def device_dtype() -> str:
+    """Returns the default dtype of the computation: "bfloat16" on GPUs and TPUs, "float32" on CPUs."""
+    return "bfloat16" if jax.default_backend() in ("gpu", "tpu") else "float32"
+
+
+class _Fields:
+    """The fields of a config by their dotted names; each is checked when it is read."""
+
+    def __init__(self, config: ml_collections.ConfigDict):
+        self._values = dict(config_json.flatten(config.to_dict()))
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._values:
+            raise _missing(name)
+        value = self._values[name]
+        if name in _RULES and not _admissible(value, _RULES[name]):
+            raise UserError(f"{name}: {value!r} is not {_RULES[name].text}")
+        return value
+
+    def section(self, prefix: str, *names: str) -> dict[str, Any]:
+        """Several fields of one section, by their own names."""
+        return {name: self[f"{prefix}.{name}"] for name in names}
+
+
+def _missing(name):
+    return UserError(f"config: the field {name} is missing; make the config with get_config() of configs/default.py")
+
+
+def _admissible(value, rule):
     try:
-        now = json.loads((workdir / "config.json").read_text())
-        changed = {name: now[name] for name in ("input", "shard_resident", "data", "eval", "decision") if name in now}
-    except (OSError, ValueError, TypeError):
-        changed = {}
-    return from_json(saved | changed)
+        return rule.holds(value) and not (isinstance(value, float) and not math.isfinite(value))
+    except TypeError:
+        return False
 
 
-def as_list(images: Any) -> list[Any]:
-    """What a role of `data` is set to, None, one `images(...)` or several, as a list of them."""
+def _resolve_run(config: ml_collections.ConfigDict, workdir: pathlib.Path, configured_dtype: str) -> RunSpec:
+    fields = _Fields(config)
+    for name in _RULES:
+        fields[name]
+    run = RunSpec(
+        workdir=workdir,
+        program=_program(fields),
+        seed=fields["seed"],
+        data=_data(config, fields),
+        input=InputSpec(fields["input"], fields["shard_resident"]),
+        sampling=SamplingSpec(
+            policy=fields["sampling.policy"],
+            negatives=training_set.parse_negatives(fields["sampling.negatives"]),
+            imbalance=imbalance.parse(fields["sampling.imbalance"]),
+            negative_fraction=fields["sampling.negative_fraction"],
+        ),
+        weights=WeightSpec(
+            fields["objective.class_weights"],
+            fields["objective.effective_number_beta"],
+            fields["objective.logit_adjustment"],
+        ),
+        decision=DecisionSpec(
+            **fields.section("decision", "rule", "keep_knowns", "accept_negatives", "prior", "costs", "calibration")
+        ),
+        evaluation=EvaluationSpec(**fields.section("eval", "every", "batch_size", "compare_scores", "resamples")),
+        stopping=StoppingSpec(**fields.section("early_stopping", "metric", "patience")),
+        checkpoint_every=fields["checkpoint.every"],
+        log_every=fields["log_every"],
+        init_from=fields["init_from"],
+        dtype_is_auto=configured_dtype == AUTO,
+        record=config_json.to_json(config),
+    )
+    _check_together(run)
+    return run
+
+
+def _program(fields: _Fields) -> ProgramSpec:
+    objective = objectives.get(fields["objective.name"])
+    network = NetworkSpec(**fields.section("model", "name", "width", "stem", "norm", "dropout", "dtype"))
+    network.make(2, trainable=fields["trainable"])  # raises UserError for the first invalid field
+    options = fields.section("objective", "magnitude", "ring_weight", "margins", "negative_weight")
+    if options["negative_weight"] is None:
+        options["negative_weight"] = objective.negative_weight
+    if options["margins"] is not None:
+        options["margins"] = tuple(options["margins"])  # a list has no hash
+    return ProgramSpec(
+        forward=ForwardSpec(
+            network=network,
+            images=ImageSpec(**fields.section("data", "stored_size", "image_size", "grey", "mean", "std")),
+            none_output=objective.none_output,
+        ),
+        loss=LossSpec(
+            objective=objective,
+            negative_weight=options["negative_weight"] if objective.uses_negatives else None,
+            options=tuple((name, options[name]) for name in objective.options),
+        ),
+        optimizer=OptimizerSpec(
+            **fields.section(
+                "optimizer", "learning_rate", "schedule", "warmup_steps", "b1", "b2", "eps", "weight_decay", "grad_clip"
+            )
+        ),
+        trainable=fields["trainable"],
+        **fields.section("augment", "pad", "flip"),
+        all_reduce_dtype=fields["optimizer.all_reduce_dtype"],
+        steps=fields["steps"],
+        batch_size=fields["batch_size"],
+        steps_per_call=fields["steps_per_call"],
+    )
+
+
+def _data(config: ml_collections.ConfigDict, fields: _Fields) -> DataSpec:
+    if missing := [role for role in ROLES if role not in config.data]:
+        raise _missing(f"data.{missing[0]}")
+    of_role = {role: tuple(_images(role, images) for images in _as_list(config.data[role])) for role in ROLES}
+    return DataSpec(
+        **cast(dict[str, Any], of_role),
+        **fields.section(
+            "data", "packed", "tfds_data_dir", "validation_fraction", "test_fraction", "max_bad_fraction", "negative_groups"
+        ),
+    )
+
+
+def _images(role: str, images: Any) -> ImagesSpec:
+    try:
+        values = images.to_dict()
+        values["classes"] = tuple(map(str, values["classes"]))
+        found = ImagesSpec(**values)
+    except (AttributeError, TypeError, KeyError) as error:
+        raise UserError(f"data.{role}: must be made with images(...) of configs/default.py ({error})") from error
+    if not isinstance(found.limit, int) or found.limit < 0:
+        raise UserError(f"data.{role}.limit: {found.limit!r} is not 0 or more")
+    for name in ("source", "group", "train", "validation", "test"):
+        if not isinstance(values[name], str):
+            raise UserError(f"data.{role}.{name}: {values[name]!r} is not a string")
+    return found
+
+
+def _as_list(images: Any) -> list[Any]:
     return list(images) if isinstance(images, tuple | list) else [] if images is None else [images]
 
 
-def chosen_images(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """Which images of its sources a config takes, and how it splits them, as plain values.
-
-    Where the sources are is left out: images may be packed in one place, and the config used in another.
-
-    Returns:
-      {role: its `images(...)` without `source`, "validation_fraction", "test_fraction"}.
-    """
-    from openset_jax.data import pools
-
-    data, chosen = to_json(config)["data"], {}
-    for role in pools.ROLES:
-        chosen[role] = [
-            {k: v for k, v in spec.items() if k != "source"} if isinstance(spec, dict) else spec
-            for spec in as_list(data[role])
-        ]
-    return chosen | {name: data[name] for name in ("validation_fraction", "test_fraction")}
-
-
-def check_prepared(config: ml_collections.ConfigDict, prepared_as: Mapping[str, Any]) -> None:
-    """Raises UserError, naming the field, where a config asks for other images than `data.packed` has.
-
-    A role that it leaves empty asks for nothing, and gets what was packed.
-
-    Args:
-      prepared_as: `chosen_images` of the config that they were packed by.
-    """
-    for name, now in chosen_images(config).items():
-        before = prepared_as.get(name)
-        if now == before or now == []:
-            continue
-        field = f"data.{name}"
-        if isinstance(now, list) and len(now) == len(before or ()) == 1 and isinstance(now[0], dict):
-            part = next((part for part, value in now[0].items() if value != before[0].get(part)), None)
-            field, before, now = (f"{field}.{part}", before[0].get(part), now[0][part]) if part else (field, before, now)
+def _check_together(run: RunSpec) -> None:
+    """Raises UserError if fields contradict each other."""
+    program, objective, images, data = run.program, run.objective, run.images, run.data
+    for name, steps in (
+        ("steps", program.steps), ("log_every", run.log_every), ("eval.every", run.evaluation.every),
+        ("checkpoint.every", run.checkpoint_every),
+    ):  # fmt: skip
+        if steps % program.steps_per_call:
+            raise UserError(f"steps_per_call: {program.steps_per_call} does not divide {name}, {steps}")
+    if images.image_size > images.stored_size:
+        raise UserError(f"data.image_size: {images.image_size} is larger than data.stored_size, {images.stored_size}")
+    stem = program.forward.network.stem
+    if images.image_size < (smallest := alexnet.STEMS[stem][-1]):
         raise UserError(
-            f"{field}: this config has {_short(now)}, and {config.data.packed}, which data.packed names, was prepared with "
-            f"{_short(before)}: it has other images. Set it back, or prepare again with this config"
+            f"data.image_size: {images.image_size} is below {smallest}, the smallest size for model.stem={stem}"
+            + ("; use model.stem=small" if stem == "imagenet" else "")
         )
+    if run.weights.tau and not objective.softmax:
+        raise UserError(f"objective.logit_adjustment: {objective.name} has no softmax to adjust; leave it at 0")
+    if run.sampling.policy == "negative_fraction" and not objective.uses_negatives:
+        raise UserError(f"sampling.policy: negative_fraction draws negatives, and objective.name={objective.name} uses none")
+    for role in ("known", "negatives") if objective.uses_negatives else ("known",):
+        if not data.packed and not data.of_role(role):
+            raise UserError(f"data.{role}: empty; set it with images(...) of configs/default.py")
+    metric = run.stopping.metric
+    if metric == "balanced_accuracy" and not objective.says_none:
+        raise UserError(
+            f"early_stopping.metric: with objective.name={objective.name} the network never says 'none' by itself, so that "
+            "balanced_accuracy of K + 1 classes is not defined; use auroc"
+        )
+    if metric != "accuracy" and not (data.packed or data.negatives or data.held_out_negatives):
+        raise UserError(
+            f"early_stopping.metric: {metric} needs negatives in the validation split; set data.held_out_negatives or "
+            "data.negatives, or use early_stopping.metric=accuracy"
+        )
+    for field, text in (("decision.prior", run.decision.prior), ("decision.costs", run.decision.costs)):
+        prior_and_costs.parse(text, field)
 
 
-def _short(value, most=80):
-    text = "nothing" if value in ([], None) else repr(value)
-    return text if len(text) <= most else text[:most] + "..."
+def _two_phases(
+    config: ml_collections.ConfigDict, first_workdir: pathlib.Path
+) -> tuple[ml_collections.ConfigDict, ml_collections.ConfigDict]:
+    """The configs of two-phase training: all layers on resampled data, then the last layers on natural data.
 
+    After Buda, Maki and Mazurowski 2018 (arXiv 1710.05381, section 2.2.2), whose second phase has a tenth of the learning
+    rate. The steps of the two phases sum to `config.steps`.
 
-def fields(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """("a.b", value) for every leaf of nested dicts."""
-    for name, value in values.items():
-        if isinstance(value, dict):
-            yield from fields(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
-
-
-def check_same_run(saved: dict[str, Any], now: dict[str, Any], workdir: pathlib.Path) -> None:
-    """Raises UserError, naming the field, unless a run may go on from a checkpoint.
-
-    Args:
-      saved, now: "config", "classes" and "fingerprint" of the checkpoint, and of this start.
+    Raises:
+      UserError: `trainable` is "all", or `steps` has fewer than two calls of `steps_per_call`.
     """
-    before, after = BEFORE | dict(fields(saved["config"])), dict(fields(now["config"]))
-    fixed = lambda name: name in _NOT_FREE or not name.startswith(_MAY_CHANGE)
-    for name in sorted(before):
-        if fixed(name) and before[name] != after.get(name):
-            raise UserError(
-                f"{name}: the run in {workdir} has {before[name]!r}, this start {after.get(name)!r}; use another "
-                "--workdir for another run"
-            )
-    check_same_data(saved, now["classes"], now["fingerprint"], workdir)
-
-
-def check_same_data(saved: dict[str, Any], classes: Sequence[str], fingerprint: str, workdir: pathlib.Path) -> None:
-    """Raises UserError unless the classes and the pool's fingerprint are those of a checkpoint's "meta"."""
-    if list(saved["classes"]) != list(classes):
-        raise UserError(
-            f"data.known: the run in {workdir} has the classes {', '.join(saved['classes'])}; this start has "
-            f"{', '.join(classes)}; use another --workdir for another run"
-        )
-    if saved["fingerprint"] != fingerprint:
-        raise UserError(
-            f"data: the images, or their roles or splits, are not those that the run in {workdir} began with; put them "
-            "back, or use another --workdir for another run"
-        )
+    fields = _Fields(config)
+    if fields["trainable"] == "all":
+        raise UserError("trainable: use head or fc; the second phase of sampling.policy=two_phase trains only last layers")
+    per_call = fields["steps_per_call"]
+    calls = fields["steps"] // per_call
+    if calls < 2:
+        raise UserError(f"steps: {config.steps} is less than two calls of steps_per_call={per_call}, needed for two_phase")
+    steps = min(max(round(fields["sampling.first_share"] * calls), 1), calls - 1) * per_call
+    first, second = config.copy_and_resolve_references(), config.copy_and_resolve_references()
+    first.trainable, first.sampling.policy, first.steps = "all", fields["sampling.first_policy"], steps
+    second.sampling.policy, second.steps, second.init_from = "natural", config.steps - steps, str(first_workdir)
+    second.optimizer.learning_rate = fields["optimizer.learning_rate"] / 10
+    return first, second

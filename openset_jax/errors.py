@@ -1,29 +1,33 @@
-"""The exceptions that commands turn into one line and an exit code."""
+"""The exceptions that commands report in one line, with an exit code."""
 
 import contextlib
 from collections.abc import Iterator
 
 
 class UserError(Exception):
-    """Bad configuration, data or workdir: the message says what is wrong, where, and what to do.
+    """An error in the config, data or workdir that the user can correct. The message states problem, place and remedy.
 
-    Commands print the message alone, without a traceback, and exit with code 2.
+    Commands print the message without a traceback, and exit with code 2.
     """
 
 
 class Stopped(Exception):
-    """The run was stopped by a signal after everything was saved: exit code 3."""
+    """The run was stopped by a signal, after everything was saved. Commands exit with code 3."""
 
 
 @contextlib.contextmanager
-def needing_tensorflow(what: str) -> Iterator[None]:
-    """Around an import of TensorFlow or TFDS: where they are not installed, a UserError says what needs them."""
+def needing_tensorflow(feature: str) -> Iterator[None]:
+    """Wraps an import of TensorFlow, TFDS or array_record; raises UserError if the package is not installed.
+
+    Args:
+      feature: the setting or command that needs the import, for the message.
+    """
     try:
         yield
     except ModuleNotFoundError as error:
-        if error.name not in ("tensorflow", "tensorflow_datasets"):
+        if error.name not in ("tensorflow", "tensorflow_datasets", "array_record"):
             raise
         raise UserError(
-            f"{what} needs {error.name}, which is not installed; pip install it, or run openset_jax.prepare where it is, "
-            "and use --config.data.packed=PACKED --config.input=resident here"
+            f"{feature} needs {error.name}, which is not installed; install it with pip, or run openset_jax.prepare on a "
+            "machine with it, copy PACKED to this one, and use --config.data.packed=PACKED --config.input=resident"
         ) from error

@@ -1,44 +1,56 @@
-"""Trains a grid of runs, and answers from them: how many negatives, sampled how, and how much of the network.
+"""Trains a grid of runs and compares them: number of negatives, sampling policy, trained layers.
 
 python -m openset_jax.experiment --config=configs/imbalance_digits.py --workdir=runs/imbalance_digits
 """
+
+from __future__ import annotations
 
 import contextlib
 import json
 import pathlib
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from openset_jax import cli
 from openset_jax.errors import Stopped, UserError
 from openset_jax.files import write_whole
+from openset_jax.train import StopRequested
 
-FIELDS = "--config.run"  # what all arms share; in --help
+if TYPE_CHECKING:  # imported where they are used, so that --help answers at once
+    import ml_collections
 
-# what may be another when an experiment goes on: where images are, and how they get to the devices
+    from openset_jax.spec import DecisionSpec, RunSpec
+    from openset_jax.study.runs.grid import Arm
+    from openset_jax.training.run_cache import RunCache
+
+FIELDS = "--config.run"  # for --help: the fields that all arms share
+
+# Fields of `run` that may change when an experiment is resumed.
 _MAY_CHANGE = ("log_every", "input", "shard_resident", "data.packed", "data.root", "data.tfds_data_dir", "eval.batch_size")
 
 
 def define_flags() -> None:
-    cli.define_config(help="Experiment file, such as configs/imbalance.py; --config.run.a.b=value is for all runs.")
-    flags.DEFINE_string("workdir", None, "Folder of the experiment; what is finished in it is not run again.", required=True)
-    flags.DEFINE_string("shard", "0/1", "I/N: do part I (from 0) of N, as in array jobs; the last to end sums up all.")
-    flags.DEFINE_bool("dry_run", False, "Print the arms, their sizes and about how long they take, and stop.")
+    """Defines the command's flags."""
+    cli.define_config(help="Experiment file, as configs/imbalance.py; --config.run.a.b=value overrides a.b of all runs.")
+    flags.DEFINE_string("workdir", None, "Folder of the experiment; finished arms in it are not run again.", required=True)
+    flags.DEFINE_string("shard", "0/1", "I/N: run part I (from 0) of N, for array jobs; each writes the summary of all.")
+    flags.DEFINE_bool("dry_run", False, "Print the arms, their sizes and an estimate of their time, and stop.")
 
 
 def main() -> None:
-    from openset_jax.training import devices
+    """Runs the command."""
+    from openset_jax.platforms import xla
 
     part, workdir = _part(flags.FLAGS.shard), cli.make_workdir(flags.FLAGS.workdir)
-    devices.cache_compilations()
-    with cli.stop_on_signal() as stop:
-        experiment(flags.FLAGS.config, workdir, stop, part=part, dry_run=flags.FLAGS.dry_run)
+    xla.cache_compilations()
+    with cli.stop_on_signal() as stop_requested:
+        experiment(flags.FLAGS.config, workdir, stop_requested, part=part, dry_run=flags.FLAGS.dry_run)
 
 
-def _part(text):
+def _part(text: str) -> tuple[int, int]:
     try:
         i, n = map(int, text.split("/"))
     except ValueError:
@@ -49,186 +61,211 @@ def _part(text):
 
 
 def experiment(
-    config: Any,
+    config: ml_collections.ConfigDict,
     workdir: pathlib.Path,
-    stop: Callable[[], str] = str,
+    stop_requested: StopRequested = lambda: "",
     *,
     part: tuple[int, int] = (0, 1),
     dry_run: bool = False,
 ) -> None:
-    """Runs the arms of one part that are not finished, and sums up all that are.
+    """Runs the unfinished arms of one part, and writes the summary of all finished arms.
 
     Args:
       config: as configs/imbalance.py: `run`, `seeds` and `grid`.
-      workdir: an absolute path.
-      stop: why to save and stop now, "" to go on.
-      part: (i, n), this part of n.
-      dry_run: only say what would be done.
+      workdir: absolute path of the experiment's folder.
+      part: (i, n): run part i, from 0, of n parts of the arms.
+      dry_run: only print the arms and an estimate of their time.
 
     Raises:
       UserError: the grid must be changed, or an arm failed.
-      Stopped: by a signal; the arm that was being trained is saved.
+      Stopped: a signal arrived; the state of the current arm is saved.
     """
-    from openset_jax import auto
+    from openset_jax import config as configs
     from openset_jax.report import console
-    from openset_jax.study.runs import arms as folders
-    from openset_jax.study.runs import check, eta, grid
-    from openset_jax.training.run_cache import Workshop
+    from openset_jax.study.runs import arm_folder, check, eta, grid
+    from openset_jax.training import run_setup
+    from openset_jax.training.run_cache import RunCache
     from openset_jax.training.run_log import say
 
     if missing := [field for field in ("run", "seeds", "grid") if field not in config]:
         raise UserError(f"--config: an experiment needs the field {missing[0]!r}; see configs/imbalance.py")
-    config, asked_dtype = config.copy_and_resolve_references(), config.run.model.dtype
-    config.run = auto.with_dtype(config.run, _dtype_of_started(workdir))  # all arms compute in one dtype
-    arms, workshop = grid.arms_of(config), Workshop()
+
+    # The arms and their resolved specs. All arms compute in the same dtype.
+    dtype, arms, cache = _saved_dtype(workdir), grid.arms_of(config), RunCache()
     folder = {arm: workdir / "arms" / arm.name for arm in arms}
-    configs = {arm: grid.config_of(arm, config.run, _by_label(folder, arm.seed)) for arm in arms}
-    sizes = check.check_grid(arms, list(configs.values()), workshop)
-    pool = workshop.pool(config.run)
-    with contextlib.nullcontext() if dry_run else folders.claimed(workdir, wait=True):
-        _check_same(config, pool.fingerprint(), workdir, write=not dry_run)
-    work = {arm.name: eta.work(configs[arm]) for arm in arms}
-    finished = lambda arm: (folder[arm] / folders.OUTCOME).exists()
-    mine = grid.share(arms, work, part)
-    left = [arm for arm in mine if not finished(arm)]
-    say(auto.line(config.run, workshop.input(config.run, pool), asked_dtype=asked_dtype))
+    phases = {}
+    for arm in arms:
+        arm_config = grid.config_of(arm, config.run, _by_label(folder, arm.seed))
+        phases[arm] = check.resolve_arm(arm, arm_config, folder[arm], dtype=dtype)
+    # config.run need not be a valid run without the fields that arms set; these two values are always valid
+    shared = config.run.copy_and_resolve_references()
+    shared.sampling.policy, shared.sampling.negatives = "natural", None
+    base = configs.resolve(shared, workdir, dtype=dtype)[-1]
+    sizes = check.check_grid(arms, phases, cache)
+    pool = cache.pool(base)
+    with contextlib.nullcontext() if dry_run else arm_folder.claimed(workdir, wait=True):
+        _check_same(configs.with_dtype(config.run, dtype), config, pool.fingerprint(), workdir, write=not dry_run)
+
+    # The unfinished arms of this part.
+    work = {arm.name: eta.work(phases[arm]) for arm in arms}
+    finished = lambda arm: (folder[arm] / arm_folder.OUTCOME).exists()
+    arms_of_part = grid.share(arms, work, part)
+    unfinished = [arm for arm in arms_of_part if not finished(arm)]
+    say(run_setup.computation_line(base, cache.input_choice(base, pool)))
     say(console.pool_table(pool))
-    say(console.arm_table(arms, sizes, [arm for arm in arms if finished(arm)]))
+    say(check.arm_table(arms, sizes, [arm for arm in arms if finished(arm)]))
     if dry_run:
-        say(eta.estimate([configs[arm] for arm in left], workshop))
+        say(eta.estimate([phases[arm] for arm in unfinished], cache))
         return
 
-    failed, clock = {}, eta.Clock(sum(work[arm.name] for arm in left))
-    for arm in left:
-        if why := stop():
-            raise Stopped(f"Stopped by {why} between two arms; the same command goes on.")
-        say(f"[{mine.index(arm) + 1}/{len(mine)}] {arm.label}")
-        if (base := arm.begins_with(arms)) and not finished(base):
-            if base in failed:
-                failed[arm] = UserError(f"the arm that it begins with, {base.label!r}, failed")
+    failed: dict[Arm, Exception] = {}
+    clock = eta.Clock(sum(work[arm.name] for arm in unfinished))
+    for arm in unfinished:
+        if reason := stop_requested():
+            raise Stopped(f"Stopped by {reason} between two arms. Run the same command again to continue.")
+        say(f"[{arms_of_part.index(arm) + 1}/{len(arms_of_part)}] {arm.label}")
+        if (start := arm.starts_from(arms)) and not finished(start):
+            if start in failed:
+                failed[arm] = UserError(f"its base arm failed: {start.label!r}")
             else:
-                say("    another process is at the arm that it begins with: left to that one")
+                say("    skipped: its base arm is running in another process")
             continue
         try:
-            done = run_arm(configs[arm], folder[arm], stop, workshop)
-            say(f"    {clock.line(work[arm.name])}" if done else "    another process is at it: left to that one")
+            done = run_arm(phases[arm], folder[arm], stop_requested, cache)
+            say(f"    {clock.line(work[arm.name])}" if done else "    skipped: this arm is running in another process")
         except Stopped as stopped:
-            raise Stopped(f"{stopped} The arm was {arm.label!r} in {folder[arm]}.") from stopped
-        except Exception as error:  # whatever it is, the other arms do not depend on it
+            raise Stopped(f"{stopped} (arm {arm.label!r} in {folder[arm]})") from stopped
+        except Exception as error:  # the other arms still run, except those that start from this one
             failed[arm] = error
             say(f"    failed: {error}")
     failed = {arm: error for arm, error in failed.items() if not finished(arm)}
-    sum_up(arms, folder, config.run.decision, workdir, failed)
+    sum_up(arms, folder, base.decision, workdir, failed)
+    _raise_failure(failed, len(arms_of_part), folder)
+
+
+def _raise_failure(failed: Mapping[Arm, Exception], count: int, folder: Mapping[Arm, pathlib.Path]) -> None:
     for error in failed.values():
         if not isinstance(error, UserError):
             raise error
-    if failed:
-        arm, error = next(iter(failed.items()))
+    for arm, error in failed.items():
         raise UserError(
-            f"{len(failed)} of {len(mine)} arms failed; the first, {arm.label!r}: {error}. See {folder[arm] / 'log.txt'}"
+            f"{len(failed)} of {count} arms failed; the first, {arm.label!r}: {error}. See {folder[arm] / 'log.txt'}"
         )
 
 
-def _by_label(folder, seed):
+def _by_label(folder: Mapping[Arm, pathlib.Path], seed: int) -> dict[str, str]:
     return {arm.treatment.label: str(there) for arm, there in folder.items() if arm.seed == seed}
 
 
-def _dtype_of_started(workdir):
-    """The dtype of the experiment in this folder, None without one; `_check_same` refuses a damaged file."""
-    from openset_jax.study.runs import arms as folders
+def _saved_dtype(workdir: pathlib.Path) -> str | None:
+    """The dtype saved in experiment.json; None if the file is missing or damaged (`_check_same` then raises UserError)."""
+    from openset_jax.study.runs import arm_folder
 
     try:
-        return json.loads((workdir / folders.EXPERIMENT).read_text())["run"]["model"]["dtype"]
+        return json.loads((workdir / arm_folder.EXPERIMENT).read_text())["run"]["model"]["dtype"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _check_same(config, fingerprint, workdir, write):
-    """Raises UserError unless the experiment in this folder was begun with this config and these images; notes them.
+def _check_same(
+    run: ml_collections.ConfigDict,
+    config: ml_collections.ConfigDict,
+    fingerprint: str,
+    workdir: pathlib.Path,
+    *,
+    write: bool,
+) -> None:
+    """Raises UserError unless the experiment in this folder has the same `run` and images; writes experiment.json.
 
-    Seeds and the grid may grow; they are noted so that the folder alone says which arms there are (`arms.read_outcomes`).
+    `seeds` and `grid` may change; they are saved so that `arm_folder.read_outcomes` finds the arms from the folder alone.
+
+    Args:
+      run: `config.run` with its dtype resolved.
+      write: False for a dry run, which writes nothing.
     """
-    from openset_jax import config as configs
-    from openset_jax.study.runs import arms as folders
+    from openset_jax import config_json
+    from openset_jax.study.runs import arm_folder
 
-    path, now = workdir / folders.EXPERIMENT, configs.to_json(config) | {"fingerprint": fingerprint}
+    path = workdir / arm_folder.EXPERIMENT
+    now = {**config_json.to_json(config), "run": config_json.to_json(run), "fingerprint": fingerprint}
     if path.exists():
         try:
-            before = json.loads(path.read_text())
-            runs = {"before": before["run"], "now": now["run"]}
-            fields = {name: configs.BEFORE | dict(configs.fields(run)) for name, run in runs.items()}
+            saved = json.loads(path.read_text())
+            before, after = (dict(config_json.flatten(values)) for values in (saved["run"], now["run"]))
+            fingerprint_before = saved["fingerprint"]
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"--workdir: {path} is damaged ({error}); use another --workdir") from error
-        every = fields["before"].keys() | fields["now"].keys()
-        for field in sorted(every, key=lambda field: (field.count("."), field)):  # eval.every may follow steps
-            values = [fields[name].get(field) for name in ("before", "now")]
+        every = before.keys() | after.keys()
+        for field in sorted(every, key=lambda field: (field.count("."), field)):  # steps before a reference to it
+            values = before.get(field), after.get(field)
             if values[0] != values[1] and field not in _MAY_CHANGE and not field.startswith("decision."):
                 raise UserError(
-                    f"run.{field}: the experiment in {workdir} has {values[0]!r}, this start {values[1]!r}; use another "
-                    "--workdir for another experiment"
+                    f"run.{field}: the experiment in {workdir} has {values[0]!r}, but this config has {values[1]!r}; "
+                    "restore the field, or use a new --workdir"
                 )
-        if before["fingerprint"] != fingerprint:
-            raise UserError(f"run.data: the images are not those that the experiment in {workdir} began with")
+        if fingerprint_before != fingerprint:
+            raise UserError(f"run.data: the images differ from those of the experiment in {workdir}; use a new --workdir")
     if write:
         with write_whole(path) as file:
             file.write(json.dumps(now, indent=2) + "\n")
 
 
-def run_arm(config: Any, folder: pathlib.Path, stop: Callable[[], str], workshop: Any) -> bool:
-    """Trains one arm, or goes on with it, to its outcome; what it says is in its log.txt.
+def run_arm(phases: Sequence[RunSpec], folder: pathlib.Path, stop_requested: StopRequested, cache: RunCache) -> bool:
+    """Trains or resumes one arm and saves its outcome; its printed output goes to log.txt in its folder.
 
     Returns:
-      False where another process has it.
+      False if the arm is running in another process.
     """
-    from openset_jax.study.runs import arms as folders
-    from openset_jax.train import train
+    from openset_jax import train
+    from openset_jax.study.runs import arm_folder
 
-    with folders.claimed(folder) as mine:
+    with arm_folder.claimed(folder) as mine:
         if not mine:
             return False
-        if not (folder / folders.OUTCOME).exists():  # another process may have finished it in the meantime
-            with (folder / "log.txt").open("a") as log, contextlib.redirect_stdout(log):
-                try:
-                    train(config, folder, stop, workshop=workshop, finish=folders.save_outcome)
-                except Stopped:
-                    raise
-                except Exception:
-                    traceback.print_exc(file=log)
-                    raise
+        if (folder / arm_folder.OUTCOME).exists():  # another process finished it in the meantime
+            return True
+        with (folder / "log.txt").open("a") as log, contextlib.redirect_stdout(log):
+            try:
+                arm_folder.save_outcome(train.fit(phases, stop_requested, cache))
+            except Stopped:
+                raise
+            except Exception:
+                traceback.print_exc(file=log)
+                raise
     return True
 
 
 def sum_up(
-    arms: Sequence[Any],
-    folder: Mapping[Any, pathlib.Path],
-    decision: Any,
+    arms: Sequence[Arm],
+    folder: Mapping[Arm, pathlib.Path],
+    decision: DecisionSpec,
     workdir: pathlib.Path,
-    failed: Mapping[Any, Exception],
+    failed: Mapping[Arm, Exception],
 ) -> None:
-    """Writes results.csv, comparisons.csv, the figure, ANSWER.md and report.html of all finished arms.
+    """Writes results.csv, comparisons.csv, figure.png, ANSWER.md and report.html of all finished arms.
 
-    One process at a time, so that the last one has all arms.
+    One process writes at a time, so that the last one includes all arms. `decision` is that of `config.run`.
     """
-    from openset_jax.study.answer import document
+    from openset_jax.study.answer import answer_markdown
     from openset_jax.study.charts import figure, page
-    from openset_jax.study.runs import arms as folders
-    from openset_jax.study.stats import results
+    from openset_jax.study.runs import arm_folder
+    from openset_jax.study.stats import csv_tables
     from openset_jax.study.stats.analysis import Analysis
     from openset_jax.training.run_log import say
 
-    with folders.claimed(workdir, wait=True):
-        there = [arm for arm in arms if (folder[arm] / folders.OUTCOME).exists()]
-        missing = [(arm.label, str(failed.get(arm, "not finished"))) for arm in arms if arm not in there]
-        if not there:
+    with arm_folder.claimed(workdir, wait=True):
+        done = [arm for arm in arms if (folder[arm] / arm_folder.OUTCOME).exists()]
+        missing = [(arm.label, str(failed.get(arm, "not finished"))) for arm in arms if arm not in done]
+        if not done:
             return
-        say(f"Summing up {len(there)} of {len(arms)} arms.")
-        analysis = Analysis([folders.read_outcome(folder[arm], arm, decision) for arm in there])
-        results.write_results(analysis, workdir / "results.csv")
-        results.write_comparisons(analysis, workdir / "comparisons.csv")
-        text = document.answer(analysis)
+        say(f"Writing the summary of {len(done)} of {len(arms)} arms.")
+        analysis = Analysis([arm_folder.read_outcome(folder[arm], arm, decision) for arm in done])
+        csv_tables.write_results(analysis, workdir / "results.csv")
+        csv_tables.write_comparisons(analysis, workdir / "comparisons.csv")
+        text = answer_markdown.answer(analysis)
         if missing:
-            which = "; ".join(f"{label} ({why})" for label, why in missing)
-            text += f"\n{len(missing)} of {len(arms)} arms are not in it: {which}.\n"
+            which = "; ".join(f"{label} ({reason})" for label, reason in missing)
+            text += f"\n{len(missing)} of {len(arms)} arms are not included: {which}.\n"
         figure.write_figure(analysis, workdir / "figure.png")
         with write_whole(workdir / "report.html") as file:
             file.write(page.render(analysis, text, missing=missing))

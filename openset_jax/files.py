@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Writes files completely or not at all."""
 
 import contextlib
 import pathlib
@@ -7,23 +7,23 @@ from typing import IO, Any
 
 
 @contextlib.contextmanager
-def write_whole(path: pathlib.Path, mode: str = "w", **options: Any) -> Iterator[IO[Any]]:
-    """A file to write, which takes the place of `path` once it is finished; after an error, `path` is as it was, and nothing
-    is left beside it.
+def write_whole(path: pathlib.Path, mode: str = "w", *, newline: str | None = None) -> Iterator[IO[Any]]:
+    """Opens a temporary file that replaces `path` when the block ends.
 
-    Text is UTF-8; file names that are not are kept as the bytes that they are.
+    After an error or an interrupt, `path` is unchanged and the temporary file is removed. Text is UTF-8; surrogate
+    escapes, which represent undecodable bytes of file names, are written as the original bytes.
 
     Args:
-      mode: "w", or "wb".
-      options: of `open`.
+      path: the file to write.
+      mode: "w" for text, "wb" for bytes.
+      newline: as in `open`.
     """
     temporary = path.with_name(path.name + ".tmp")
-    if "b" not in mode:
-        options = {"encoding": "utf-8", "errors": "surrogateescape"} | options
+    encoding, errors = (None, None) if "b" in mode else ("utf-8", "surrogateescape")
     try:
-        with temporary.open(mode, **options) as file:
+        with temporary.open(mode, encoding=encoding, errors=errors, newline=newline) as file:
             yield file
         temporary.replace(path)
-    except BaseException:  # an interrupt, too
+    except BaseException:  # including KeyboardInterrupt
         temporary.unlink(missing_ok=True)
         raise

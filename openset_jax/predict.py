@@ -1,13 +1,15 @@
-"""Images of your own -> a class or "none" for each, by the decision that was saved with a run.
+"""Classifies image files with a trained run and its saved decision rule: a class or "none" for each image.
 
 python -m openset_jax.predict --workdir=runs/mine PHOTOS 'more/*.jpg' --out=predictions.csv
 
-From Python:
+In Python:
 
     from openset_jax.predict import Predictor
     predict = Predictor("runs/mine")
     rows = list(predict(["photos"]))
 """
+
+from __future__ import annotations
 
 import collections
 import csv
@@ -16,8 +18,8 @@ import glob
 import json
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from absl import flags
@@ -26,25 +28,33 @@ from openset_jax import cli
 from openset_jax.errors import UserError
 from openset_jax.files import write_whole
 
+if TYPE_CHECKING:  # imported where they are used, so that --help answers at once
+    from openset_jax.data.pools import Pool
+    from openset_jax.data.unreadable import Unreadable
+    from openset_jax.openset.scored import Scored
+
+Row = dict[str, str | float | None]  # the result for one image: a value for each name in COLUMNS
 COLUMNS = ("id", "decision", "p_none", "best_class", "p_best", "score", "threshold", "error")
 
 
 def define_flags() -> None:
+    """Defines the command's flags."""
     flags.DEFINE_string("workdir", None, "Folder of a training run.", required=True)
     flags.DEFINE_string("out", None, "File to write, .csv or .jsonl: a row for each image.", required=True)
     flags.DEFINE_string(
         "priors",
         "",
-        'How often classes come here, as --config.decision.prior: "none=0.6"; or "em" or "bbse", which estimate it from the '
-        "images given, as a mix of the kinds of images in the validation split: needs some hundreds of images, and warns "
-        "where they are of other kinds.",
+        'Class frequencies of these images, as --config.decision.prior: "none=0.6"; or "em" or "bbse" to estimate them '
+        "from the images under label shift. An estimate needs some hundreds of images; a warning is printed if the images "
+        "contradict label shift.",
     )
-    flags.DEFINE_string("costs", "", 'What mistakes cost here, as --config.decision.costs: "accept_none=5".')
-    flags.DEFINE_float("threshold", None, "Accept scores up to this, instead of the saved threshold.")
-    flags.DEFINE_integer("batch_size", 256, "Images at once.", lower_bound=1)
+    flags.DEFINE_string("costs", "", 'Costs of mistakes, as --config.decision.costs: "accept_none=5".')
+    flags.DEFINE_float("threshold", None, "Replaces the saved threshold: images with score <= threshold are accepted.")
+    flags.DEFINE_integer("batch_size", 256, "Batch size, rounded up to a multiple of the number of devices.", lower_bound=1)
 
 
 def main(arguments: list[str]) -> None:
+    """Runs the command."""
     from tqdm import tqdm
 
     args, out = flags.FLAGS, pathlib.Path(flags.FLAGS.out).expanduser()
@@ -56,30 +66,33 @@ def main(arguments: list[str]) -> None:
     files = find_images(arguments)
     if out.exists() and any(os.path.exists(file) and os.path.samefile(file, out) for file in files):
         raise UserError(f"--out: {str(out)!r} is one of the files to classify; write to another file")
-    counts, said = collections.Counter(), []
+    counts, notes = collections.Counter[str](), list[str]()
     predict = Predictor(
         args.workdir, priors=args.priors, costs=args.costs, threshold=args.threshold, batch_size=args.batch_size,
-        report=said.append, progress=lambda count: bar.update(count),
+        report=notes.append, progress=lambda count: bar.update(count),
     )  # fmt: skip
     with write_whole(out, newline="") as file, tqdm(total=len(files), unit=" images", smoothing=0.1) as bar:
         write = _writer(file, out.suffix)
         for row in predict(files):
             write(row)
-            counts[row["decision"] or "error"] += 1
-    print(*said, sep="\n", end="\n" * bool(said))
+            counts[str(row["decision"] or "error")] += 1
+    print(*notes, sep="\n", end="\n" * bool(notes))
     print(", ".join(f"{name} {count:,}" for name, count in counts.most_common()))
     print(f"{len(files):,} rows in {out}; accepted: score <= {predict.classifier.threshold.value:.6g}")
 
 
 def find_images(paths: Sequence[str]) -> list[str]:
-    """The files that these name: files as they are, images in folders and below, and what globs match; each once, in order.
+    """Lists image files: the given files, the images in folders and their subfolders, and the matches of globs.
+
+    Returns:
+      The paths, each once, in order.
 
     Raises:
-      UserError: a path is nothing, a folder cannot be listed, or there is no image.
+      UserError: a path does not exist, a folder cannot be listed, or there is no image.
     """
-    from openset_jax.data.sources import IMAGE_SUFFIXES
+    from openset_jax.data.folders import IMAGE_SUFFIXES
 
-    found = {}
+    found: dict[str, None] = {}
     for path in map(str, paths):
         matches = [path] if os.path.exists(path) else sorted(glob.glob(path, recursive=True))
         if not matches:
@@ -88,13 +101,14 @@ def find_images(paths: Sequence[str]) -> list[str]:
             inside = [match]
             if os.path.isdir(match):
                 inside = [p for p in _files_below(match) if p.lower().endswith(IMAGE_SUFFIXES)]
-            found |= dict.fromkeys(p for p in inside if os.path.isfile(p) or os.path.islink(p))  # a pipe would wait for ever
+            # skips pipes and devices, whose reading may never end
+            found |= dict.fromkeys(p for p in inside if os.path.isfile(p) or os.path.islink(p))
     if not found:
         raise UserError(f"no images in {', '.join(map(repr, paths)) or 'no paths'}: give files, folders or globs")
     return list(found)
 
 
-def _files_below(folder):
+def _files_below(folder: str) -> Iterable[str]:
     def refuse(error):
         raise UserError(f"{error.filename!r} cannot be listed: {error.strerror}")
 
@@ -102,14 +116,14 @@ def _files_below(folder):
     return map(str, sorted(below))
 
 
-def file_pool(files: Sequence[str]) -> Any:
-    """The `Pool` of these image files, in order, without classes."""
+def file_pool(files: Sequence[str]) -> Pool:
+    """Returns a `Pool` of these files, in order, without known classes: all are unknowns of the test split."""
     from openset_jax.data import pools
 
     names, nothing = [os.fsencode(file) for file in files], np.zeros(len(files), np.int32)
     source = pools.Source(
         name="files", classes=("",), roles=None, label=nothing, split=np.full(len(files), pools.TEST, np.uint8),
-        form="path", ids=lambda records: [files[r] for r in records], fetch=lambda records: [names[r] for r in records],
+        format="path", ids=lambda records: [files[r] for r in records], fetch=lambda records: [names[r] for r in records],
     )  # fmt: skip
     return pools.Pool(
         sources=(source,), groups=("",), roles=("unknown",), num_classes=0, source=nothing, record=np.arange(len(files)),
@@ -118,24 +132,23 @@ def file_pool(files: Sequence[str]) -> Any:
 
 
 class Predictor:
-    """A restored run, ready to classify files.
+    """Classifies image files with the network and the saved decision rule of a run.
 
     Args:
-      workdir: of the run.
-      priors: as `decision.prior` of its config; "" for those that it was evaluated with; "em" or "bbse" to estimate the mix
-        of classes from the images of each call, all of which are then read before the first is decided.
-      costs: as `decision.costs` of its config; "" for those that it was evaluated with.
-      threshold: in place of the saved one.
-      batch_size: images at once.
-      report: called with what is to be said of an estimated mix: its shares, and a warning if it cannot be trusted.
-      progress: called with a number of images, whenever so many more were read.
+      workdir: folder of the run.
+      priors: as `decision.prior` of its config; "" for the saved prior; "em" or "bbse" to estimate the class frequencies
+        from the images of each call; then all images are read before the first row is yielded.
+      costs: as `decision.costs` of its config; "" for the saved costs.
+      threshold: replaces the saved one.
+      batch_size: rounded up to a multiple of the number of devices.
+      report: called with the estimated class frequencies, and a warning if they cannot be trusted.
+      progress: called with the number of images of each batch that was read.
 
     Attributes:
-      classifier: what was fitted on validation images, an `openset.classifier.Classifier`, with the overrides; its prior is
-        the one last estimated.
+      classifier: the saved one with the overrides. With priors="em" or "bbse", its prior is the estimate of the last call.
 
     Raises:
-      UserError: no checkpoint, no decision, or an override that cannot be.
+      UserError: the run has no checkpoint or no decision.json, or an override is invalid.
     """
 
     def __init__(
@@ -149,77 +162,79 @@ class Predictor:
         report: Callable[[str], None] = print,
         progress: Callable[[int], None] = lambda count: None,
     ):
-        import jax
-
-        from openset_jax import programs
         from openset_jax.openset.decision import deployment
-        from openset_jax.training import checkpoints, devices, feed, validation
+        from openset_jax.platforms import xla
+        from openset_jax.training import checkpoints, devices, saved_decision
+        from openset_jax.training.eval_program import make_eval_steps
+        from openset_jax.training.image_input import streamed
         from openset_jax.training.restore import restore
 
-        devices.cache_compilations()
+        xla.cache_compilations()
         workdir = pathlib.Path(workdir).expanduser().resolve()
-        checkpoints.open_checkpoints(workdir).close()  # without any, the answer is to train, not to evaluate
-        step, fitted, _ = validation.saved_decision(workdir)
+        checkpoints.open_checkpoints(workdir).close()  # first: its error tells the user to train, not to evaluate
+        step, classifier, _ = saved_decision.read(workdir)
         self._estimate = priors if priors in deployment.ESTIMATES else ""
         declared = "" if self._estimate else priors
-        self.classifier = deployment.declare(fitted, priors=declared, costs=costs, threshold=threshold)
+        self.classifier = deployment.declare(classifier, priors=declared, costs=costs, threshold=threshold)
         if self._estimate:
-            deployment.check_posterior(fitted, f"--priors={priors}")
-            self._validation = validation.saved_outputs(workdir, step)
-            self._estimate_prior(self._validation[0][:1])  # what cannot be is said before images are read
-        run = restore(workdir, step=step)
-        if run.classes != fitted.classes:
+            deployment.check_posterior(classifier, f"--priors={priors}")
+            self._validation = saved_decision.read_outputs(workdir, step)
+            self._estimate_prior(self._validation[0][:1])  # a trial that may raise before images are read
+        network = restore(workdir, step=step)
+        if network.classes != classifier.classes:
             raise UserError(
-                f"--workdir: {workdir / validation.DECISION} is of another run: its classes are "
-                f"{', '.join(fitted.classes)}, those of the checkpoint {', '.join(run.classes)}"
+                f"--workdir: {workdir / saved_decision.DECISION} belongs to another run: it has the classes "
+                f"{', '.join(classifier.classes)}, but the checkpoint has {', '.join(network.classes)}. Delete it and run "
+                f"python -m openset_jax.evaluate --workdir={workdir}"
             )
-        self._config, self._variables = run.config, run.variables
-        self._config.input, self._config.shard_resident = "stream", False
-        self._steps = programs.make_eval_steps(run.config, run.model, feed.IMAGES_IN_BATCH)  # compiled once for all calls
-        self._batch_size = batch_size + -batch_size % jax.device_count()
+        self._stored_size, self._variables = network.spec.images.stored_size, network.variables
+        no_batches = lambda batches: iter(())  # `__call__` makes an input for its own files
+        self._steps = make_eval_steps(network.spec.program.forward, network.model, streamed(no_batches))
+        self._batch_size = devices.padded_batch_size(batch_size)
         self._report, self._progress = report, progress
 
-    def __call__(self, paths: Sequence[str]) -> Iterator[dict[str, Any]]:
-        """Classifies files, folders and globs; a file that cannot be read gives a row with its error, and the rest go on.
+    def __call__(self, paths: Sequence[str]) -> Iterator[Row]:
+        """Classifies files, folders and globs. An unreadable file gives a row with its error.
 
         Yields:
           {"id": the path, "decision": a class or "none", "p_none", "best_class", "p_best", "score", "threshold", "error"};
-          numbers are None where there is none, and of a file that cannot be read all but "id" and "error" are.
+          missing values are None; for an unreadable file all values except "id" and "error" are None.
 
         Raises:
-          UserError: a path is nothing, there is no image, or the mix of classes cannot be estimated.
+          UserError: a path does not exist, there is no image, or the class frequencies cannot be estimated.
         """
         files = find_images(paths)
-        skipped, outputs = self._read(files)
+        unreadable, outputs = self._read(files)
         if self._estimate:
-            outputs = list(outputs)
-            prior, text = self._estimate_prior(np.concatenate([logits for *_, logits in outputs]))
+            outputs = iter(read := list(outputs))
+            prior, text = self._estimate_prior(np.concatenate([logits for *_, logits in read]))
             self.classifier = dataclasses.replace(self.classifier, prior=prior)
             self._report(text)
         for asked, rows, logits in outputs:
-            scored, posterior = self.classifier.classify(logits, *2 * [np.zeros(len(rows), int)])
-            found = dict(zip(rows.tolist(), range(len(rows)), strict=True))
+            no_labels = np.zeros(len(rows), int)
+            scored, posterior = self.classifier.classify(logits, no_labels, no_labels)
+            place = dict(zip(rows.tolist(), range(len(rows)), strict=True))
             for row in asked:
-                if row in found:
-                    yield self._row(files[row], found[row], scored, posterior)
+                if row in place:
+                    yield self._row(files[row], place[row], scored, posterior)
                 else:
-                    yield dict.fromkeys(COLUMNS) | {"id": files[row], "error": skipped.rows[row]}
+                    yield {**dict.fromkeys(COLUMNS), "id": files[row], "error": unreadable.rows[row]}
 
-    def _estimate_prior(self, logits):
+    def _estimate_prior(self, logits: np.ndarray) -> tuple[np.ndarray, str]:
         from openset_jax.openset.decision import deployment
 
         return deployment.estimate_prior(self._estimate, self.classifier, *self._validation, logits)
 
-    def _read(self, files):
-        """(Those of the files that cannot be read, outputs batch by batch: the rows asked for, those read, their logits.)"""
-        from openset_jax import build
-        from openset_jax.data.unreadable import Skipped
+    def _read(self, files: Sequence[str]) -> tuple[Unreadable, Iterator[tuple[range, np.ndarray, np.ndarray]]]:
+        """(unreadable files, filled as batches are read; batches of (requested rows, readable rows, logits of these))."""
+        from openset_jax.data.unreadable import Unreadable
+        from openset_jax.training import input_choice
         from openset_jax.training.inference import Inference
 
         pool, size = file_pool(files), self._batch_size
-        skipped = Skipped(pool, 1.0, report=lambda line: None)
-        feed = build.make_feed(self._config, pool, skipped)
-        inference = Inference(self._steps, pool, feed, batch_size=size, skipped=skipped)
+        unreadable = Unreadable(pool, 1.0, report=lambda line: None)
+        images = input_choice.make_image_input("stream", pool, stored_size=self._stored_size, unreadable=unreadable)
+        inference = Inference(self._steps, pool, images, batch_size=size, unreadable=unreadable)
 
         def outputs():
             found = inference.run("logits", self._variables, np.arange(len(files)))
@@ -228,13 +243,14 @@ class Predictor:
                 self._progress(len(asked))
                 yield asked, rows, out["logits"]
 
-        return skipped, outputs()
+        return unreadable, outputs()
 
-    def _row(self, file, i, scored, posterior):
+    def _row(self, file: str, i: int, scored: Scored, posterior: np.ndarray | None) -> Row:
         from openset_jax.openset.decision import thresholds
 
         names = [*self.classifier.classes, "none"]
         best = int(scored.known_class[i]) if posterior is None else int(posterior[i, :-1].argmax())
+        assert scored.decision is not None
         return {
             "id": file,
             "decision": names[scored.decision[i]],
@@ -242,12 +258,12 @@ class Predictor:
             "best_class": names[best],
             "p_best": None if posterior is None else float(posterior[i, best]),
             "score": float(scored.score[i]),
-            "threshold": thresholds.plain(self.classifier.threshold.value),
+            "threshold": thresholds.json_number(self.classifier.threshold.value),
             "error": None,
         }
 
 
-def _writer(file, suffix):
+def _writer(file: IO[str], suffix: str) -> Callable[[Row], Any]:
     if suffix == ".jsonl":
         return lambda row: file.write(json.dumps(row, ensure_ascii=False) + "\n")
     writer = csv.writer(file, lineterminator="\n")
@@ -257,4 +273,4 @@ def _writer(file, suffix):
 
 
 if __name__ == "__main__":
-    cli.run(main, define_flags, arguments=True)
+    cli.run(main, define_flags, takes_arguments=True)

@@ -1,13 +1,15 @@
-"""Checkpoints: the last and the best step of a run, complete or absent. The one home of Orbax.
+"""Saves and restores the last and the best step of a run, completely or not at all. Only this module uses Orbax.
 
-A checkpoint has three items: "model" (parameters and batch statistics: all that evaluation needs), "optimizer" (step and
-optimizer state), and "meta" (JSON: config, class names, the pools' fingerprint, the effective prior, and `Progress`).
+A checkpoint has three items: "model" (parameters and batch statistics, all that evaluation needs), "optimizer" (step and
+optimizer state), and "meta" (JSON: the record of `run_record`, and `Progress`).
 """
 
+import contextlib
 import json
 import pathlib
 import re
 import shutil
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -16,7 +18,7 @@ import orbax.checkpoint as ocp
 
 from openset_jax.errors import UserError
 from openset_jax.training import devices
-from openset_jax.training.state import TrainState
+from openset_jax.training.state import TrainState, Variables
 
 ITEMS = ("model", "optimizer", "meta")
 
@@ -34,8 +36,8 @@ class Checkpoints:
     """The checkpoints of one workdir.
 
     Args:
-      workdir: of the run; checkpoints are in its folder `checkpoints`.
-      writing: whether this process takes part in a training run, which alone may remove leftovers of a killed one.
+      workdir: folder of the run; checkpoints are in its folder `checkpoints`.
+      writing: True for a training run; then incomplete checkpoints of a killed process are removed.
     """
 
     def __init__(self, workdir: pathlib.Path, *, writing: bool):
@@ -55,17 +57,17 @@ class Checkpoints:
         )
 
     def steps(self) -> list[int]:
-        """The complete steps, ascending."""
+        """Returns the steps that have a complete checkpoint, ascending."""
         return _complete_steps(self._directory)
 
-    def latest(self) -> int | None:
-        """The newest complete step, None without any."""
+    def latest_step(self) -> int | None:
+        """Returns the newest step that has a complete checkpoint; None without checkpoints."""
         return max(self.steps(), default=None)
 
-    def save(self, step: int, state: TrainState, meta: dict[str, Any], *, best: int | None) -> None:
-        """Saves in the background; what is neither the newest nor `best` is removed.
+    def save(self, step: int, state: TrainState, record: Mapping[str, Any], *, best: int | None) -> None:
+        """Saves in the background; removes every checkpoint but the newest and `best`.
 
-        The state is copied before this returns, so that the next step may consume it.
+        The state is copied before this returns, so that the next step may donate its buffers.
         """
         self._policy.best = best
         state = devices.to_global(state)
@@ -74,18 +76,18 @@ class Checkpoints:
             args=ocp.args.Composite(
                 model=ocp.args.StandardSave(state.variables),
                 optimizer=ocp.args.StandardSave({"step": state.step, "opt_state": state.opt_state}),
-                meta=ocp.args.JsonSave(json.loads(json.dumps(meta))),  # written later, in a thread: what it is now
+                meta=ocp.args.JsonSave(json.loads(json.dumps(record))),  # a copy: a thread writes it later
             ),
         )
         if not saved:
-            raise RuntimeError(f"the checkpoint of step {step} was not written: {self._directory} has {self.latest()}")
+            raise RuntimeError(f"the checkpoint of step {step} was not written: {self._directory} has {self.latest_step()}")
 
-    def meta(self, step: int) -> dict[str, Any]:
-        """The JSON part of a checkpoint."""
+    def record(self, step: int) -> dict[str, Any]:
+        """The JSON part of a checkpoint: the record of `run_record`, and "progress"."""
         return self._read(step, meta=ocp.args.JsonRestore())["meta"]
 
     def restore(self, step: int, like: TrainState) -> TrainState:
-        """The whole state on the host, as NumPy arrays: whatever devices it was saved on, it can be put on any."""
+        """The whole state on the host, as NumPy arrays; `like` is a state of the same shapes and dtypes."""
         optimizer = {"step": like.step, "opt_state": like.opt_state}
         restored = self._read(
             step,
@@ -94,36 +96,36 @@ class Checkpoints:
         )
         return TrainState(**restored["model"], **restored["optimizer"])
 
-    def restore_model(self, step: int, like: dict[str, Any]) -> dict[str, Any]:
+    def restore_model(self, step: int, like: Variables) -> Variables:
         """Parameters and batch statistics on the host."""
         return self._read(step, model=ocp.args.StandardRestore(_on_host(like)))["model"]
 
     def _read(self, step, **items):
-        """Items of a checkpoint.
+        """Reads items of a checkpoint.
 
         Raises:
-          UserError: a file of it is missing, or is not what was written.
+          UserError: one of its files is missing or damaged.
         """
         try:
             return self._manager.restore(step, args=ocp.args.Composite(**items))
         except (OSError, ValueError, KeyError) as error:
             why = (str(error).splitlines() or [""])[0][:200]
             raise UserError(
-                f"--workdir: the checkpoint of step {step} in {str(self._directory)!r} is damaged, or of another version "
-                f"({type(error).__name__}: {why}); copy it there again, or train again in another --workdir"
+                f"--workdir: the checkpoint of step {step} in {str(self._directory)!r} is damaged "
+                f"({type(error).__name__}: {why}); restore the folder from a copy, or train again in a new --workdir"
             ) from error
 
     def wait(self) -> None:
-        """Returns when everything saved is on disk; raises what went wrong in the background."""
+        """Waits until all checkpoints are written; raises errors of the background thread."""
         self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits, and lets go of the folder."""
+        """Waits, and releases the folder."""
         self._manager.close()
 
 
 def open_checkpoints(workdir: pathlib.Path) -> Checkpoints:
-    """The checkpoints of a finished or running training, for reading.
+    """Opens the checkpoints of a run for reading.
 
     Raises:
       UserError: there are none.
@@ -131,19 +133,23 @@ def open_checkpoints(workdir: pathlib.Path) -> Checkpoints:
     if not (workdir / "checkpoints").is_dir():
         raise UserError(f"--workdir: {str(workdir)!r} has no checkpoints; train first: python -m openset_jax.train")
     checkpoints = Checkpoints(workdir, writing=False)
-    if checkpoints.latest() is None:
+    if not checkpoints.steps():
         raise UserError(f"--workdir: {str(workdir / 'checkpoints')!r} has no complete checkpoint")
     return checkpoints
 
 
-def latest_config(workdir: pathlib.Path) -> dict[str, Any] | None:
-    """The config in the newest complete checkpoint of a workdir, None without any."""
-    if not _complete_steps(workdir / "checkpoints"):
-        return None
-    checkpoints = open_checkpoints(workdir)
-    config = checkpoints.meta(checkpoints.latest())["config"]
-    checkpoints.close()
-    return config
+def latest_step(workdir: pathlib.Path) -> int | None:
+    """Returns the newest step of a workdir that has a complete checkpoint; None without checkpoints."""
+    return max(_complete_steps(workdir / "checkpoints"), default=None)
+
+
+def saved_dtype(*workdirs: pathlib.Path) -> str | None:
+    """The dtype of the computation in the first of these workdirs that has a checkpoint; None if none has."""
+    for workdir in workdirs:
+        if (step := latest_step(workdir)) is not None:
+            with contextlib.closing(open_checkpoints(workdir)) as checkpoints:
+                return checkpoints.record(step)["config"]["model"]["dtype"]
+    return None
 
 
 def _complete_steps(directory: pathlib.Path) -> list[int]:
@@ -151,18 +157,18 @@ def _complete_steps(directory: pathlib.Path) -> list[int]:
 
 
 def _remove_leftovers(directory: pathlib.Path) -> None:
-    """Removes what a killed save left; refuses a folder that would pass for a step, and is not ours to remove."""
+    """Removes incomplete checkpoints; raises UserError for other folders that have a number as their name."""
     for folder in directory.glob("*"):
         if re.fullmatch(r"\d+\.orbax-checkpoint-tmp.*", folder.name):
             shutil.rmtree(folder)
         elif folder.name.isdigit() and _step_of(folder) is None:
             if not {entry.name for entry in folder.iterdir()} <= {*ITEMS, "commit_success.txt"}:
-                raise UserError(f"--workdir: {str(folder)!r} is no checkpoint of this program; use another --workdir")
+                raise UserError(f"--workdir: {str(folder)!r} is not a checkpoint of this program; use another --workdir")
             shutil.rmtree(folder)
 
 
 def _step_of(folder: pathlib.Path) -> int | None:
-    """The step of a complete checkpoint: Orbax writes elsewhere and renames. Anything else is a leftover."""
+    """Returns the step of a checkpoint folder; None if it is not complete: only then Orbax renames it to its step."""
     complete = folder.name.isdigit() and (folder / "_CHECKPOINT_METADATA").exists()
     return int(folder.name) if complete else None
 

@@ -1,68 +1,75 @@
-"""Rows of a pool -> what the network makes of them: the forward pass over any number of images."""
+"""The forward pass over any rows of a pool."""
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 import jax
 import numpy as np
 
 from openset_jax.data import batches
 from openset_jax.data.pools import Pool
-from openset_jax.data.unreadable import Skipped
-from openset_jax.training import devices
-from openset_jax.training.feed import Feed
+from openset_jax.data.unreadable import Unreadable
+from openset_jax.training import devices, hosts
+from openset_jax.training.eval_program import EvalStep
+from openset_jax.training.image_input import ImageInput
+from openset_jax.training.state import Variables
 
 
 class Inference:
-    """Runs evaluation steps over rows of a pool, each once.
+    """Runs evaluation steps over rows of a pool, each row once.
 
     Args:
-      steps: what to look at -> (variables, batch) -> dict of arrays of the global batch, from `programs.make_eval_steps`.
-      feed: how the images of the pool get to the devices.
-      batch_size: global; a multiple of the number of devices.
-      skipped: images that cannot be read.
+      steps: name of an output -> step, from `eval_program.make_eval_steps`.
+      pool, image_input: the images, and how they reach the devices.
+      batch_size: global batch size, a multiple of the number of devices.
+      unreadable: images that cannot be read.
     """
 
     def __init__(
-        self, steps: Mapping[str, Callable[..., Any]], pool: Pool, feed: Feed, *, batch_size: int, skipped: Skipped
+        self,
+        steps: Mapping[str, EvalStep],
+        pool: Pool,
+        image_input: ImageInput,
+        *,
+        batch_size: int,
+        unreadable: Unreadable,
     ):
-        self._steps, self._pool, self._feed, self._batch_size = steps, pool, feed, batch_size
-        self._skipped = skipped
+        self._steps, self._pool, self._image_input, self._batch_size = steps, pool, image_input, batch_size
+        self.unreadable = unreadable
 
-    def run(self, what: str, variables: Any, rows: np.ndarray) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
-        """Looks at rows batch by batch, so that no more than a few batches are in memory.
+    def run(self, output: str, variables: Variables, rows: np.ndarray) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+        """Evaluates rows batch by batch and yields each batch; only a few batches are in memory at a time.
 
         Args:
-          what: a name of `steps`.
+          output: a name of `steps`.
           variables: replicated parameters and batch statistics.
 
         Yields:
-          (those rows of a batch that could be read, int64 [b]; arrays [b, ...] on the host).
+          (the readable rows of a batch, int64 [b]; arrays [b, ...] on the host).
         """
         rows = np.asarray(rows)
         plan = batches.evaluation(
-            self._pool, rows, batch_size=self._batch_size, skipped=self._skipped, part=devices.host_part()
+            self._pool, rows, batch_size=self._batch_size, unreadable=self.unreadable, part=hosts.host_part()
         )
-        for batch in devices.prefetch(self._feed.read(plan)):
-            out = jax.device_get(self._steps[what](variables, batch))
+        for batch in devices.prefetch(self._image_input.read(plan)):
+            out = jax.device_get(self._steps[output](variables, batch))
             mask, position = out.pop("mask"), out.pop("position")
             yield rows[position[mask]], {name: values[mask] for name, values in out.items()}
 
-    def whole(self, what: str, variables: Any, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The same at once, where a step gives one array.
+    def run_all(self, output: str, variables: Variables, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Evaluates all rows and returns one concatenated array, for an output that is a single array.
 
         Returns:
-          (rows that could be read, in order, int64 [m]; array [m, ...]).
+          (the readable rows, in order, int64 [m]; array [m, ...]).
 
         Raises:
-          ValueError: there are no rows.
+          ValueError: `rows` is empty.
         """
-        found = list(self.run(what, variables, rows))
+        found = list(self.run(output, variables, rows))
         if not found:
-            raise ValueError("there are no rows to look at")
+            raise ValueError("the forward pass needs at least one row")
         arrays = [array for _, out in found for array in out.values()]
-        return np.concatenate([there for there, _ in found]), np.concatenate(arrays)
+        return np.concatenate([readable for readable, _ in found]), np.concatenate(arrays)
 
-    def logits(self, variables: Any, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(rows that could be read, in order, int64 [m]; their logits, float32 [m, outputs])."""
-        return self.whole("logits", variables, rows)
+    def logits(self, variables: Variables, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(the readable rows, in order, int64 [m]; their logits, float32 [m, outputs])."""
+        return self.run_all("logits", variables, rows)

@@ -1,7 +1,7 @@
-"""What a run must remember besides its state, so that stopping and resuming changes nothing: it is saved with it."""
+"""The part of a run outside `TrainState`; saved with it, so that a resumed run equals an uninterrupted one."""
 
 import dataclasses
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -10,15 +10,15 @@ from openset_jax.errors import UserError
 
 @dataclasses.dataclass
 class Progress:
-    """The best evaluation so far, and the sums of the metrics since the last logged line.
+    """The best evaluation so far, and sums of the metrics since the last logged line.
 
     Attributes:
       evaluated: the last step whose evaluation is done, 0 before the first.
-      best_step, best_value: of the metric that selects, None before the first evaluation.
-      since_best: evaluations since the best one.
-      count, sums: steps since the last line of metrics.jsonl, and their summed metrics.
-      margins: of the energy objective, once they are measured.
-      plateau: logged lines in a row that looked like the prior-only plateau.
+      best_step, best_value: step and value of the best validation metric so far; None before the first evaluation.
+      since_best: number of evaluations since the best one.
+      count, sums: number of steps since the last line of metrics.jsonl, and the sums of their metrics.
+      plateau: number of consecutive logged lines on the prior-only plateau (see `plateau_warning`).
+      margins: the measured margins (known, negative) of `energy_margin` in nats; None before.
     """
 
     evaluated: int = 0
@@ -30,16 +30,16 @@ class Progress:
     plateau: int = 0
     margins: list[float] | None = None
 
-    def add_steps(self, metrics: dict[str, np.ndarray]) -> None:
-        """Adds the metrics of one call: those of each step, along the first axis."""
+    def add_steps(self, metrics: Mapping[str, np.ndarray]) -> None:
+        """Adds the metrics of one call, arrays [steps, ...]."""
         for i in range(len(metrics["loss"])):
             self.add_step({name: value[i] for name, value in metrics.items()})
 
-    def add_step(self, metrics: dict[str, Any]) -> None:
-        """Adds the metrics of one step (as `train_step` gives them, on the host).
+    def add_step(self, metrics: Mapping[str, np.ndarray]) -> None:
+        """Adds the metrics of one step, as `train_step` returns them, on the host.
 
         Raises:
-          UserError: the loss or the gradient is no longer finite, before anything is evaluated or saved.
+          UserError: the loss or the gradient norm is not finite; the run ends without another evaluation or checkpoint.
         """
         if not np.isfinite([metrics["loss"], metrics["grad_norm"]]).all():
             raise UserError(
@@ -59,13 +59,13 @@ class Progress:
         self.count += 1
 
     def means(self) -> dict[str, float]:
-        """Means of the metrics since the last call; starts a new window."""
+        """Returns the means of the metrics since the last call, and resets the sums."""
         means = {name: total / self.count for name, total in self.sums.items()}
         self.count, self.sums = 0, {}
         return means
 
     def add_evaluation(self, step: int, value: float | None) -> bool:
-        """Notes the selecting metric at a step (larger is better); returns whether it is the best so far."""
+        """Records the selecting metric at a step (larger is better); returns True if it is the best so far."""
         self.evaluated = step
         improved = value is not None and (self.best_value is None or value > self.best_value)
         if improved:
@@ -75,7 +75,7 @@ class Progress:
         return improved
 
     def out_of_patience(self, patience: int) -> bool:
-        """Whether `patience` evaluations in a row (0: any number) were no better than the best."""
+        """True after `patience` consecutive evaluations without improvement; never for a patience of 0."""
         return 0 < patience <= self.since_best
 
 
@@ -83,19 +83,19 @@ PLATEAU_LINES = 3
 
 
 def plateau_warning(
-    progress: Progress, means: dict[str, float], plateau: float, prior: np.ndarray, classes: list[str]
+    progress: Progress, means: Mapping[str, float], plateau: float, prior: np.ndarray, classes: Sequence[str]
 ) -> str:
-    """Says so when training sits at the prior-only plateau; "" otherwise.
+    """A warning if training stays on the prior-only plateau; "" otherwise.
 
-    There, the loss is that of constant outputs and every image gets the same answer: the network has learned the
-    class frequencies and ignores its input. With many negatives this looks like "it always says none", and it is a failure
-    of the optimizer, not of the class balance. Counts in `progress.plateau`; speaks once per stay, after `PLATEAU_LINES`
-    logged lines.
+    On the plateau the loss is that of constant outputs and every image is predicted as the same class: the network has
+    learned the class frequencies and ignores its input. With many negatives it then always answers "none". The cause is a
+    failure of the optimisation, not the class imbalance. `progress.plateau` counts such lines; the warning comes once per
+    plateau, at line `PLATEAU_LINES`.
 
     Args:
-      means: of one logging window; "top_rate" is the mean share of a batch that its most predicted class got.
-      plateau: the loss of a network that ignores its images.
-      prior: float [K + 1], the sampler's.
+      means: of one logging window; "top_rate" is the mean share of the most frequently predicted class in a batch.
+      plateau: loss of a network that ignores its images.
+      prior: float [K + 1], of the sampler.
     """
     stuck = means["top_rate"] > 0.99 and abs(means["loss"] - plateau) < 0.03 * plateau
     progress.plateau = progress.plateau + 1 if stuck else 0
@@ -104,10 +104,10 @@ def plateau_warning(
     answer = "none" if means["none_rate"] > 0.5 else "one class"
     likely = classes[int(np.argmax(prior))]
     return (
-        f"Stuck: every image gets the same answer ({answer}), and the loss, {means['loss']:.3f}, is that of "
-        f"constant outputs, {plateau:.3f}. The network has learned how often each class comes (most often "
+        f"Stuck: every image gets the same answer ({answer}), and the loss ({means['loss']:.3f}) equals that "
+        f"of constant outputs ({plateau:.3f}). The network has learned the class frequencies (the most frequent class is "
         f"{likely!r}) and ignores the image.\n"
-        "  Likely cause: the first steps were too large and killed the ReLUs; it is not the number of negatives.\n"
+        "  Likely cause: the first steps were too large and killed the ReLUs; the number of negatives is not the cause.\n"
         "  Remedy: start again with a smaller optimizer.learning_rate (a third), a longer optimizer.warmup_steps, "
         "optimizer.grad_clip=1.0, or model.norm=batch."
     )

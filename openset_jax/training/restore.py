@@ -1,66 +1,80 @@
-"""A run's checkpoint -> its network, on the devices: what `evaluate`, `predict` and studies begin with."""
+"""Restores the network of a run from its checkpoint."""
 
+import dataclasses
 import pathlib
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from openset_jax import config as configs
+from openset_jax import config_json
 from openset_jax.errors import UserError
+from openset_jax.model.alexnet import AlexNet
+from openset_jax.spec import RunSpec
+from openset_jax.training import checkpoints, devices, run_record, state
+from openset_jax.training.state import Variables
 
 
-class Restored(NamedTuple):
-    """A network as it was at a step of its run.
+class RestoredNetwork(NamedTuple):
+    """A network read from a checkpoint, without its images.
 
     Attributes:
-      workdir: of the run.
+      spec: of the run as it was last started; its evaluation batch size is rounded up to a multiple of the devices.
       step: of the checkpoint.
-      best: whether this is the step that the run is deployed with.
-      config: as the run was last started, with an `eval.batch_size` that these devices can share.
-      meta: the checkpoint's JSON part: "classes", "fingerprint", "prior" (the effective one of training), ...
-      model: the `nn.Module`.
+      is_best: True if `step` is the best step (the last if no evaluation had a value), which decision.json is for.
+      record: see `run_record`.
+      model: the network.
       variables: its parameters and batch statistics, replicated.
     """
 
-    workdir: pathlib.Path
+    spec: RunSpec
     step: int
-    best: bool
-    config: Any
-    meta: dict[str, Any]
-    model: Any
-    variables: Any
+    is_best: bool
+    record: Mapping[str, Any]
+    model: AlexNet
+    variables: Variables
 
     @property
     def classes(self) -> tuple[str, ...]:
         """The K known classes."""
-        return tuple(self.meta["classes"])
+        return tuple(self.record["classes"])
+
+    @property
+    def training_prior(self) -> np.ndarray:
+        """float64 [K + 1], the effective prior of training."""
+        return np.asarray(self.record["prior"], np.float64)
 
 
-def restore(workdir: str | pathlib.Path, *, step: int | None = None, best: bool = True) -> Restored:
+def restore(workdir: str | pathlib.Path, *, step: int | None = None, best: bool = True) -> RestoredNetwork:
     """Reads a checkpoint.
 
     Args:
-      step: of the checkpoint; None for the best, or, unless `best`, the last.
+      workdir: folder of the run.
+      step: of the checkpoint; None for the best step (`best`) or the last (not `best`).
 
     Raises:
-      UserError: there is no checkpoint, or none of this step.
+      UserError: the run has no checkpoint, or no checkpoint of this step.
     """
-    import jax
-
-    from openset_jax import build
-    from openset_jax import config as configs
-    from openset_jax.training import checkpoints, devices, state
-
     workdir = pathlib.Path(workdir).expanduser().resolve()
     saved = checkpoints.open_checkpoints(workdir)
-    last = saved.latest()
-    meta = saved.meta(last)
-    deployed = last if meta["progress"]["best_step"] is None else meta["progress"]["best_step"]
+    last = saved.steps()[-1]
+    record = saved.record(last)
+    deployed = last if record["progress"]["best_step"] is None else record["progress"]["best_step"]
     step = step if step is not None else deployed if best else last
     if step not in saved.steps():
         there = ", ".join(map(str, saved.steps()))
-        raise UserError(f"--workdir: {workdir} has no checkpoint of step {step}, which is asked for; it has {there}")
-    config = configs.as_last_started(meta["config"], workdir)
-    config.eval.batch_size += -config.eval.batch_size % jax.device_count()  # padding is masked
-    model = build.make_model(config, len(meta["classes"]))
-    like = jax.eval_shape(lambda: state.initial_variables(model, seed=config.seed, image_size=config.data.image_size))
+        raise UserError(f"--workdir: {workdir} has no checkpoint of step {step}; it has {there}")
+    spec = _spec_of(record, workdir)
+    model = spec.program.forward.network.make(len(record["classes"]) + spec.objective.none_output, axis_name=devices.AXIS)
+    like = state.variables_shape(model, spec.images.image_size)
     variables = devices.replicate(saved.restore_model(step, like))
     saved.close()
-    return Restored(workdir, step, step == deployed, config, meta, model, variables)
+    return RestoredNetwork(spec, step, step == deployed, record, model, variables)
+
+
+def _spec_of(record: Mapping[str, Any], workdir: pathlib.Path) -> RunSpec:
+    config = config_json.from_json(run_record.config_as_last_started(record["config"], workdir))
+    (spec,) = configs.resolve(config, workdir)
+    batch_size = devices.padded_batch_size(spec.evaluation.batch_size)
+    return dataclasses.replace(spec, evaluation=dataclasses.replace(spec.evaluation, batch_size=batch_size))

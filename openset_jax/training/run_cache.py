@@ -1,108 +1,135 @@
-"""Caches pools, networks and compiled steps across the runs of one process.
+"""Caches pools, resident images, networks and compiled programs across the runs of one process.
 
-A single run makes everything once anyway. An experiment makes many runs, most of which see the same images and compile to
-the same programs: here they find what the run before has left.
+An experiment has many runs; most of them use the same images and compile to the same programs.
 """
 
 import collections
+import dataclasses
 import functools
-import json
-from typing import Any
+from collections.abc import Callable, Hashable
+from typing import Any, NamedTuple, TypeVar
 
-from openset_jax import auto, build, programs
-from openset_jax import config as configs
-from openset_jax.data.unreadable import Skipped
+import jax
+import optax
 
-# What programs do not depend on: arguments of theirs, or of no concern to them. A field that is not here keeps them apart.
-_NOT_IN_TRAINING = (
-    "seed", "log_every", "init_from", "data.known", "data.negatives", "data.held_out_negatives", "data.unknown",
-    "data.packed", "data.root", "data.tfds_data_dir", "data.validation_fraction", "data.test_fraction",
-    "data.max_bad_fraction", "data.negative_groups", "sampling.", "objective.class_weights",
-    "objective.effective_number_beta",
-    "objective.logit_adjustment", "decision.", "eval.", "checkpoint.", "early_stopping.",
-)  # fmt: skip
-_NOT_IN_EVALUATION = (
-    *_NOT_IN_TRAINING, "steps", "batch_size", "steps_per_call", "optimizer.", "trainable", "augment.", "objective.magnitude",
-    "objective.ring_weight", "objective.margins", "objective.negative_weight",
-)  # fmt: skip
-_MOST = {
-    "pool": 4,
-    "network": 8,
-    "step": 8,
-    "inference": 8,
-}  # so many are kept, the newest; of feeds, which hold images, one
+from openset_jax.data import pool_builder
+from openset_jax.data.pools import Pool
+from openset_jax.data.unreadable import Unreadable
+from openset_jax.model.alexnet import AlexNet
+from openset_jax.openset.losses.weights import Weights
+from openset_jax.spec import LossSpec, ProgramSpec, RunSpec
+from openset_jax.training import devices, input_choice, state, train_program
+from openset_jax.training.eval_program import make_eval_steps
+from openset_jax.training.image_input import ImageInput
+from openset_jax.training.inference import Inference
+from openset_jax.training.input_choice import InputChoice
+from openset_jax.training.state import TrainState
+from openset_jax.training.steps import Batch
+
+# Maximum number of cached entries, the newest, by kind; other kinds hold images and keep one entry.
+_MOST = {"pool": 4, "network": 8, "train": 8, "inference": 8}
+
+T = TypeVar("T")
+TrainStep = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
 
 
-class Workshop:
-    """The pieces of runs.
+class Network(NamedTuple):
+    """A network, its learning rate schedule and its optimizer."""
 
-    The last few pools are kept, the last one's way to the devices, and the last few programs that read from it.
-    """
+    model: AlexNet
+    schedule: optax.Schedule
+    optimizer: optax.GradientTransformation
 
-    def __init__(self):
-        self._made = collections.defaultdict(collections.OrderedDict)
 
-    def pool(self, config: Any) -> Any:
-        """See `build.open_pool`."""
-        chosen_by = config.seed if config.data.get("negative_groups") else None
-        return self._once("pool", (chosen_by, _key(config, only=("data.",))), build.open_pool, config)
+class LoadedImages(NamedTuple):
+    """The input of a pool's images, and the unreadable images."""
 
-    def input(self, config: Any, pool: Any) -> auto.Input:
-        """See `auto.choose_input`. Chosen once for a pool: once its images are on the devices, less memory is free."""
+    image_input: ImageInput
+    unreadable: Unreadable
 
-        def choose():
-            if config.input == auto.AUTO:
-                self._let_go_of_images()
-            return auto.choose_input(config, pool)
 
-        return self._once("input", (pool, _key(config, only=("input", "shard_resident"))), choose)
+class RunCache:
+    """Keeps the most recent pools, networks and programs, and the images of the most recent pool."""
 
-    def feed(self, config: Any, pool: Any) -> tuple[Any, Skipped]:
-        """(see `build.make_feed`, the images of the pool that cannot be read)."""
-        chosen = config.copy_and_resolve_references()
-        chosen.input = self.input(config, pool).name
+    def __init__(self) -> None:
+        self._kept: dict[str, collections.OrderedDict[Hashable, Any]] = collections.defaultdict(collections.OrderedDict)
+
+    def pool(self, spec: RunSpec) -> Pool:
+        """The images of a run; see `pool_builder.open_pool`."""
+        stored_size, seed = spec.images.stored_size, spec.seed if spec.data.negative_groups else 0
+        make = lambda: pool_builder.open_pool(spec.data, stored_size=stored_size, seed=seed)
+        pool = self._once("pool", (spec.data, stored_size, seed), make)
+        if spec.objective.uses_negatives:
+            pool_builder.check_negatives(pool)
+        return pool
+
+    def input_choice(self, spec: RunSpec, pool: Pool) -> InputChoice:
+        """Returns the choice of the input, made once per pool, because loaded resident images reduce the free memory."""
 
         def make():
-            self._let_go_of_images()
-            skipped = Skipped(pool, config.data.max_bad_fraction)
-            return build.make_feed(chosen, pool, skipped), skipped
+            if spec.input.name == "auto":
+                self._release_images()
+            return input_choice.choose(spec.input, pool, spec.images.stored_size)
 
-        return self._once("feed", (pool, _key(chosen, only=("input", "shard_resident", "data.max_bad_fraction"))), make)
+        return self._once("choice", (pool, spec.input), make)
 
-    def _let_go_of_images(self):
-        for kind in ("feed", "step", "inference"):  # they hold the images of another pool
-            self._made[kind].clear()
+    def images(self, spec: RunSpec, pool: Pool) -> LoadedImages:
+        """Returns the input of the pool's images; see `input_choice.make_image_input`."""
+        name, most = self.input_choice(spec, pool).name, spec.data.max_bad_fraction
 
-    def network(self, config: Any, num_classes: int) -> tuple[Any, Any, Any]:
-        """(see `build.make_model`, and the two of `build.make_optimizer`)."""
-        make = lambda: (build.make_model(config, num_classes), *build.make_optimizer(config))
-        return self._once("network", (num_classes, _key(config, without=_NOT_IN_TRAINING)), make)
+        def make():
+            self._release_images()
+            unreadable = Unreadable(pool, most)
+            options = {"stored_size": spec.images.stored_size, "sharded": spec.input.sharded}
+            return LoadedImages(input_choice.make_image_input(name, pool, unreadable=unreadable, **options), unreadable)
 
-    def train_step(self, config: Any, model: Any, optimizer: Any, feed: Any, weights: Any, margins: Any = None) -> Any:
-        """See `programs.make_train_step`."""
-        shared = (id(feed.store), len(weights.prior), weights.negative_weight, tuple(margins or ()))
-        program = self._once(
-            "step", (*shared, _key(config, without=_NOT_IN_TRAINING)), programs.make_train_program,
-            config, model, optimizer, feed, weights, margins,
-        )  # fmt: skip
-        return functools.partial(program, programs.make_given(config, model, weights))
+        return self._once("images", (pool, name, spec.input.sharded, most), make)
 
-    def inference(self, config: Any, model: Any, pool: Any, feed: Any, skipped: Skipped) -> Any:
-        """See `programs.make_inference`."""
-        key = (pool, id(feed.store), model.num_outputs, _key(config, without=_NOT_IN_EVALUATION), config.eval.batch_size)
-        return self._once("inference", key, programs.make_inference, config, model, pool, feed, skipped)
+    def _release_images(self) -> None:
+        """Drops the images of another pool, and the programs that hold them."""
+        for kind in ("images", "train", "inference"):
+            self._kept[kind].clear()
 
-    def _once(self, kind, key, make, *arguments):
-        made = self._made[kind]
-        if key not in made:
-            made[key] = make(*arguments)
-        made.move_to_end(key)
-        while len(made) > _MOST.get(kind, 1):
-            made.popitem(last=False)
-        return made[key]
+    def network(self, program: ProgramSpec, num_classes: int) -> Network:
+        """The network for K known classes, and its optimizer."""
 
+        def make():
+            outputs, trainable = program.loss.objective.num_outputs(num_classes), program.trainable
+            model = program.forward.network.make(outputs, trainable=trainable, axis_name=devices.AXIS)
+            schedule = state.make_schedule(program.optimizer, program.steps)
+            return Network(model, schedule, state.make_optimizer(program.optimizer, schedule))
 
-def _key(config, only=("",), without=()):
-    """The fields of a config that begin with one of `only`, and with none of `without`."""
-    chosen = configs.fields(configs.to_json(config))
-    return json.dumps([(n, v) for n, v in chosen if n.startswith(tuple(only)) and not n.startswith(tuple(without))])
+        return self._once("network", (num_classes, program), make)
+
+    def train_step(self, spec: RunSpec, loss: LossSpec, images: LoadedImages, weights: Weights) -> TrainStep:
+        """The compiled step with the run's constants bound: (state, batches of one call) -> (state, metrics of each step).
+
+        Args:
+          loss: `spec.program.loss`, with the measured margins if there are any.
+        """
+        num_classes, image_input = len(weights.prior) - 1, images.image_input
+        network = self.network(spec.program, num_classes)
+        program = dataclasses.replace(spec.program, loss=loss)
+        make = lambda: train_program.make_train_program(program, network.model, network.optimizer, image_input)
+        run = self._once("train", (id(image_input.store), num_classes, program), make)
+        return functools.partial(run, train_program.make_constants(spec.seed, network.model, weights))
+
+    def inference(self, spec: RunSpec, pool: Pool, images: LoadedImages) -> Inference:
+        """The forward pass over the pool."""
+        forward, batch_size = spec.program.forward, spec.evaluation.batch_size
+
+        def make():
+            model = forward.network.make(pool.num_classes + forward.none_output, axis_name=devices.AXIS)
+            steps = make_eval_steps(forward, model, images.image_input)
+            return Inference(steps, pool, images.image_input, batch_size=batch_size, unreadable=images.unreadable)
+
+        return self._once("inference", (pool, id(images.image_input.store), forward, batch_size), make)
+
+    def _once(self, kind: str, key: Hashable, make: Callable[[], T]) -> T:
+        kept = self._kept[kind]
+        if key not in kept:
+            kept[key] = make()
+        kept.move_to_end(key)
+        while len(kept) > _MOST.get(kind, 1):
+            kept.popitem(last=False)
+        return kept[key]

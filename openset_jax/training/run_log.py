@@ -1,18 +1,21 @@
-"""What a run writes as it goes: metrics.jsonl, TensorBoard events where TensorFlow is loaded, and lines for the person."""
+"""The log of a run: metrics.jsonl, TensorBoard events if TensorFlow is loaded, and printed lines."""
 
 import json
 import math
 import pathlib
 import sys
 import time
+from collections.abc import Mapping
+from typing import IO, Any
 
 import jax
 
 from openset_jax.files import write_whole
+from openset_jax.spec import RunSpec
 
 
 def say(text: str) -> None:
-    """Prints to the person, once for all processes; nothing for no text."""
+    """Prints a line in the first process; prints nothing for ""."""
     if text and jax.process_index() == 0:
         print(text, flush=True)
 
@@ -21,56 +24,59 @@ class RunLog:
     """Writes one line per logging step.
 
     Args:
-      workdir: where metrics.jsonl and the TensorBoard events go.
-      step: the step that the run starts at: metrics.jsonl is cut back to it.
-      steps: the step that the run ends at.
-      batch_size: of the global batch, for images per second.
-      lines_after: whether the line of `step` itself is still to come: its checkpoint was saved before it was written.
+      spec: of the run.
+      start: the step that the run starts at; later lines of metrics.jsonl are removed.
+      step_unlogged: True if the checkpoint was saved before `start` was logged.
     """
 
-    def __init__(self, workdir: pathlib.Path, *, step: int, steps: int, batch_size: int, lines_after: bool = False):
-        self._steps, self._batch_size = steps, batch_size
-        self._file = None
+    def __init__(self, spec: RunSpec, start: int, *, step_unlogged: bool = False):
+        self._steps, self._batch_size = spec.program.steps, spec.program.batch_size
+        self._file: IO[str] | None = None
+        self._writer: Any = None  # clu has no types
         if jax.process_index() == 0:
-            path = workdir / "metrics.jsonl"
-            cut_back(path, step - lines_after)
+            path = spec.workdir / "metrics.jsonl"
+            cut_back(path, start - step_unlogged)
             self._file = path.open("a")
-            self._writer = None
-            if "tensorflow" in sys.modules:  # which the writer imports; not worth seconds for a copy of metrics.jsonl
+            if "tensorflow" in sys.modules:  # the writer imports it, which takes seconds
                 from clu import metric_writers
 
-                self._writer = metric_writers.AsyncWriter(metric_writers.SummaryWriter(str(workdir)))
+                self._writer = metric_writers.AsyncWriter(metric_writers.SummaryWriter(str(spec.workdir)))
             else:
-                say("No TensorBoard events: they need TensorFlow, which this run does not load. metrics.jsonl has it all.")
-        self.start_clock(step)
+                say(
+                    "No TensorBoard events: they need TensorFlow, which this run does not load. metrics.jsonl has all "
+                    "numbers."
+                )
+        self.start_clock(start)
 
     def start_clock(self, step: int) -> None:
-        """Training goes on from `step`."""
+        """Restarts the clock of images per second at `step`."""
         self._from, self._since, self._stopped = step, time.monotonic(), None
 
     def stop_clock(self, step: int) -> None:
-        """Training pauses at `step`: evaluating and saving do not count in images per second."""
+        """Stops the clock at `step`: time of evaluation and saving does not count in images per second."""
         self._stopped = self._rate(step)
 
     def _rate(self, step):
         return (step - self._from) * self._batch_size / max(time.monotonic() - self._since, 1e-9)
 
-    def line(self, step: int, values: dict[str, float]) -> None:
-        """Writes the line of one logging step; images per second are those since the last line or pause."""
+    def line(self, step: int, values: Mapping[str, float | None]) -> None:
+        """Writes the line of one logging step; images per second count from the last line or pause."""
         rate = self._rate(step) if self._stopped is None else self._stopped
         self.start_clock(step)
         if self._file is None:
             return
-        row = {"step": step, **{k: v if math.isfinite(v) else None for k, v in values.items() if v is not None}}
-        row["images_per_second"] = round(rate, 1) if rate else None  # an evaluation that a stop put off: no step yet
+        given = {name: value for name, value in values.items() if value is not None}
+        row = {"step": step, **{k: v if math.isfinite(v) else None for k, v in given.items()}}
+        # no step yet: the line of an evaluation that the previous process postponed when it was stopped
+        row["images_per_second"] = round(rate, 1) if rate else None
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
         if self._writer is not None:
             self._writer.write_scalars(step, {k: v for k, v in row.items() if k != "step" and v is not None})
         text = [f"step {step:>{len(str(self._steps))}}/{self._steps}"]
-        text += [f"{name} {values[name]:.4f}" for name in ("loss", "accuracy", "none_rate")]
+        text += [f"{name} {given[name]:.4f}" for name in ("loss", "accuracy", "none_rate")]
         if rate:
-            text += [f"{rate:,.0f} images/s", f"{_clock((self._steps - step) * self._batch_size / rate)} left"]
+            text += [f"{rate:,.0f} images/s", f"{clock((self._steps - step) * self._batch_size / rate)} left"]
         checked = {k.removeprefix("validation_"): v for k, v in values.items() if k.startswith("validation_")}
         if checked:
             text.append("| validation:")
@@ -86,7 +92,7 @@ class RunLog:
 
 
 def cut_back(path: pathlib.Path, step: int) -> None:
-    """Removes the lines after `step`, and a last line that was cut off, from a metrics.jsonl."""
+    """Removes the lines after `step`, and an incomplete last line, from a metrics.jsonl."""
     if not path.exists():
         return
     kept = []
@@ -101,7 +107,8 @@ def cut_back(path: pathlib.Path, step: int) -> None:
         file.write("".join(kept))
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """A duration as 2:05 or 1:02:05."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -1,30 +1,35 @@
-"""Every score of unknownness that one restored network gives, over rows of a pool: two passes, in bounded memory.
+"""All open-set scores of one network over rows of a pool, in two passes and bounded memory.
 
-The first looks at the training images of the known classes, for what fitted scores must know; the second at the rows that
-are asked for. Only scores are kept, a number for each image.
+The first pass goes over the training images of the known classes, on which some scores are fitted; the second over the rows
+to score. Only the scores are kept, one number for each image.
 """
 
 import functools
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from openset_jax.openset.scores import feature_scores, odin
+from openset_jax.openset.scores import feature_scores
 from openset_jax.openset.scores.feature_scores import SCORES
-from openset_jax.openset.scores.training_features import Accumulator
+from openset_jax.openset.scores.training_features import Accumulator, TrainingFeatures
+from openset_jax.training.eval_program import ODIN_TEMPERATURE
 from openset_jax.training.inference import Inference
+from openset_jax.training.state import Variables
 
-_NEIGHBOURS = 50, 50_000  # k, and of how many images: the nearest thousandth
+_NEIGHBOURS = 50, 50_000  # k for this number of training images; k is scaled in proportion
+
+T = TypeVar("T")
 
 
 class Scores(NamedTuple):
-    """What a pass over rows gives.
+    """Scores of rows.
 
     Attributes:
-      rows: that could be read, int64 [n].
+      rows: the readable rows, int64 [n].
       logits: float32 [n, outputs].
       values: name -> float64 [n], larger = more unknown.
-      left_out: name -> why this network does not have the score.
+      left_out: name -> the reason why the score cannot be computed for this network.
     """
 
     rows: np.ndarray
@@ -34,21 +39,22 @@ class Scores(NamedTuple):
 
 
 class Scorers:
-    """All scores, fitted on training images. What one network cannot have is left out, with the reason; the rest go on.
+    """All scores, fitted on training images. A score that cannot be computed is left out, with the reason.
 
     Args:
       inference, variables: the network.
-      members: rows of the training images of each known class.
+      rows_by_class: the training images of each known class.
       label: of all rows of the pool, int.
     """
 
-    def __init__(self, inference: Inference, variables: Any, members: list[np.ndarray], label: np.ndarray):
-        self._inference, self._variables, self._num_classes = inference, variables, len(members)
-        self._left_out, last = {}, variables["params"]["fc8"]
-        training = self._each({"training": lambda: self._training(members, label)}).get("training")
+    def __init__(self, inference: Inference, variables: Variables, rows_by_class: list[np.ndarray], label: np.ndarray):
+        self._inference, self._variables, self._num_classes = inference, variables, len(rows_by_class)
+        self._left_out: dict[str, str] = {}
+        last = variables["params"]["fc8"]
+        training = self._each({"training": lambda: self._training(rows_by_class, label)}).get("training")
         why = self._left_out.pop("training", None)
         head = feature_scores.Head(*(self._known(np.asarray(last[name])) for name in ("kernel", "bias")))
-        options = {"odin": {"temperature": odin.TEMPERATURE}}
+        options: dict[str, dict[str, float]] = {"odin": {"temperature": ODIN_TEMPERATURE}}
         if training is not None:
             k, images = _NEIGHBOURS
             options["knn"] = {"k": max(1, round(k * len(training.features) / images))}
@@ -58,18 +64,18 @@ class Scorers:
             {name: functools.partial(make, training, head, **options.get(name, {})) for name, make in makers.items()}
         )
 
-    def _training(self, members, label):
+    def _training(self, rows_by_class: list[np.ndarray], label: np.ndarray) -> TrainingFeatures:
         accumulator = Accumulator(self._num_classes)
-        for rows, out in self._inference.run("features", self._variables, np.concatenate(members)):
+        for rows, out in self._inference.run("features", self._variables, np.concatenate(rows_by_class)):
             accumulator.update(out["features"], self._known(out["logits"]), label[rows])
         return accumulator.finish()
 
-    def _known(self, outputs):
+    def _known(self, outputs: np.ndarray) -> np.ndarray:
         return outputs[..., : self._num_classes]
 
-    def _each(self, calls):
-        """Results by name; a call that fails is left out, now and from now on."""
-        results = {}
+    def _each(self, calls: Mapping[str, Callable[[], T]]) -> dict[str, T]:
+        """Results by name; a score whose call fails is left out from now on."""
+        results: dict[str, T] = {}
         for name, call in calls.items():
             try:
                 results[name] = call()
@@ -79,7 +85,9 @@ class Scorers:
 
     def score(self, rows: np.ndarray) -> Scores:
         """All scores of these rows."""
-        readable, logits, parts = [], [], {name: [] for name in self._made}
+        batches: list[np.ndarray] = []
+        logits: list[np.ndarray] = []
+        parts: dict[str, list[np.ndarray]] = {name: [] for name in self._made}
 
         def add(features, outputs, moved):
             wanted = {n: s for n, s in self._made.items() if SCORES[n].moved == moved and n not in self._left_out}
@@ -87,21 +95,21 @@ class Scorers:
             for name, values in self._each(calls).items():
                 parts[name].append(values)
 
-        for there, out in self._inference.run("features", self._variables, rows):
-            readable.append(there)
+        for of_batch, out in self._inference.run("features", self._variables, rows):
+            batches.append(of_batch)
             logits.append(out["logits"])
             add(out["features"], out["logits"], moved=False)
-        readable = np.concatenate(readable)
+        readable = np.concatenate(batches)
         for _, out in self._inference.run("odin", self._variables, readable):
             add(None, out["logits"], moved=True)
         found = {name: np.concatenate(made) for name, made in parts.items() if name not in self._left_out}
         for name, values in found.items():
             if count := int(np.isnan(values).sum()):
-                self._left_out[name] = f"{count} of {len(values)} images have none"
+                self._left_out[name] = f"{count} of {len(values)} images have no score"
         kept = {name: values for name, values in found.items() if name not in self._left_out}
         return Scores(readable, np.concatenate(logits), kept, dict(self._left_out))
 
 
-def bare(inference: Inference, variables: Any, rows: np.ndarray) -> Scores:
-    """The logits of these rows, and no score beside them."""
+def logits_only(inference: Inference, variables: Variables, rows: np.ndarray) -> Scores:
+    """The logits of these rows, without scores."""
     return Scores(*inference.logits(variables, rows), {}, {})

@@ -1,52 +1,82 @@
-"""What training changes: one value, saved as it is."""
+"""The training state: parameters, batch statistics, optimizer state; and the optimizer."""
 
 import functools
 from typing import Any
 
-import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import linen as nn
+from flax import struct
+from jax.typing import ArrayLike
+
+from openset_jax.model.alexnet import AlexNet
+from openset_jax.spec import OptimizerSpec
+
+Params = dict[str, Any]  # nested: layer -> name -> array
+Variables = dict[str, Params]  # "params", "batch_stats"
 
 
-@flax.struct.dataclass
-class TrainState:
-    """Parameters and all that their next update depends on, apart from the batch and the seed.
+class TrainState(struct.PyTreeNode):
+    """The training state: step, parameters, batch statistics and optimizer state.
 
     Attributes:
-      step: int32 scalar, optimizer steps done.
+      step: int32 scalar, the number of optimizer steps done.
       params: float32 parameters.
       batch_stats: running statistics of batch normalisation, {} without it.
-      opt_state: of the optimizer, for the layers that are trained.
+      opt_state: state of the optimizer, for the trained layers.
     """
 
-    step: Any
-    params: Any
-    batch_stats: Any
+    step: ArrayLike
+    params: Params
+    batch_stats: Params
     opt_state: optax.OptState
 
     @property
-    def variables(self) -> dict[str, Any]:
-        """What `model.apply` takes."""
+    def variables(self) -> Variables:
+        """The variables that `model.apply` takes."""
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 
-def initial_variables(model: nn.Module, *, seed: Any, image_size: int) -> dict[str, Any]:
-    """Parameters and batch statistics before the first step: a function of the seed, uint32, alone."""
+def make_schedule(optimizer: OptimizerSpec, steps: int) -> optax.Schedule:
+    """Learning rate: linear from 0 over `warmup_steps`, then a half cosine to 0 at `steps`, or constant."""
+    rate, warmup = optimizer.learning_rate, optimizer.warmup_steps
+    if optimizer.schedule == "cosine":
+        return optax.warmup_cosine_decay_schedule(0.0, rate, warmup, max(steps, warmup + 1))
+    return optax.linear_schedule(0.0, rate, warmup) if warmup else optax.constant_schedule(rate)
+
+
+def make_optimizer(optimizer: OptimizerSpec, schedule: optax.Schedule) -> optax.GradientTransformation:
+    """AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101) after clipping by global norm (0: no clipping).
+
+    Weight decay applies to kernels only, not to biases, nor to scales and offsets of normalisation.
+    """
+    kernels = lambda params: jax.tree.map(lambda p: p.ndim > 1, params)
+    clip = optax.clip_by_global_norm(optimizer.grad_clip) if optimizer.grad_clip else optax.identity()
+    decay = {"weight_decay": optimizer.weight_decay, "mask": kernels}
+    return optax.chain(clip, optax.adamw(schedule, b1=optimizer.b1, b2=optimizer.b2, eps=optimizer.eps, **decay))
+
+
+def initial_variables(model: AlexNet, *, seed: ArrayLike, image_size: int) -> Variables:
+    """Parameters and batch statistics before the first step, a function of the seed (uint32) alone."""
     variables = model.init(jax.random.key(seed), jnp.zeros((1, image_size, image_size, 3)))
     return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
 
 
-def create_state(model: nn.Module, optimizer: optax.GradientTransformation, *, seed: int, image_size: int) -> TrainState:
-    """The state before the first step, on the host: NumPy leaves share no buffer that a donation could delete."""
-    return jax.tree.map(np.array, jax.device_get(_creating(model, optimizer, image_size)(np.uint32(seed))))
+def variables_shape(model: AlexNet, image_size: int) -> Variables:
+    """Shapes and dtypes of the variables."""
+    return jax.eval_shape(lambda: initial_variables(model, seed=0, image_size=image_size))
+
+
+def create_state(model: AlexNet, optimizer: optax.GradientTransformation, *, seed: int, image_size: int) -> TrainState:
+    """Returns the initial state as NumPy arrays on the host, which a donation cannot delete."""
+    create = _compiled_create(model, optimizer, image_size)
+    return jax.tree.map(np.array, jax.device_get(create(np.uint32(seed))))
 
 
 @functools.lru_cache(maxsize=8)
-def _creating(model, optimizer, image_size):
-    """A compiled function of the seed: runs that differ in it alone share it."""
+def _compiled_create(model, optimizer, image_size):
+    """A compiled function of the seed, shared by runs that differ in the seed alone."""
 
     def create(seed):
         variables = initial_variables(model, seed=seed, image_size=image_size)

@@ -1,27 +1,29 @@
-"""One optimizer step and one forward pass: pure functions of a state and one device's share of a batch.
+"""One optimizer step and one evaluation step: pure functions of a state and one device's share of a batch.
 
-They run under `jax.pmap` (`training/devices.py`) over the axis `AXIS`. Everything random is keyed by (seed, step, place
-in the global batch), and every mean is over the global batch, so that one device and eight do the same.
+They run under `jax.pmap` (`training/devices.py`) over the axis `AXIS`. Every random number is keyed by (seed, step, position
+in the global batch), and every mean is over the global batch, so that the number of devices changes only rounding.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from flax import linen as nn
 from jax import lax
+from jax.typing import DTypeLike
 
-from openset_jax.openset.losses.weights import Weights
-from openset_jax.training.state import TrainState
+from openset_jax.model.alexnet import AlexNet
+from openset_jax.openset.losses.objectives import Loss, Objective
+from openset_jax.openset.losses.weights import example_weights
+from openset_jax.training.state import TrainState, Variables
 
 AXIS = "data"
 Batch = dict[str, jax.Array]
 
 
-class Given(NamedTuple):
-    """What differs between runs that do the same: arguments of the program, so that they share it.
+class RunConstants(NamedTuple):
+    """Per-run values, passed as arguments so that runs share one compilation.
 
     Attributes:
       seed: uint32 scalar.
@@ -29,49 +31,46 @@ class Given(NamedTuple):
       adjustment: float32 [outputs], `Weights.adjustment`.
     """
 
-    seed: Any
-    by_class: Any
-    adjustment: Any
+    seed: jax.Array
+    by_class: jax.Array
+    adjustment: jax.Array
 
 
 def train_step(
-    given: Given,
+    constants: RunConstants,
     state: TrainState,
     batch: Batch,
     *,
-    model: nn.Module,
+    model: AlexNet,
     optimizer: optax.GradientTransformation,
-    loss: Callable[[jax.Array], Callable[[jax.Array, jax.Array, jax.Array], jax.Array]],
-    answer: Callable[[jax.Array], jax.Array],
-    weights: Weights,
-    says_none: bool,
+    loss: Loss,
+    objective: Objective,
+    negative_weight: float | None,
     augment: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
     normalise: Callable[[jax.Array], jax.Array],
-    all_reduce_dtype: Any = jnp.float32,
+    all_reduce_dtype: DTypeLike = jnp.float32,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """Augments, runs the network forwards and backwards, averages over devices, updates.
+    """One optimizer step: augmentation, forward and backward pass, mean over devices, update.
 
-    Only the layers that the network trains have gradients, and state in the optimizer; the others stay as they are, bit by
-    bit.
+    Only trained layers have gradients and optimizer state; the parameters of frozen layers do not change.
 
     Args:
-      given: the run's own.
+      constants: per-run values.
       batch: "image" uint8 [b, S, S, 3], "label" int32 [b], "position" int32 [b].
-      loss: `given.adjustment` -> (logits, features, label) -> loss of each example.
-      answer: logits -> the class of each example, int32 [b] in [0, K], K for "none".
-      weights: what each example counts, but for `given.by_class`.
-      says_none: whether the network can answer "none" by itself; else only knowns can be "correct".
+      loss: of the objective, with its own options bound.
+      objective: predicts the classes for the metrics.
+      negative_weight: see `Weights`.
       augment: (uint8 images, key, position) -> uint8 images.
       normalise: uint8 images -> float32 images.
-      all_reduce_dtype: in which gradients travel between devices; bfloat16 halves the bytes and rounds each device's to 8
-        bits.
+      all_reduce_dtype: of gradients between devices; bfloat16 halves the bytes, and rounds the gradients to 8 bits.
 
     Returns:
-      The next state, and means over the global batch: "loss", "correct" (of the knowns alone, unless `says_none`),
-      "predicted" (float32 [K + 1], the share of the batch answered with each class) and "grad_norm" (before clipping).
+      The next state, and means over the global batch: "loss", "correct" (the accuracy, over the knowns alone if the network
+      never answers "none" by itself), "predicted" (float32 [K + 1], the share of the batch predicted as each
+      class) and "grad_norm" (before clipping).
     """
-    weights = weights._replace(by_class=given.by_class)
-    key = jax.random.fold_in(jax.random.key(given.seed), state.step)
+    num_classes = len(constants.by_class) - 1
+    key = jax.random.fold_in(jax.random.key(constants.seed), state.step)
     augment_key, dropout_key = jax.random.split(key)
     images = normalise(augment(batch["image"], augment_key, batch["position"]))
     trained, frozen = model.split(state.params)
@@ -85,17 +84,18 @@ def train_step(
             rngs={"dropout": dropout_key},
             mutable=["batch_stats"],
         )
-        losses = loss(given.adjustment)(logits, features, batch["label"])
-        return (losses * weights.of_examples(batch["label"], AXIS)).sum(), (logits, updated.get("batch_stats", {}))
+        losses = loss(logits, features, batch["label"], constants.adjustment)
+        weights = example_weights(batch["label"], constants.by_class, negative_weight, AXIS)
+        return (losses * weights).sum(), (logits, updated.get("batch_stats", {}))
 
     (value, (logits, batch_stats)), grads = jax.value_and_grad(loss_of, has_aux=True)(trained)
-    predicted = answer(logits)
+    predicted = objective.predict_class(logits, num_classes)
     metrics = {
         "loss": value,
-        "correct": ((predicted == batch["label"]) * _counted(batch["label"], len(weights.prior) - 1, says_none)).sum(),
-        "predicted": jax.nn.one_hot(predicted, len(weights.prior)).mean(0),
+        "correct": ((predicted == batch["label"]) * _counted(batch["label"], num_classes, objective.says_none)).sum(),
+        "predicted": jax.nn.one_hot(predicted, num_classes + 1).mean(0),
     }
-    if lax.axis_size(AXIS) > 1:  # alone, a device would copy all gradients
+    if lax.axis_size(AXIS) > 1:  # with one device, pmean would only copy all gradients
         grads = jax.tree.map(lambda g: g.astype(all_reduce_dtype), grads)
         grads, metrics = lax.pmean((grads, metrics), AXIS)
         grads = jax.tree.map(lambda g, p: g.astype(p.dtype), grads, trained)
@@ -105,8 +105,8 @@ def train_step(
     return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
 
 
-def _counted(label, num_classes, says_none):
-    """What each example adds to a mean over the global batch, or over the knowns in it, where devices are averaged."""
+def _counted(label: jax.Array, num_classes: int, says_none: bool) -> jax.Array:
+    """Weights whose sums, averaged over devices, give a mean over the global batch (its knowns unless `says_none`)."""
     if says_none:
         return jnp.full(label.shape, 1 / len(label))
     counted = (label < num_classes).astype(jnp.float32)
@@ -114,12 +114,12 @@ def _counted(label, num_classes, says_none):
 
 
 def eval_step(
-    variables: Any, batch: Batch, *, look: Callable[[Any, jax.Array], dict[str, jax.Array]]
+    variables: Variables, batch: Batch, *, compute: Callable[[Variables, jax.Array], dict[str, jax.Array]]
 ) -> dict[str, jax.Array]:
-    """What one looks at of the global batch, and its "mask" and "position", on every device.
+    """Outputs for the global batch, with its "mask" and "position", on every device.
 
     Args:
-      look: (variables, uint8 images [b, S, S, 3]) -> arrays [b, ...].
+      compute: (variables, uint8 images [b, S, S, 3]) -> arrays [b, ...].
     """
-    result = look(variables, batch["image"]) | {"mask": batch["mask"], "position": batch["position"]}
+    result = compute(variables, batch["image"]) | {"mask": batch["mask"], "position": batch["position"]}
     return lax.all_gather(result, AXIS, tiled=True)

@@ -1,0 +1,261 @@
+"""The specification of a run: the frozen, checked values that `config.resolve` makes from a config.
+
+A `RunSpec` has two parts. `ProgramSpec` holds everything that the compiled programs depend on: runs with equal
+`ProgramSpec`s share a compilation. All other fields may differ between such runs.
+"""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from openset_jax.data.pool_builder import DataSpec
+from openset_jax.data.training_set import SamplingSpec
+from openset_jax.model.alexnet import AlexNet, make_alexnet
+from openset_jax.openset.decision import prior_and_costs
+from openset_jax.openset.decision.thresholds import Rule
+from openset_jax.openset.losses.objectives import Loss, Objective
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkSpec:
+    """The config's `model`; see `alexnet.make_alexnet`."""
+
+    name: str
+    width: float
+    stem: str
+    norm: str
+    dropout: float
+    dtype: str
+
+    def make(self, num_outputs: int, *, trainable: str = "all", axis_name: str | None = None) -> AlexNet:
+        """Returns the network with `num_outputs` outputs.
+
+        Args:
+          trainable: the layers that training changes, a key of `alexnet.TRAINABLE`.
+          axis_name: the device axis over which batch normalisation is synchronised; None for one device.
+
+        Raises:
+          UserError: names the field that is out of range.
+        """
+        return make_alexnet(num_outputs, **dataclasses.asdict(self), trainable=trainable, axis_name=axis_name)
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageSpec:
+    """Side of stored images and of the network's input in pixels; mean and std of each channel for pixels in [0, 1]."""
+
+    stored_size: int
+    image_size: int
+    grey: bool
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class ForwardSpec:
+    """The config fields that evaluation programs depend on; they also depend on the number of classes and the batch shape.
+
+    Attributes:
+      none_output: True if the network has an output for "none".
+    """
+
+    network: NetworkSpec
+    images: ImageSpec
+    none_output: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class LossSpec:
+    """An objective with its options.
+
+    Attributes:
+      negative_weight: weight of the negatives' mean loss relative to the knowns'; None for one mean over all examples.
+      options: (name, value) pairs, keyword arguments of the objective's loss.
+    """
+
+    objective: Objective
+    negative_weight: float | None
+    options: tuple[tuple[str, Any], ...]
+
+    @property
+    def function(self) -> Loss:
+        """The loss with its options bound: (logits, features, label, adjustment) -> float32 [b]."""
+        return functools.partial(self.objective.loss, **dict(self.options))
+
+    @property
+    def measures_margins(self) -> bool:
+        """True if the loss has margins and objective.margins is None, so that training measures them."""
+        return ("margins", None) in self.options
+
+    def with_margins(self, margins: Sequence[float] | None) -> "LossSpec":
+        """The same loss with measured margins; unchanged for None."""
+        if margins is None:
+            return self
+        return dataclasses.replace(self, options=tuple((dict(self.options) | {"margins": tuple(margins)}).items()))
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerSpec:
+    """The config's `optimizer`; see `state.make_optimizer`."""
+
+    learning_rate: float
+    schedule: str
+    warmup_steps: int
+    b1: float
+    b2: float
+    eps: float
+    weight_decay: float
+    grad_clip: float
+
+
+@dataclasses.dataclass(frozen=True)
+class ProgramSpec:
+    """The config fields that the compiled programs of a run depend on; they also depend on the number of classes.
+
+    Attributes:
+      forward: the part that evaluation depends on.
+      trainable: the layers that training changes, a key of `alexnet.TRAINABLE`.
+      pad, flip: see `augment.augment`.
+      all_reduce_dtype: dtype of the gradients in the all-reduce over devices.
+      steps: optimizer steps, which the learning rate schedule depends on.
+      batch_size: examples in the global batch.
+      steps_per_call: training steps per call of the compiled program.
+    """
+
+    forward: ForwardSpec
+    loss: LossSpec
+    optimizer: OptimizerSpec
+    trainable: str
+    pad: int
+    flip: bool
+    all_reduce_dtype: str
+    steps: int
+    batch_size: int
+    steps_per_call: int
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightSpec:
+    """The config's class weights and logit adjustment; see `weights.make_weights`."""
+
+    class_weights: str
+    beta: float
+    tau: float
+
+
+@dataclasses.dataclass(frozen=True)
+class DecisionSpec:
+    """The config's `decision`. `prior` and `costs` are strings, which `resolve` parses for the names of the classes."""
+
+    rule: str
+    keep_knowns: float
+    accept_negatives: float
+    prior: str
+    costs: str
+    calibration: str
+
+    def resolve(self, classes: Sequence[str], training_prior: np.ndarray) -> "Decision":
+        """The decision for these K classes.
+
+        Args:
+          training_prior: float [K + 1], the effective prior of training, "none" last.
+
+        Raises:
+          UserError: the prior or the costs do not fit the classes; names the field.
+        """
+        prior, costs = (
+            prior_and_costs.parse(self.prior, "decision.prior"),
+            prior_and_costs.parse(self.costs, "decision.costs"),
+        )
+        return Decision(
+            prior=prior_and_costs.deployment_prior(prior, classes, training_prior),
+            costs=prior_and_costs.cost_matrix(costs, classes),
+            rule=Rule(self.rule, getattr(self, self.rule, None)),
+            calibrate=self.calibration,
+        )
+
+
+class Decision(NamedTuple):
+    """Arguments of `classifier.fit`: prior float64 [K + 1], costs float64 [K + 1, K + 1] (rows truth), rule, calibrate."""
+
+    prior: np.ndarray
+    costs: np.ndarray
+    rule: Rule
+    calibrate: str
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationSpec:
+    """How a run is evaluated.
+
+    Attributes:
+      every: steps between evaluations on the validation split.
+      batch_size: examples in the global batch.
+      compare_scores: whether to fit and compare all open-set scores at the end.
+      resamples: maximum number of bootstrap resamples per confidence interval.
+    """
+
+    every: int
+    batch_size: int
+    compare_scores: bool
+    resamples: int
+
+
+@dataclasses.dataclass(frozen=True)
+class StoppingSpec:
+    """`metric` on validation selects checkpoints; `patience`: evaluations without improvement before stopping (0: never)."""
+
+    metric: str
+    patience: int
+
+
+@dataclasses.dataclass(frozen=True)
+class InputSpec:
+    """Name of the input, "stream", "resident" or "auto"; `sharded`: whether resident images are sharded over devices."""
+
+    name: str
+    sharded: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class RunSpec:
+    """One run.
+
+    Attributes:
+      workdir: absolute path of its folder.
+      program: the fields that the compiled programs depend on; runs with an equal `program` share a compilation.
+      dtype_is_auto: True if the config has model.dtype=auto.
+      init_from: folder of the run whose network this one starts from; "" for random parameters.
+      checkpoint_every, log_every: in steps.
+      record: the config as JSON values, saved with checkpoints; ignored by ==.
+    """
+
+    workdir: pathlib.Path
+    program: ProgramSpec
+    seed: int
+    data: DataSpec
+    input: InputSpec
+    sampling: SamplingSpec
+    weights: WeightSpec
+    decision: DecisionSpec
+    evaluation: EvaluationSpec
+    stopping: StoppingSpec
+    checkpoint_every: int
+    log_every: int
+    init_from: str
+    dtype_is_auto: bool
+    record: Mapping[str, Any] = dataclasses.field(compare=False, repr=False)
+
+    @property
+    def objective(self) -> Objective:
+        """The objective."""
+        return self.program.loss.objective
+
+    @property
+    def images(self) -> ImageSpec:
+        """Sizes and normalisation of images."""
+        return self.program.forward.images

@@ -1,0 +1,106 @@
+"""Resident images: free memory, and copying rows to the memory of the devices."""
+
+import pathlib
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from openset_jax.errors import UserError
+from openset_jax.training.devices import local_mesh
+from openset_jax.training.steps import AXIS
+
+_CHUNK_BYTES = 1 << 28
+# memory limit and use of a container
+_CONTAINER = (
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+)
+
+
+class Memory(NamedTuple):
+    """The memory that resident images need, and the free memory, in bytes.
+
+    Attributes:
+      needed: per device; on CPUs, for all devices of this process together.
+      free: in the memory that the images would use; None if unknown.
+      where: "a device" or "this machine".
+    """
+
+    needed: int
+    free: int | None
+    where: str
+
+
+def memory_for(count: int, shape: tuple[int, ...], *, sharded: bool) -> Memory:
+    """The memory for `count` uint8 arrays of this shape on the devices; see `copy_to_devices`."""
+    needed = (-(-count // jax.device_count()) if sharded else count) * int(np.prod(shape))
+    stats = jax.local_devices()[0].memory_stats()
+    if stats and "bytes_limit" in stats:
+        return Memory(needed, stats["bytes_limit"] - stats["bytes_in_use"], "a device")
+    return Memory(needed * jax.local_device_count(), free_host_memory(), "this machine")
+
+
+def free_host_memory(root: pathlib.Path = pathlib.Path("/")) -> int | None:
+    """Free bytes of the machine, or of the container that this process runs in; None if unknown."""
+
+    def text(path):
+        file = root / path.lstrip("/")
+        return file.read_text() if file.exists() else ""
+
+    lines = [line.split() for line in text("/proc/meminfo").splitlines()]
+    free = [int(words[1]) * 1024 for words in lines if words[0] == "MemAvailable:"]
+    for limit, used in _CONTAINER:
+        if text(limit).strip().isdigit() and text(used).strip().isdigit():  # "max" is no limit
+            free.append(max(int(text(limit)) - int(text(used)), 0))
+    return min(free, default=None)
+
+
+def copy_to_devices(
+    read: Callable[[int, int], np.ndarray], count: int, shape: tuple[int, ...], *, sharded: bool
+) -> jax.Array:
+    """Copies rows into device memory in chunks, of which the host never holds more than two.
+
+    Args:
+      read: (start, stop) -> uint8 [stop - start, *shape]; zeros beyond `count`.
+      sharded: True: device d of D holds rows d m to (d + 1) m, m = ceil(count / D). False: every device holds all.
+
+    Returns:
+      uint8 [count, *shape], or, sharded, [local devices, m, *shape].
+
+    Raises:
+      UserError: the rows do not fit; says how much memory is missing, and what to do.
+    """
+    here, everywhere = jax.local_device_count(), jax.device_count()
+    first, each = (jax.process_index() * here, -(-count // everywhere)) if sharded else (0, count)
+    size = int(np.prod(shape))
+    _check_fits(count, shape, sharded)
+    sharding = NamedSharding(local_mesh(), P(AXIS) if sharded else P())
+    parts, axis, whole = (here, 1, (here, each, *shape)) if sharded else (1, 0, (each, *shape))
+    store = jax.jit(lambda: jnp.zeros(whole, np.uint8), out_shardings=sharding)()
+    write = jax.jit(lambda store, chunk, at: lax.dynamic_update_slice_in_dim(store, chunk, at, axis), donate_argnums=0)
+    step = max(1, min(each, _CHUNK_BYTES // (size * parts)))
+    for at in range(0, each, step):
+        at = min(at, each - step)  # all chunks have one size: the last may overlap the one before
+        chunk = [read((first + d) * each + at, (first + d) * each + at + step) for d in range(parts)]
+        store = write(store, jax.device_put(np.stack(chunk) if sharded else chunk[0], sharding), at)
+        store.block_until_ready()
+    return store
+
+
+def _check_fits(count: int, shape: tuple[int, ...], sharded: bool) -> None:
+    needed, free, where = memory_for(count, shape, sharded=sharded)
+    if free is None or needed <= free:
+        return
+    size = lambda n: f"{n / 2**30:,.1f} GiB" if n >= 2**30 else f"{n / 2**20:,.1f} MiB"
+    enough = -(-count * int(np.prod(shape)) // free)
+    shard_it = "" if sharded else f"spread them over {enough} or more devices (--config.shard_resident=True), "
+    raise UserError(
+        f"input: resident images need {size(needed)}, and {where} has only {size(free)} free ({size(needed - free)} less); "
+        f"{shard_it}stream them (--config.input=stream), or prepare them with a smaller data.stored_size"
+    )

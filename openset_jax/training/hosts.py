@@ -1,0 +1,76 @@
+"""Runs of several processes: connects them and synchronises their decisions."""
+
+import json
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from openset_jax.errors import UserError
+
+
+def connect(coordinator: str, process_id: int | None = None, num_processes: int | None = None) -> None:
+    """Joins this process to a run of several processes; must come before anything else uses JAX.
+
+    Args:
+      coordinator: "host:port" of process 0; "auto" if Slurm, Open MPI, Kubernetes or the TPU pod provides the three
+        values; "" for a run of one process.
+      process_id: the index of this process, from 0.
+
+    Raises:
+      UserError: only some of the three arguments are given.
+    """
+    if coordinator == "auto":
+        jax.distributed.initialize()
+    elif coordinator:
+        if process_id is None or num_processes is None:
+            raise UserError("--coordinator=HOST:PORT also needs --process_id and --num_processes")
+        jax.distributed.initialize(coordinator, num_processes, process_id)
+    elif process_id is not None or num_processes is not None:
+        raise UserError("--process_id and --num_processes also need --coordinator=HOST:PORT")
+
+
+def host_part() -> tuple[int, int]:
+    """Returns (index of this process, number of processes): its slice of each global batch."""
+    return jax.process_index(), jax.process_count()
+
+
+def is_first_process() -> bool:
+    """True in the process that writes the files of the run."""
+    return jax.process_index() == 0
+
+
+def any_process(flag: bool, communicate: bool) -> bool:
+    """True if the flag is set in any process.
+
+    Args:
+      communicate: whether the processes communicate in this call; must be the same in all of them. If False, a run of
+        several processes returns False.
+    """
+    if jax.process_count() == 1:
+        return flag
+    return communicate and bool(multihost_utils.process_allgather(np.array(flag)).any())
+
+
+def check_agreement(record: Mapping[str, Any], start: int) -> None:
+    """Raises UserError in every process if their configs, images or checkpoints differ, which would cause a deadlock.
+
+    The place of the images may differ; `record["fingerprint"]` identifies them.
+
+    Args:
+      record: see `run_record`.
+      start: the step that this process starts from.
+    """
+    if jax.process_count() == 1:
+        return
+    compared = {**record, "config": {k: v for k, v in record["config"].items() if k != "data"}, "start": start}
+    mine = zlib.crc32(json.dumps(compared, sort_keys=True).encode())
+    everyone = multihost_utils.process_allgather(np.array(mine, np.uint32))
+    if (everyone != everyone[0]).any():
+        raise UserError(
+            f"the {jax.process_count()} processes disagree about the config, the images or the checkpoint (this one is at "
+            f"step {start}); start all with the same config flags, the same images, and a --workdir on a shared file system"
+        )

@@ -1,0 +1,116 @@
+"""Chooses between streamed and resident images, and makes the `ImageInput`."""
+
+import functools
+import importlib.util
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from openset_jax.data import resident
+from openset_jax.data.pools import Pool
+from openset_jax.data.unreadable import Unreadable
+from openset_jax.errors import UserError, needing_tensorflow
+from openset_jax.spec import InputSpec
+from openset_jax.training import device_memory, devices, hosts
+from openset_jax.training.image_input import ImageInput, ReadBatches, streamed
+
+IMAGE_SHARE = 0.75  # images may take this share of the free memory; parameters, gradients and activations need the rest
+
+
+class InputChoice(NamedTuple):
+    """The name "stream" or "resident", and the printed text with the reason of the choice."""
+
+    name: str
+    text: str
+
+
+def choose(asked: InputSpec, pool: Pool, stored_size: int) -> InputChoice:
+    """Resolves input=auto: resident if the images are packed and fit `IMAGE_SHARE` of the free memory, else streamed.
+
+    All processes of a run make the same choice.
+
+    Raises:
+      UserError: packed images do not fit, and cannot be streamed because TensorFlow is not installed.
+    """
+    packed, sharded = pool.is_packed, asked.sharded
+    if asked.name == "stream":
+        return InputChoice("stream", "images streamed (input=stream)")
+    if asked.name == "auto" and not packed:
+        return InputChoice("stream", "images streamed: they are not packed")
+    if asked.name == "auto" and (why := _too_large(len(pool), (stored_size, stored_size, 3), sharded)):
+        shard = "" if sharded or jax.device_count() == 1 else "--config.shard_resident=True spreads them over the devices"
+        if not _can_stream():
+            remedies = ["install TensorFlow, which streams them", shard, "prepare them with a smaller data.stored_size"]
+            raise UserError(f"input: {why}; {', '.join(filter(None, remedies))}, or try --config.input=resident")
+        return InputChoice("stream", f"images streamed: {why}" + (f" ({shard})" if shard else ""))
+    how = "packed" if packed else "decoded at the start"
+    spread = f", spread over {jax.device_count()} devices" if sharded and jax.device_count() > 1 else ""
+    size = _size(len(pool) * stored_size**2 * 3)
+    return InputChoice("resident", f"images resident on the devices: {size} {how}{spread}")
+
+
+def _can_stream() -> bool:
+    return importlib.util.find_spec("tensorflow") is not None
+
+
+def _too_large(count: int, shape: tuple[int, ...], sharded: bool) -> str:
+    """The reason why packed images cannot be resident; "" if they can. The same in all processes of a run."""
+    memory = device_memory.memory_for(count, shape, sharded=sharded)
+    fits = memory.free is not None and memory.needed <= IMAGE_SHARE * memory.free
+    if not hosts.any_process(not fits, communicate=True):
+        return ""
+    if memory.free is None:
+        limit = "and the free memory of this system is unknown"
+    elif fits:
+        limit = "which is more than another process of this run has free"
+    else:
+        limit = f"more than {IMAGE_SHARE:.0%} of the {_size(memory.free)} that {memory.where} has free"
+    return f"resident images would need {_size(memory.needed)}, {limit}"
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
+
+
+def make_image_input(
+    name: str, pool: Pool, *, stored_size: int, unreadable: Unreadable, sharded: bool = False
+) -> ImageInput:
+    """Makes the `ImageInput` named "stream" or "resident".
+
+    Resident images are copied to the devices in this call; images that are not packed are decoded before.
+
+    Args:
+      sharded: whether to shard resident images over all devices, instead of a copy on each.
+
+    Raises:
+      UserError: TensorFlow, which decodes, is not installed; or resident images do not fit; or a run of several processes
+        has resident images that are not packed.
+    """
+    if name == "resident":
+        return _resident(pool, stored_size, unreadable, sharded)
+    return streamed(_streaming(pool, stored_size, unreadable))
+
+
+def _streaming(pool: Pool, stored_size: int, unreadable: Unreadable) -> ReadBatches:
+    with needing_tensorflow("input: stream"):
+        from openset_jax.data import pipeline
+    return functools.partial(pipeline.stream, pool, stored_size=stored_size, unreadable=unreadable)
+
+
+def _resident(pool: Pool, stored_size: int, unreadable: Unreadable, sharded: bool) -> ImageInput:
+    read: Callable[[int, int], np.ndarray]
+    if pool.is_packed or hosts.host_part() != (0, 1):  # processes do not exchange unreadable images
+        resident.check_packed(pool, stored_size)
+        read = lambda start, stop: resident.read(pool, start, stop, stored_size)
+    else:
+        stream = _streaming(pool, stored_size, unreadable)
+        read = lambda start, stop: resident.decode(stream, pool, start, stop, stored_size, unreadable)
+    gather = functools.partial(resident.gather_sharded, axis=devices.AXIS) if sharded else resident.gather
+    return ImageInput(
+        read=resident.rows,
+        store=device_memory.copy_to_devices(read, len(pool), (stored_size, stored_size, 3), sharded=sharded),
+        store_axis=0 if sharded else None,
+        load=lambda store, batch: batch | {"image": gather(store, batch["row"])},
+    )

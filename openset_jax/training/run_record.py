@@ -1,0 +1,78 @@
+"""The record of a run in its checkpoints: config, classes, fingerprint of the images, and the effective prior.
+
+A run may resume from a checkpoint only if every setting on which its parameters depend is unchanged.
+"""
+
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from openset_jax import config_json
+from openset_jax.data.pools import Pool
+from openset_jax.errors import UserError
+from openset_jax.openset.losses.weights import Weights
+from openset_jax.spec import RunSpec
+
+# Prefixes of fields that may change when a run is resumed, and fields with such a prefix that may not.
+_MAY_CHANGE = (
+    "steps", "log_every", "input", "steps_per_call", "shard_resident", "eval.", "checkpoint.", "early_stopping.", "data.",
+    "decision.", "init_from",
+)  # fmt: skip
+_MUST_NOT_CHANGE = (
+    "early_stopping.metric", "data.stored_size", "data.image_size", "data.grey", "data.mean", "data.std"
+)  # fmt: skip
+
+
+def make_record(spec: RunSpec, pool: Pool, weights: Weights) -> dict[str, Any]:
+    """The record, as JSON values."""
+    return {
+        "config": spec.record,
+        "classes": list(pool.classes),
+        "fingerprint": pool.fingerprint(),
+        "prior": weights.effective_prior.tolist(),
+    }
+
+
+def config_as_last_started(saved: Mapping[str, Any], workdir: pathlib.Path) -> dict[str, Any]:
+    """Returns the config of a checkpoint, with input, shard_resident, data, eval and decision of the last start.
+
+    A finished run that is started again, for example with another decision.rule, saves only config.json, no checkpoint.
+    """
+    try:
+        now = json.loads((workdir / "config.json").read_text())
+        changed = {name: now[name] for name in ("input", "shard_resident", "data", "eval", "decision")}
+    except (OSError, ValueError, TypeError, KeyError):
+        changed = {}
+    return {**saved, **changed}
+
+
+def check_same_run(saved: Mapping[str, Any], now: Mapping[str, Any], workdir: pathlib.Path) -> None:
+    """Raises UserError, naming the field, unless a run may resume from a checkpoint.
+
+    Args:
+      saved, now: the records of the checkpoint and of the current config.
+    """
+    before, after = dict(config_json.flatten(saved["config"])), dict(config_json.flatten(now["config"]))
+    fixed = lambda name: name in _MUST_NOT_CHANGE or not name.startswith(_MAY_CHANGE)
+    for name in sorted(filter(fixed, before.keys() | after.keys())):
+        if name not in before or name not in after or before[name] != after[name]:
+            there, here = (repr(values[name]) if name in values else "no such field" for values in (before, after))
+            raise UserError(
+                f"{name}: the run in {workdir} has {there}, but this config {here}; restore it, or use a new --workdir"
+            )
+    check_same_data(saved, now["classes"], now["fingerprint"], workdir)
+
+
+def check_same_data(saved: Mapping[str, Any], classes: Sequence[str], fingerprint: str, workdir: pathlib.Path) -> None:
+    """Raises UserError if the classes or the pool's fingerprint differ from those of a record."""
+    if list(saved["classes"]) != list(classes):
+        raise UserError(
+            f"data.known: the run in {workdir} has the classes {', '.join(saved['classes'])}; this config has "
+            f"{', '.join(classes)}; restore the field, or use a new --workdir"
+        )
+    if saved["fingerprint"] != fingerprint:
+        raise UserError(
+            f"data: the images, their roles or their splits differ from those of the run in {workdir}; restore them, or use "
+            "a new --workdir"
+        )

@@ -1,0 +1,225 @@
+"""Everything that a run needs before its first step: images, sampler, weights, network, and the state to start from."""
+
+import dataclasses
+import functools
+import json
+import math
+from collections.abc import Generator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from openset_jax import config as configs
+from openset_jax.data import batches, training_set
+from openset_jax.data import sampler as samplers
+from openset_jax.data.pools import Pool
+from openset_jax.data.sampler import Sampler
+from openset_jax.errors import UserError
+from openset_jax.files import write_whole
+from openset_jax.openset.losses import weights as of_examples
+from openset_jax.openset.losses.weights import Weights
+from openset_jax.openset.scores import logit_scores
+from openset_jax.spec import LossSpec, RunSpec
+from openset_jax.training import devices, hosts, run_record, validation
+from openset_jax.training import progress as progresses
+from openset_jax.training import state as states
+from openset_jax.training.checkpoints import Checkpoints
+from openset_jax.training.inference import Inference
+from openset_jax.training.input_choice import InputChoice
+from openset_jax.training.progress import Progress
+from openset_jax.training.run_cache import LoadedImages, Network, RunCache, TrainStep
+from openset_jax.training.run_log import RunLog, say
+from openset_jax.training.state import TrainState, Variables
+from openset_jax.training.steps import Batch
+from openset_jax.training.warm_start import warm_start
+
+_MARGIN_SHARE = 0.2  # share of the steps before margins are measured
+_MARGIN_IMAGES = 2_048  # maximum number of known images, and of negatives, on which margins are measured
+_PLATFORMS = {"cpu": "a CPU", "gpu": "a GPU", "tpu": "a TPU"}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Run:
+    """A run before its first step.
+
+    Attributes:
+      spec: of the run.
+      cache: pools, images and programs shared with other runs of this process.
+      pool: the images.
+      rows_by_class: int64 arrays, the training rows of each class, "none" last if the objective uses negatives.
+      sampler: draws from these rows.
+      weights: the example weights of the loss.
+      network: with its optimizer.
+      record: see `run_record`.
+      warning: about the validation split, or "".
+    """
+
+    spec: RunSpec
+    cache: RunCache
+    pool: Pool
+    rows_by_class: list[np.ndarray]
+    sampler: Sampler
+    weights: Weights
+    network: Network
+    record: Mapping[str, Any]
+    warning: str
+
+    def loss(self, progress: Progress) -> LossSpec:
+        """The loss with the margins measured so far."""
+        return self.spec.program.loss.with_margins(progress.margins)
+
+    def train_step(self, images: LoadedImages, progress: Progress) -> TrainStep:
+        """The compiled step; see `RunCache.train_step`."""
+        return self.cache.train_step(self.spec, self.loss(progress), images, self.weights)
+
+    def plateau_loss(self, progress: Progress) -> float:
+        """Returns the minimum loss of constant outputs; see `weights.plateau_loss`."""
+        if progress.margins is None:
+            return self._first_plateau_loss
+        return self._plateau_loss(self.loss(progress))
+
+    @functools.cached_property
+    def _first_plateau_loss(self) -> float:
+        return self._plateau_loss(self.spec.program.loss)
+
+    def _plateau_loss(self, loss: LossSpec) -> float:
+        return of_examples.plateau_loss(loss.function, self.weights, self.network.model.num_outputs)
+
+    def calls(self, images: LoadedImages, start: int, stop: int | None = None) -> Generator[Batch]:
+        """Yields, on the devices, the batches of each call from step `start` to step `stop` (None: the last of the run)."""
+        plan = batches.training(
+            self.pool, self.rows_by_class, self.sampler, start=start, stop=self.spec.program.steps if stop is None else stop,
+            unreadable=images.unreadable, part=hosts.host_part(),
+        )  # fmt: skip
+        return devices.prefetch_steps(images.image_input.read(plan), self.spec.program.steps_per_call)
+
+    @property
+    def margins_step(self) -> float:
+        """The step at which margins are measured: a fifth of all steps, in whole calls, at least one; inf without."""
+        program = self.spec.program
+        if not program.loss.measures_margins:
+            return math.inf
+        return max(round(_MARGIN_SHARE * program.steps) // program.steps_per_call, 1) * program.steps_per_call
+
+    def measure_margins(self, inference: Inference, variables: Variables) -> list[float]:
+        """[mean energy of knowns, mean energy of negatives] of training images, in nats; prints them.
+
+        The margins of Liu et al. 2020 fit only their network and data set. Here the network first learns from the knowns
+        alone; then the margins are the two mean energies, so that the loss pushes knowns below and negatives above them.
+        """
+        means = []
+        for rows in (np.concatenate(self.rows_by_class[:-1]), self.rows_by_class[-1]):
+            chosen = rows[np.argsort(self.pool.key[rows], kind="stable")[:_MARGIN_IMAGES]]  # the same in every run
+            _, logits = inference.logits(variables, chosen)
+            means.append(float(logit_scores.energy(logits).mean()))
+        known, negative = means
+        text = f"Measured energy margins: knowns below {known:.2f}, negatives above {negative:.2f}."
+        if known >= negative:
+            text += " Warning: negatives have a lower mean energy than knowns; train longer, or set objective.margins."
+        say(text)
+        return means
+
+    def log_line(
+        self, log: RunLog, step: int, progress: Progress, measured: Mapping[str, float | None], plateau: float
+    ) -> None:
+        """Logs the mean metrics since the last line, and a warning if training is stuck."""
+        if not progress.count:
+            return
+        means = progress.means() | {"learning_rate": devices.on_host(self.network.schedule, step - 1)}
+        log.line(step, {**means, **measured})
+        if step > self.spec.program.optimizer.warmup_steps:  # during warmup the plateau is normal
+            classes = [*self.pool.classes, "none"]
+            say(progresses.plateau_warning(progress, means, plateau, self.weights.prior, classes))
+
+
+def make_run(spec: RunSpec, cache: RunCache) -> Run:
+    """Opens the images and makes sampler, weights and network.
+
+    Raises:
+      UserError: the run is not possible; names the field to change.
+    """
+    devices.check_batch_size("batch_size", spec.program.batch_size)
+    devices.check_batch_size("eval.batch_size", spec.evaluation.batch_size)
+    pool = cache.pool(spec)
+    rows_by_class = training_set.training_rows(
+        pool, spec.sampling, seed=spec.seed, uses_negatives=spec.objective.uses_negatives
+    )
+    sampler = samplers.make_sampler(
+        spec.sampling.policy,
+        tuple(map(len, rows_by_class)),
+        batch_size=spec.program.batch_size,
+        seed=spec.seed,
+        negative_fraction=spec.sampling.negative_fraction,
+    )
+    weights = make_weights(spec, pool.num_classes, sampler)
+    warning = validation.check(pool, spec, weights.effective_prior)
+    network, record = cache.network(spec.program, pool.num_classes), run_record.make_record(spec, pool, weights)
+    return Run(spec, cache, pool, rows_by_class, sampler, weights, network, record, warning)
+
+
+def make_weights(spec: RunSpec, num_classes: int, sampler: Sampler | None = None) -> Weights:
+    """Returns the example weights for a sampler; without a sampler, for equally frequent classes."""
+    prior, counts = [1 / (num_classes + 1)] * (num_classes + 1), [1] * (num_classes + 1)
+    if sampler is not None:
+        padding = [0] * (num_classes + 1 - len(sampler.prior))
+        prior, counts = [*sampler.prior, *padding], [*sampler.drawn, *padding]
+    return of_examples.make_weights(
+        np.array(prior), np.array(counts), negative_weight=spec.program.loss.negative_weight, **vars(spec.weights)
+    )
+
+
+def start(run: Run) -> tuple[Checkpoints, TrainState, Progress, int]:
+    """Opens the checkpoints, makes the state to start from, and writes config.json.
+
+    Returns:
+      (checkpoints, state on the host, progress, step).
+
+    Raises:
+      UserError: the checkpoint belongs to another run, or the processes have different configs or images.
+    """
+    checkpoints = Checkpoints(run.spec.workdir, writing=True)
+    state, progress, step = _starting_point(run, checkpoints)
+    hosts.check_agreement(run.record, step)
+    if hosts.is_first_process():
+        with write_whole(run.spec.workdir / "config.json") as file:
+            file.write(json.dumps(run.spec.record, indent=2) + "\n")
+    return checkpoints, state, progress, step
+
+
+def _starting_point(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, Progress, int]:
+    """(state on the host, progress, step) from the last checkpoint, another run's network, or random parameters."""
+    spec, network = run.spec, run.network
+    steps, per_call = spec.program.steps, spec.program.steps_per_call
+    fresh = states.create_state(network.model, network.optimizer, seed=spec.seed, image_size=spec.images.image_size)
+    start = checkpoints.latest_step()
+    if start is None and spec.init_from:
+        variables, text = warm_start(fresh.variables, spec, run.pool.classes)
+        say(text)
+        return fresh.replace(**variables), Progress(), 0
+    if start is None:
+        return fresh, Progress(), 0
+    saved = checkpoints.record(start)
+    run_record.check_same_run(saved, run.record, spec.workdir)
+    host_state = checkpoints.restore(start, fresh)
+    say(f"Resuming at step {start}.")
+    if start > steps:
+        raise UserError(f"steps: {steps} is less than the checkpoint's {start}; raise it, or use a new --workdir")
+    if start % per_call:
+        raise UserError(f"steps_per_call: {per_call} does not divide the checkpoint's step {start}; use a divisor")
+    if saved["config"]["steps"] != steps and spec.program.optimizer.schedule != "constant":
+        say(f"steps was {saved['config']['steps']}, now {steps}: the learning rate jumps to the new schedule.")
+    return host_state, Progress(**saved["progress"]), start
+
+
+def computation_line(spec: RunSpec, choice: InputChoice) -> str:
+    """Returns the printed line on the dtype and the image input, with their reasons."""
+    dtype, suited = spec.program.forward.network.dtype, configs.device_dtype()
+    platform = _PLATFORMS.get(jax.default_backend(), jax.default_backend())
+    if not spec.dtype_is_auto:
+        reason = ""
+    elif dtype == suited:
+        reason = f" (model.dtype=auto on {platform})"
+    else:
+        reason = f", as at the start of the run (model.dtype=auto would be {suited} on {platform})"
+    return f"Computing in {dtype}{reason}, {choice.text}."

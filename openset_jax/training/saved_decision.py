@@ -1,0 +1,99 @@
+"""The decision of a run on disk: the classifier in decision.json, and the validation outputs that it was fitted on."""
+
+import dataclasses
+import json
+import pathlib
+import zipfile
+import zlib
+from typing import NamedTuple
+
+import numpy as np
+
+from openset_jax.data.pools import Pool
+from openset_jax.errors import UserError
+from openset_jax.files import write_whole
+from openset_jax.openset.decision.classifier import Classifier
+from openset_jax.spec import DecisionSpec, RunSpec
+from openset_jax.training import hosts, validation
+from openset_jax.training.validation import ValidationOutputs
+
+DECISION, OUTPUTS = "decision.json", "validation.npz"  # in the workdir
+
+
+class SavedDecision(NamedTuple):
+    """A classifier, the step whose network it was fitted for, and the config's `decision` that it was fitted with."""
+
+    step: int
+    classifier: Classifier
+    asked: DecisionSpec
+
+
+def fit_and_save(
+    spec: RunSpec, pool: Pool, outputs: ValidationOutputs, *, training_prior: np.ndarray, step: int, save: bool = True
+) -> Classifier:
+    """Fits a classifier on a network's outputs on the validation split.
+
+    Args:
+      training_prior: float [K + 1], the effective prior of training.
+      step: of the network.
+      save: whether to write the classifier and the validation outputs to the workdir.
+    """
+    logits, label = validation.decision_data(pool, outputs)
+    classifier = validation.fit_classifier(spec, pool, (logits, label), training_prior)
+    if save and hosts.is_first_process():
+        write(SavedDecision(step, classifier, spec.decision), logits, label, spec.workdir)
+    return classifier
+
+
+def write(decision: SavedDecision, logits: np.ndarray, label: np.ndarray, workdir: pathlib.Path) -> None:
+    """Writes the files that `read` and `read_outputs` read."""
+    with write_whole(workdir / OUTPUTS, "wb") as file:
+        np.savez(file, logits=logits, label=label, step=decision.step)
+    asked, classifier = dataclasses.asdict(decision.asked), decision.classifier.to_json()
+    with write_whole(workdir / DECISION) as file:
+        file.write(json.dumps({"step": decision.step, "asked": asked, "classifier": classifier}, indent=2) + "\n")
+
+
+def read_if_current(spec: RunSpec, step: int) -> Classifier | None:
+    """Returns the saved classifier; None if it is missing, damaged, or was fitted for another step or `decision`."""
+    try:
+        saved = read(spec.workdir)
+    except UserError:
+        return None
+    return saved.classifier if saved.step == step and saved.asked == spec.decision else None
+
+
+def read(workdir: pathlib.Path) -> SavedDecision:
+    """The saved decision of a run.
+
+    Raises:
+      UserError: decision.json is missing or damaged.
+    """
+    again = f"run python -m openset_jax.evaluate --workdir={workdir}"
+    try:
+        saved = json.loads((workdir / DECISION).read_text())
+        return SavedDecision(saved["step"], Classifier.from_json(saved["classifier"]), DecisionSpec(**saved["asked"]))
+    except FileNotFoundError as error:
+        raise UserError(f"--workdir: {workdir} has no {DECISION}, which training writes at its end; {again}") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError) as error:
+        raise UserError(
+            f"--workdir: {workdir / DECISION} is damaged ({type(error).__name__}: {error}); to write it anew, {again}"
+        ) from error
+
+
+def read_outputs(workdir: pathlib.Path, step: int) -> tuple[np.ndarray, np.ndarray]:
+    """(logits float32 [n, outputs], label int32 [n] in [0, K]) that the decision of this step was fitted on.
+
+    Raises:
+      UserError: validation.npz is missing, damaged, or of another step.
+    """
+    try:
+        with np.load(workdir / OUTPUTS) as saved:
+            if int(saved["step"]) == step:
+                return saved["logits"], saved["label"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        pass
+    raise UserError(
+        f"--workdir: {OUTPUTS} of step {step} is missing or damaged in {workdir}; delete {DECISION} in this folder and run "
+        f"python -m openset_jax.evaluate --workdir={workdir}"
+    )
