@@ -11,6 +11,7 @@ import runpy
 import socket
 import subprocess
 import sys
+import unittest.mock
 import warnings
 import zlib
 
@@ -136,7 +137,8 @@ def _run_here(name: str, *arguments: str) -> subprocess.CompletedProcess:
 
     before, out, err, code = set(flags.FLAGS), io.StringIO(), io.StringIO(), None
     argv, sys.argv = sys.argv, [name, *arguments]
-    with contextlib.chdir(ROOT), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), warnings.catch_warnings():
+    streams = contextlib.redirect_stdout(out), contextlib.redirect_stderr(err)
+    with unittest.mock.patch.dict(os.environ), contextlib.chdir(ROOT), streams[0], streams[1], warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             runpy.run_module(name, run_name="__main__", alter_sys=True)

@@ -181,6 +181,7 @@ def test_a_failed_arm_is_reported_the_rest_goes_on_and_the_next_start_mends_it(t
     assert "are not included" not in (tmp_path / "ANSWER.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_signal_saves_the_arm_and_the_same_command_goes_on(tmp_path, whole):
     config, asked = small_grid.get_config(), []
     stop = lambda: asked.append(1) or ("SIGTERM" if len(asked) > 20 else "")

@@ -172,6 +172,7 @@ def test_killed_at_any_moment_it_goes_on_and_ends_with_the_same_bytes(tmp_path, 
         assert (resumed / name).read_bytes() == (whole / name).read_bytes(), name
 
 
+@pytest.mark.slow
 def test_a_signal_stops_it_at_a_chunk_and_says_so(tmp_path, photos):
     done = stopped_midway(photos, tmp_path / "out", signal="SIGTERM")
     assert done.returncode == 3, done.stderr

@@ -52,6 +52,7 @@ def test_the_step_benchmark_writes_what_it_promises(tmp_path):
 TWO_A_CALL = {"steps_per_call": 2, "checkpoint.every": 4}
 
 
+@pytest.mark.slow
 def test_the_loop_is_held_against_the_slower_of_its_halves(tmp_path):
     said, result = benchmark("end_to_end", tmp_path, "--rounds=2", "--seconds=0.2", "--warmup=0.1", **RESIDENT, **TWO_A_CALL)
     slower = [min(pair) for pair in zip(result["step_alone"]["rounds"], result["input_alone"]["rounds"], strict=True)]
@@ -60,6 +61,7 @@ def test_the_loop_is_held_against_the_slower_of_its_halves(tmp_path):
     assert "is the limit" in said
 
 
+@pytest.mark.slow
 def test_classifying_photographs_is_held_against_the_slower_of_its_halves(tmp_path):
     (tmp_path / "photos/deep").mkdir(parents=True)
     for i, side in enumerate((20, 30, 40)):
@@ -73,6 +75,7 @@ def test_classifying_photographs_is_held_against_the_slower_of_its_halves(tmp_pa
     assert result["images"] == 100 and "predict / both in turn" in said
 
 
+@pytest.mark.slow
 def test_the_memory_benchmark_plans_for_batches_and_samples_a_run(tmp_path):
     _, result = benchmark("memory", tmp_path, "--batch_sizes=8,64", "--steps=20", **RESIDENT)
     small, large = (result["planned"][size] for size in ("8", "64"))
@@ -82,6 +85,7 @@ def test_the_memory_benchmark_plans_for_batches_and_samples_a_run(tmp_path):
     assert all(sample["host"] > 1e7 for sample in result["run"])
 
 
+@pytest.mark.slow
 def test_the_startup_benchmark_splits_all_of_the_time_and_sees_tensorflow(tmp_path):
     _, result = benchmark("startup", tmp_path, "--rounds=1", **RESIDENT)
     assert result["first"]["all"] > result["first"]["compilation"] > 0
@@ -91,6 +95,7 @@ def test_the_startup_benchmark_splits_all_of_the_time_and_sees_tensorflow(tmp_pa
     assert not result["tensorflow"]
 
 
+@pytest.mark.slow
 def test_the_step_benchmark_finds_the_best_batch_times_layers_and_writes_a_profile(tmp_path):
     trace = tmp_path / "trace"
     flags = (

@@ -210,6 +210,7 @@ def experiment(tmp_path_factory):
     return workdir, arms
 
 
+@pytest.mark.slow
 def test_a_real_experiment_is_read_from_its_folder_and_summed_up(experiment, tmp_path):
     from openset_jax.study.answer import answer_markdown
     from openset_jax.study.stats import csv_tables

@@ -270,6 +270,7 @@ def test_the_command_ends_in_time_and_says_what_it_left_out(tmp_path):
     assert_nothing_left(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_signal_ends_all_processes(tmp_path):
     process = command(tmp_path, "--seconds=100", "--only=ten steps, small stem")
     while not running(f"{tmp_path / 'scratch'}") and process.poll() is None:

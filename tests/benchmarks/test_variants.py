@@ -127,6 +127,7 @@ def test_together_has_all_replacements():
     assert both.name == "together: a, b"
 
 
+@pytest.mark.slow
 def test_the_command_measures_beside_the_plain_step_and_writes_its_files(tmp_path):
     done = run(command(tmp_path, "--only=ReLU", "--rounds=2"))
     assert done.returncode == 0, done.stderr

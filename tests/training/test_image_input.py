@@ -147,6 +147,7 @@ def test_unreadable_images_are_never_among_resident_ones(capsys, photos):
     assert set(drawn) == readable
 
 
+@pytest.mark.slow
 def test_a_resident_run_with_unreadable_images_equals_the_streamed_one(tmp_path, photos):
     for input in ("stream", "resident"):
         (tmp_path / input).mkdir()
@@ -202,6 +203,7 @@ def test_a_resident_run_trains_evaluates_and_resumes_where_tensorflow_is_not_ins
     assert "input: stream needs tensorflow, which is not installed" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_resident_run_does_not_load_tensorflow_where_it_is(tmp_path):
     script = (
         "import pathlib, sys\n"
