@@ -219,10 +219,13 @@ def _program(fields: _Fields) -> ProgramSpec:
     objective = objectives.get(fields["objective.name"])
     network = NetworkSpec(**fields.section("model", "name", "width", "stem", "norm", "dropout", "dtype"))
     network.make(2, trainable=fields["trainable"])  # raises UserError for the first invalid field
-    options = fields.section("objective", "magnitude", "ring_weight", "margins", "negative_weight")
-    if options["negative_weight"] is None:
-        options["negative_weight"] = objective.negative_weight
-    if options["margins"] is not None:
+    negative_weight = fields["objective.negative_weight"]
+    if negative_weight is None:
+        negative_weight = objective.negative_weight
+    options = fields.section("objective", *objective.options)
+    if "negative_weight" in options:
+        options["negative_weight"] = negative_weight
+    if options.get("margins") is not None:
         options["margins"] = tuple(options["margins"])  # a list has no hash
     return ProgramSpec(
         forward=ForwardSpec(
@@ -232,8 +235,8 @@ def _program(fields: _Fields) -> ProgramSpec:
         ),
         loss=LossSpec(
             objective=objective,
-            negative_weight=options["negative_weight"] if objective.uses_negatives else None,
-            options=tuple((name, options[name]) for name in objective.options),
+            negative_weight=negative_weight if objective.uses_negatives else None,
+            options=tuple(options.items()),
         ),
         optimizer=OptimizerSpec(
             **fields.section(

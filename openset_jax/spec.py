@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from openset_jax.data.pool_builder import DataSpec
+from openset_jax.data.data_spec import DataSpec
 from openset_jax.data.training_set import SamplingSpec
 from openset_jax.model.alexnet import AlexNet, make_alexnet
 from openset_jax.openset.decision import prior_and_costs
@@ -167,10 +167,8 @@ class DecisionSpec:
         Raises:
           UserError: the prior or the costs do not fit the classes; names the field.
         """
-        prior, costs = (
-            prior_and_costs.parse(self.prior, "decision.prior"),
-            prior_and_costs.parse(self.costs, "decision.costs"),
-        )
+        prior = prior_and_costs.parse(self.prior, "decision.prior")
+        costs = prior_and_costs.parse(self.costs, "decision.costs")
         return Decision(
             prior=prior_and_costs.deployment_prior(prior, classes, training_prior),
             costs=prior_and_costs.cost_matrix(costs, classes),

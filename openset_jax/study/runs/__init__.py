@@ -1,0 +1,1 @@
+"""The runs (arms) of an experiment."""

@@ -1,0 +1,114 @@
+"""The folder of an arm: a lock for one process at a time, and the outputs of the finished arm."""
+
+import contextlib
+import fcntl
+import json
+import pathlib
+import zipfile
+import zlib
+from collections.abc import Iterator
+
+import numpy as np
+
+from openset_jax import config_json
+from openset_jax.data import training_set
+from openset_jax.data.pools import TEST
+from openset_jax.errors import UserError
+from openset_jax.files import write_whole
+from openset_jax.spec import DecisionSpec
+from openset_jax.study.runs import grid
+from openset_jax.study.runs.grid import Arm
+from openset_jax.study.runs.outcome import outcome
+from openset_jax.study.stats.arm_outcome import Outcome
+from openset_jax.training import saved_decision
+from openset_jax.training.trained_network import TrainedNetwork
+
+OUTCOME = "outcome.npz"  # exists if the arm is finished
+EXPERIMENT = "experiment.json"  # in the experiment's folder: its config and the fingerprint of its images
+
+
+@contextlib.contextmanager
+def claimed(folder: pathlib.Path, *, wait: bool = False) -> Iterator[bool]:
+    """Locks a folder, which is created if necessary; yields False if another process has the lock.
+
+    A process that ends, or is killed, releases its locks.
+
+    Args:
+      wait: wait for the other process.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+def save_outcome(network: TrainedNetwork) -> None:
+    """Saves the outputs of a finished arm on validation and test images, instead of an evaluation as of a single run."""
+    pool, spec = network.pool, network.spec
+    rows_by_class = training_set.training_rows(
+        pool, spec.sampling, seed=spec.seed, uses_negatives=spec.objective.uses_negatives
+    )
+    negatives = rows_by_class[pool.num_classes :]
+    rows, logits = network.inference.logits(network.variables, pool.rows(TEST))
+    validation_logits, validation_label = saved_decision.read_outputs(spec.workdir, network.step)
+    about = {
+        "objective": spec.objective.name,
+        "classes": list(pool.classes),
+        "kinds": pool.kinds({"seen_negatives": "negatives", "unseen_unknowns": "unknown"}),
+        "groups": list(pool.groups),
+        "training_prior": list(map(float, network.training_prior)),
+        "negatives": sum(map(len, negatives)),
+        "class_sizes": [len(rows) for rows in rows_by_class[: pool.num_classes]],
+        "negative_groups": len({int(g) for rows in negatives for g in np.unique(pool.group[rows])}),
+        "fingerprint": pool.fingerprint(),
+    }
+    with write_whole(spec.workdir / OUTCOME, "wb") as file:
+        np.savez(
+            file, logits=logits, label=pool.label[rows], group=pool.group[rows], key=pool.key[rows],
+            validation_logits=validation_logits, validation_label=validation_label, about=np.array(json.dumps(about)),
+        )  # fmt: skip
+
+
+def read_outcome(folder: pathlib.Path, arm: Arm, decision: DecisionSpec) -> Outcome:
+    """Reads the outcome of a finished arm, with all `DECISIONS` that its outputs allow.
+
+    Args:
+      decision: prior, costs and rule of the deployment. Without a prior, all classes and "none" are equally frequent.
+
+    Raises:
+      UserError: the file cannot be read.
+    """
+    try:
+        with np.load(folder / OUTCOME) as saved:
+            arrays = {name: saved[name] for name in saved.files}
+        return outcome(arm, arrays, json.loads(str(arrays["about"])), decision)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(
+            f"--workdir: {folder / OUTCOME} is damaged ({type(error).__name__}: {error}); remove the file, and start "
+            "the experiment again"
+        ) from error
+
+
+def read_outcomes(workdir: pathlib.Path) -> tuple[list[Outcome], list[Arm]]:
+    """Returns (outcomes of the finished arms, unfinished arms) of an experiment; reads only its folder.
+
+    Raises:
+      UserError: the folder has no experiment, or an arm cannot be read.
+    """
+    path = workdir / EXPERIMENT
+    try:
+        config = config_json.from_json(json.loads(path.read_text()))
+        arms, decision = grid.arms_of(config), DecisionSpec(**config.run.decision.to_dict())
+    except (OSError, ValueError, AttributeError, TypeError, KeyError) as error:
+        raise UserError(
+            f"--workdir: {path} is missing or damaged ({type(error).__name__}: {error}); run the experiment's "
+            "command again, which keeps finished arms"
+        ) from error
+    there = [arm for arm in arms if (workdir / "arms" / arm.name / OUTCOME).exists()]
+    return [read_outcome(workdir / "arms" / arm.name, arm, decision) for arm in there], [
+        arm for arm in arms if arm not in there
+    ]
