@@ -46,7 +46,8 @@ def estimate(arms: Sequence[Phases], cache: RunCache) -> str:
         return "All arms are finished."
     first = arms[0][0]
     seconds = _seconds_per_example(first, cache) * sum(map(work, arms)) / _SHARE[first.program.trainable]
-    return f"{len(arms)} arms to run; about {clock(seconds)} of training (by {_CALLS} calls of the first arm), plus evaluation."
+    measured = f"measured by {_CALLS} calls of the first arm"
+    return f"{len(arms)} arms to run; about {clock(seconds)} of training ({measured}), plus evaluation."
 
 
 def _seconds_per_example(spec: RunSpec, cache: RunCache) -> float:

@@ -61,9 +61,8 @@ def test_an_axis_that_changes_nothing_is_refused(run, blocks, cache):
 
 
 def test_arms_that_see_other_numbers_of_examples_are_refused(cache):
-    with pytest.raises(
-        UserError, match=r"grid.a: the arm 'steps=24, seed 0' would see 384 examples, and .*all arms must see the same number"
-    ):
+    says = r"grid.a: the arm 'steps=24, seed 0' would see 384 examples, and .*all arms must see the same number"
+    with pytest.raises(UserError, match=says):
         checked(experiment(a={"steps": (12, 24)}), cache)
     checked(experiment(a={"steps": (6,), "batch_size": (32,)}, b={"sampling": {"policy": ("balanced",)}}), cache)
 

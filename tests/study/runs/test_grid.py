@@ -79,7 +79,10 @@ def test_an_arm_begins_with_that_of_its_own_seed_and_comes_after_it():
     ({"a": {"sampling": {"policy": "balanced"}}}, "grid.a.sampling.policy: 'balanced' is not a tuple of values"),
     ({"a": {"sampling": {"policy": ()}}}, r"grid.a.sampling.policy: \(\) is not a tuple of values"),
     ({"a": {"steps": (24, 24)}}, "grid.a.steps: 24 is given twice"),
-    ({"a": {"sampling": {"policy": ("natural",)}}}, "policy: 'natural' is already the value in run: this axis changes nothing"),
+    (
+        {"a": {"sampling": {"policy": ("natural",)}}},
+        "policy: 'natural' is already the value in run: this axis changes nothing",
+    ),
     ({"a": {"seed": (1, 2)}}, "grid.a.seed: every arm is run with each seed in `seeds`"),
     ({"a": {"init_from": ("arm:sampling.negatives=0",)}}, "grid.a.init_from: there is no other arm 'sampling.negatives=0'"),
 ])  # fmt: skip
