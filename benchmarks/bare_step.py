@@ -21,6 +21,20 @@ from openset_jax.training.state import TrainState
 NO_IMAGES = streamed(lambda batches: iter(()))  # reads nothing: the batch already has its images
 
 
+def time_calls(call: TrainStep, state: TrainState, batch: Any, calls: int) -> tuple[TrainState, float]:
+    """Dispatches calls one after another, from idle devices until the devices are idle again.
+
+    Returns:
+      (the last state, seconds).
+    """
+    jax.block_until_ready(state)
+    start = time.perf_counter()
+    for _ in range(calls):
+        state, metrics = call(state, batch)
+    jax.block_until_ready((state, metrics))
+    return state, time.perf_counter() - start
+
+
 class Step:
     """A training step, its state, and one random batch, on the devices.
 
@@ -71,13 +85,9 @@ class Step:
         return run.func.compile(*run.args, self.state, self.batch)
 
     def seconds_per_step(self, calls: int) -> float:
-        """Dispatches calls one after another, from idle devices until the devices are idle again."""
-        jax.block_until_ready(self.state)
-        start = time.perf_counter()
-        for _ in range(calls):
-            self.state, metrics = self.function(self.state, self.batch)
-        jax.block_until_ready((self.state, metrics))
-        return (time.perf_counter() - start) / (calls * self.steps_per_call)
+        """Seconds of a step; see `time_calls`."""
+        self.state, seconds = time_calls(self.function, self.state, self.batch, calls)
+        return seconds / (calls * self.steps_per_call)
 
 
 def random_batch(program: ProgramSpec, num_classes: int, seed: int = 0) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""What benchmarks measure with: the specification of a run, and a pool of photographs."""
+"""Inputs of benchmarks: the specification of a run, and a pool of photographs."""
 
 from __future__ import annotations
 

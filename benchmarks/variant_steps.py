@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.bare_step import time_calls
 from benchmarks.forms import MakeOptimizer
 from benchmarks.variant_list import Variant, replaced
 from openset_jax.data import resident
@@ -107,13 +108,9 @@ class VariantStep:
         return self._losses[:count]
 
     def seconds_per_step(self, calls: int) -> float:
-        """Dispatches calls one after another, from idle devices until the devices are idle again."""
-        jax.block_until_ready(self.state)
-        start = time.perf_counter()
-        for _ in range(calls):
-            self.state, metrics = self._call(self.state, self._batch)
-        jax.block_until_ready((self.state, metrics))
-        return (time.perf_counter() - start) / (calls * self._per_call)
+        """Seconds of a step; see `bare_step.time_calls`."""
+        self.state, seconds = time_calls(self._call, self.state, self._batch, calls)
+        return seconds / (calls * self._per_call)
 
     def rate(self, seconds: float) -> float:
         """Images per second of a round of about this length."""

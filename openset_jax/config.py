@@ -1,22 +1,21 @@
 """Converts a config into `RunSpec`s and checks every field. Training and evaluation read the specs, not the config."""
 
-import math
 import pathlib
-from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import jax
 import ml_collections
 
 from openset_jax import config_json
-from openset_jax.data import imbalance, sampler, training_set
+from openset_jax.config_fields import AUTO, TWO_PHASE, Fields, missing
+from openset_jax.data import imbalance, training_set
 from openset_jax.data.data_spec import DataSpec, ImagesSpec
 from openset_jax.data.pools import ROLES
 from openset_jax.data.training_set import SamplingSpec
 from openset_jax.errors import UserError
 from openset_jax.model import alexnet
-from openset_jax.openset.decision import classifier, prior_and_costs, thresholds
-from openset_jax.openset.losses import objectives, weights
+from openset_jax.openset.decision import prior_and_costs
+from openset_jax.openset.losses import objectives
 from openset_jax.spec import (
     DecisionSpec,
     EvaluationSpec,
@@ -32,88 +31,7 @@ from openset_jax.spec import (
     WeightSpec,
 )
 
-AUTO = "auto"
-TWO_PHASE = "two_phase"
 FIRST_PHASE = "first_phase"  # name of the first phase's folder inside the run's workdir
-
-
-class _Rule(NamedTuple):
-    """The allowed values of a field: a description for error messages, and a predicate."""
-
-    text: str
-    holds: Callable[[Any], bool]
-
-
-def _one_of(*names: str) -> _Rule:
-    return _Rule(f"one of {', '.join(names)}", lambda v: v in names)
-
-
-_FRACTION = _Rule("above 0 and below 1", lambda v: 0 < v < 1)
-_AT_LEAST_0 = _Rule("0 or more", lambda v: v >= 0)
-_AT_LEAST_1 = _Rule("1 or more", lambda v: v >= 1)
-_POSITIVE = _Rule("more than 0", lambda v: v > 0)
-_BELOW_1 = _Rule("0 or more and below 1", lambda v: 0 <= v < 1)
-_SIDE = _Rule("from 8 to 4,096", lambda v: 8 <= v <= 4096)
-_SHARE = _Rule("above 0 and at most 1", lambda v: 0 < v <= 1)
-_finite = lambda v, count: len(v) == count and all(map(math.isfinite, v))
-
-_RULES = {
-    "seed": _Rule("from 0 to 2^31 - 1", lambda v: 0 <= v < 2**31),
-    "steps": _AT_LEAST_1,
-    "batch_size": _AT_LEAST_1,
-    "log_every": _AT_LEAST_1,
-    "input": _one_of(AUTO, "stream", "resident"),
-    "steps_per_call": _AT_LEAST_1,
-    "trainable": _one_of(*alexnet.TRAINABLE),
-    "data.stored_size": _SIDE,
-    "data.image_size": _SIDE,
-    "data.mean": _Rule("three finite numbers", lambda v: _finite(v, 3)),
-    "data.std": _Rule("three finite numbers above 0", lambda v: _finite(v, 3) and min(v) > 0),
-    "data.validation_fraction": _FRACTION,
-    "data.test_fraction": _FRACTION,
-    "data.max_bad_fraction": _Rule("from 0 to 1", lambda v: 0 <= v <= 1),
-    "data.negative_groups": _Rule("None, or 1 or more", lambda v: v is None or v >= 1),
-    "augment.pad": _AT_LEAST_0,
-    "sampling.policy": _one_of(*sampler.POLICIES, TWO_PHASE),
-    "sampling.first_policy": _one_of(*sampler.POLICIES),
-    "sampling.first_share": _FRACTION,
-    "sampling.negative_fraction": _FRACTION,
-    "objective.name": _one_of(*objectives.OBJECTIVES),
-    "objective.negative_weight": _Rule("None, or a number above 0", lambda v: v is None or v > 0),
-    "objective.margins": _Rule(
-        "None, or two finite numbers (margin of knowns, margin of negatives), the first smaller",
-        lambda v: v is None or (_finite(v, 2) and v[0] < v[1]),
-    ),
-    "objective.class_weights": _one_of(*weights.CLASS_WEIGHTS),
-    "objective.logit_adjustment": _Rule("from 0 to 1", lambda v: 0 <= v <= 1),
-    "objective.effective_number_beta": _FRACTION,
-    "objective.magnitude": _POSITIVE,
-    "objective.ring_weight": _AT_LEAST_0,
-    "model.width": _POSITIVE,
-    "model.dtype": _one_of(AUTO, *alexnet.DTYPES),
-    "model.dropout": _BELOW_1,
-    "optimizer.learning_rate": _POSITIVE,
-    "optimizer.schedule": _one_of("cosine", "constant"),
-    "optimizer.warmup_steps": _AT_LEAST_0,
-    "optimizer.b1": _BELOW_1,
-    "optimizer.b2": _BELOW_1,
-    "optimizer.eps": _POSITIVE,
-    "optimizer.weight_decay": _AT_LEAST_0,
-    "optimizer.grad_clip": _AT_LEAST_0,
-    "optimizer.all_reduce_dtype": _one_of("float32", "bfloat16"),
-    "eval.every": _AT_LEAST_1,
-    "eval.batch_size": _AT_LEAST_1,
-    "eval.resamples": _Rule("10 or more", lambda v: v >= 10),
-    "checkpoint.every": _AT_LEAST_1,
-    "decision.rule": _one_of(*thresholds.RULES),
-    "decision.keep_knowns": _SHARE,
-    "decision.accept_negatives": _SHARE,
-    "decision.calibration": _Rule(
-        f"one of {', '.join(map(repr, classifier.CALIBRATIONS))}", classifier.CALIBRATIONS.__contains__
-    ),
-    "early_stopping.metric": _one_of("auroc", "accuracy", "balanced_accuracy"),
-    "early_stopping.patience": _AT_LEAST_0,
-}
 
 
 def resolve(config: ml_collections.ConfigDict, workdir: pathlib.Path, *, dtype: str | None = None) -> tuple[RunSpec, ...]:
@@ -127,7 +45,7 @@ def resolve(config: ml_collections.ConfigDict, workdir: pathlib.Path, *, dtype: 
     Raises:
       UserError: names the first field that is missing, out of range, or contradicts another.
     """
-    fields = _Fields(config)
+    fields = Fields(config)
     configured_dtype, policy = fields["model.dtype"], fields["sampling.policy"]
     config = with_dtype(config, dtype)
     if policy != TWO_PHASE:
@@ -149,40 +67,9 @@ def device_dtype() -> str:
     return "bfloat16" if jax.default_backend() in ("gpu", "tpu") else "float32"
 
 
-class _Fields:
-    """The fields of a config by their dotted names; each is checked when it is read."""
-
-    def __init__(self, config: ml_collections.ConfigDict):
-        self._values = dict(config_json.flatten(config.to_dict()))
-
-    def __getitem__(self, name: str) -> Any:
-        if name not in self._values:
-            raise _missing(name)
-        value = self._values[name]
-        if name in _RULES and not _admissible(value, _RULES[name]):
-            raise UserError(f"{name}: {value!r} is not {_RULES[name].text}")
-        return value
-
-    def section(self, prefix: str, *names: str) -> dict[str, Any]:
-        """Several fields of one section, by their own names."""
-        return {name: self[f"{prefix}.{name}"] for name in names}
-
-
-def _missing(name):
-    return UserError(f"config: the field {name} is missing; make the config with get_config() of configs/default.py")
-
-
-def _admissible(value, rule):
-    try:
-        return rule.holds(value) and not (isinstance(value, float) and not math.isfinite(value))
-    except TypeError:
-        return False
-
-
 def _resolve_run(config: ml_collections.ConfigDict, workdir: pathlib.Path, configured_dtype: str) -> RunSpec:
-    fields = _Fields(config)
-    for name in _RULES:
-        fields[name]
+    fields = Fields(config)
+    fields.check_all()
     run = RunSpec(
         workdir=workdir,
         program=_program(fields),
@@ -215,7 +102,7 @@ def _resolve_run(config: ml_collections.ConfigDict, workdir: pathlib.Path, confi
     return run
 
 
-def _program(fields: _Fields) -> ProgramSpec:
+def _program(fields: Fields) -> ProgramSpec:
     objective = objectives.get(fields["objective.name"])
     network = NetworkSpec(**fields.section("model", "name", "width", "stem", "norm", "dropout", "dtype"))
     network.make(2, trainable=fields["trainable"])  # raises UserError for the first invalid field
@@ -252,9 +139,9 @@ def _program(fields: _Fields) -> ProgramSpec:
     )
 
 
-def _data(config: ml_collections.ConfigDict, fields: _Fields) -> DataSpec:
-    if missing := [role for role in ROLES if role not in config.data]:
-        raise _missing(f"data.{missing[0]}")
+def _data(config: ml_collections.ConfigDict, fields: Fields) -> DataSpec:
+    if absent := [role for role in ROLES if role not in config.data]:
+        raise missing(f"data.{absent[0]}")
     of_role = {role: tuple(_images(role, images) for images in _as_list(config.data[role])) for role in ROLES}
     return DataSpec(
         **cast(dict[str, Any], of_role),
@@ -333,7 +220,7 @@ def _two_phases(
     Raises:
       UserError: `trainable` is "all", or `steps` has fewer than two calls of `steps_per_call`.
     """
-    fields = _Fields(config)
+    fields = Fields(config)
     if fields["trainable"] == "all":
         raise UserError("trainable: use head or fc; the second phase of sampling.policy=two_phase trains only last layers")
     per_call = fields["steps_per_call"]

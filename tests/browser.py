@@ -37,6 +37,6 @@ def browser(profile):
 
 
 def loaded_from_elsewhere(driver):
-    """What the page has asked for."""
+    """Returns the addresses of the resources that the page loaded, without data URIs."""
     requests = driver.execute_script("return performance.getEntriesByType('resource').map(({name}) => name)")
     return [name for name in requests if not name.startswith("data:")]

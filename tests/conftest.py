@@ -1,4 +1,4 @@
-"""What several test files need."""
+"""Settings and fixtures for all tests."""
 
 import contextlib
 import fcntl

@@ -1,4 +1,4 @@
-"""What tests of pages read from their HTML, and names that no page may fall for."""
+"""Reads the data of HTML pages, and has hostile names that pages must escape."""
 
 import json
 import re
@@ -7,7 +7,7 @@ HOSTILE = ("<script>alert(1)</script>", '" onload="alert(1)', "</script>\u2028&a
 
 
 def data_of(html):
-    """What the script reads; refuses NaN and infinities, as a browser does."""
+    """Returns the JSON data of a page's script; fails for NaN and infinities, which browsers refuse."""
 
     def refuse(name):
         raise AssertionError(name)

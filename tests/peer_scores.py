@@ -41,7 +41,7 @@ def problem() -> Problem:
 
 
 class Recorded(NamedTuple):
-    """What a peer's function says of the 8 test images."""
+    """Scores of the 8 test images by a peer's function."""
 
     repository: str
     function: str

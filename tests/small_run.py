@@ -21,7 +21,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 # the images of the small run, packed once for all tests (conftest.py), and again when what packs them has changed
 _PACKING = b"".join(
     (ROOT / "openset_jax" / f"{name}.py").read_bytes()
-    for name in ("data/pipeline", "data/decode", "data/sources", "data/packed", "prepare", "config")
+    for name in ("data/pipeline", "data/decode", "data/sources", "data/packed", "data/data_spec", "prepare")
 )
 TENSORFLOW = importlib.util.find_spec("tensorflow") is not None  # which enlarges images differently than Pillow does
 PACKED = ROOT / ".pytest_cache" / f"digits-{zlib.crc32(_PACKING):x}{'' if TENSORFLOW else '-pillow'}.packed"

@@ -34,7 +34,7 @@ def test_a_run_that_is_done_is_not_trained_again_and_another_is(trained, monkeyp
     kept = (workdir / "metrics.json").read_text()
     runs.trained(config, {"steps": 80}, seed=3, workdir=workdir)
     assert asked == [(3, 80)]
-    assert not (workdir / "metrics.json").exists(), "were it interrupted, the result of before would pass for its own"
+    assert not (workdir / "metrics.json").exists(), "an interrupted run must not have the old result"
     (workdir / "metrics.json").write_text(kept)
 
 

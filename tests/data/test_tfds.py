@@ -183,25 +183,25 @@ def test_a_tfds_set_of_which_nothing_is_taken_is_an_error(tfds_dir, options):
     assert "tfds:mnist" in error("tfds:mnist", data_dir=tfds_dir, **options)
 
 
-def test_a_tfrecord_file_that_is_cut_off_says_so(tfds_dir, tmp_path):
-    copy = tmp_path / "mnist/3.0.1"
-    shutil.copytree(pathlib.Path(tfds_dir) / "mnist/3.0.1", copy)
-    shard = next(copy.glob("mnist-test.tfrecord*"))
+def error_of_a_cut_file(tfds_dir, folder, name, kind):
+    """(name of the file that is cut, the error message)."""
+    copy = folder / name / "3.0.1"
+    shutil.copytree(pathlib.Path(tfds_dir) / name / "3.0.1", copy)
+    shard = next(copy.glob(f"{name}-test.{kind}*"))
     os.chmod(shard, 0o644)
     os.truncate(shard, 1_000_000)
-    message = error("tfds:mnist", data_dir=str(tmp_path), train="test", test="")
-    assert shard.name in message
+    return shard.name, error(f"tfds:{name}", data_dir=str(folder), train="test", test="")
+
+
+def test_a_tfrecord_file_that_is_cut_off_says_so(tfds_dir, tmp_path):
+    file, message = error_of_a_cut_file(tfds_dir, tmp_path, "mnist", "tfrecord")
+    assert file in message
     assert "cut off" in message
 
 
 def test_an_array_record_file_that_is_cut_off_says_so(tfds_dir, tmp_path):
-    copy = tmp_path / "fashion_mnist/3.0.1"
-    shutil.copytree(pathlib.Path(tfds_dir) / "fashion_mnist/3.0.1", copy)
-    shard = next(copy.glob("fashion_mnist-test.array_record*"))
-    os.chmod(shard, 0o644)
-    os.truncate(shard, 1_000_000)
-    message = error("tfds:fashion_mnist", data_dir=str(tmp_path), train="test", test="")
-    assert shard.name in message
+    file, message = error_of_a_cut_file(tfds_dir, tmp_path, "fashion_mnist", "array_record")
+    assert file in message
 
 
 @pytest.mark.parametrize("name", SETS)
