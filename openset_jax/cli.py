@@ -16,16 +16,14 @@ from collections.abc import Callable, Iterator
 from absl import flags
 from ml_collections import config_flags
 
+from openset_jax import config_json
 from openset_jax.errors import Stopped, UserError
 
+_CONFIG_HELP = "Config file; --config.a.b=value overrides its field a.b."
 
-def define_config(
-    *,
-    required: bool = True,
-    default: str | None = None,
-    help: str = "Config file; --config.a.b=value overrides its field a.b.",
-) -> None:
-    """Defines the flag --config=FILE. `default` is the path of a file, or None; `help` is the help text of the flag."""
+
+def define_config(*, required: bool = True, default: str | None = None, help: str = _CONFIG_HELP) -> None:
+    """Defines the flag --config=FILE. `default` is the path of a file."""
     config_flags.DEFINE_config_file("config", default, help)
     if required:
         flags.mark_flag_as_required("config")
@@ -34,8 +32,7 @@ def define_config(
 def run(main: Callable[..., None], define_flags: Callable[[], None], *, takes_arguments: bool = False) -> None:
     """Defines and parses the flags, calls the command, and exits with its code. Does not return.
 
-    Args:
-      takes_arguments: True if the command takes arguments that are not flags; then `main` is called with their list.
+    With `takes_arguments`, `main` is called with the list of the arguments that are not flags; otherwise these are an error.
     """
     define_flags()
     if {"--help", "-help", "-h"} & set(sys.argv[1:]):
@@ -120,15 +117,9 @@ def _help(main: Callable[[], None]) -> str:
         lines += ["", f"Fields of {fields} and their defaults (described in configs/default.py):"]
         with contextlib.suppress(ImportError):
             sys.path.insert(0, os.getcwd())
-            lines += _fields(importlib.import_module("configs.default").get_config().to_dict(), f"{fields}.")
+            values = importlib.import_module("configs.default").get_config().to_dict()
+            lines += [f"  {name}={value!r}" for name, value in config_json.flatten(values, f"{fields}.")]
     return "\n".join(lines)
-
-
-def _fields(values: dict, prefix: str) -> list[str]:
-    lines = []
-    for name, value in values.items():
-        lines += _fields(value, f"{prefix}{name}.") if isinstance(value, dict) else [f"  {prefix}{name}={value!r}"]
-    return lines
 
 
 def make_workdir(path: str) -> pathlib.Path:
@@ -151,8 +142,7 @@ def make_workdir(path: str) -> pathlib.Path:
 def stop_on_signal() -> Iterator[Callable[[], str]]:
     """Turns the first SIGTERM or SIGINT into a request to stop, so that the run can save; the second ends the process.
 
-    Yields:
-      A function that returns the name of the signal, or "" before there is one.
+    Yields a function that returns the name of the signal, or "" before there is one.
     """
     came: list[str] = []
 

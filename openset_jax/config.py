@@ -1,40 +1,25 @@
 """Converts a config into `RunSpec`s and checks every field. Training and evaluation read the specs, not the config."""
 
 import pathlib
-from typing import Any, cast
+from typing import Any
 
 import jax
-import ml_collections
+from ml_collections import ConfigDict
 
-from openset_jax import config_json
+from openset_jax import config_json, spec
 from openset_jax.config_fields import AUTO, TWO_PHASE, Fields, missing
 from openset_jax.data import imbalance, training_set
 from openset_jax.data.data_spec import DataSpec, ImagesSpec
 from openset_jax.data.pools import ROLES
-from openset_jax.data.training_set import SamplingSpec
 from openset_jax.errors import UserError
 from openset_jax.model import alexnet
 from openset_jax.openset.decision import prior_and_costs
 from openset_jax.openset.losses import objectives
-from openset_jax.spec import (
-    DecisionSpec,
-    EvaluationSpec,
-    ForwardSpec,
-    ImageSpec,
-    InputSpec,
-    LossSpec,
-    NetworkSpec,
-    OptimizerSpec,
-    ProgramSpec,
-    RunSpec,
-    StoppingSpec,
-    WeightSpec,
-)
 
 FIRST_PHASE = "first_phase"  # name of the first phase's folder inside the run's workdir
 
 
-def resolve(config: ml_collections.ConfigDict, workdir: pathlib.Path, *, dtype: str | None = None) -> tuple[RunSpec, ...]:
+def resolve(config: ConfigDict, workdir: pathlib.Path, *, dtype: str | None = None) -> tuple[spec.RunSpec, ...]:
     """Returns the specs of the runs that a config describes: one, or with sampling.policy=two_phase both phases in order.
 
     Args:
@@ -46,15 +31,15 @@ def resolve(config: ml_collections.ConfigDict, workdir: pathlib.Path, *, dtype: 
       UserError: names the first field that is missing, out of range, or contradicts another.
     """
     fields = Fields(config)
-    configured_dtype, policy = fields["model.dtype"], fields["sampling.policy"]
+    dtype_is_auto, policy = fields["model.dtype"] == AUTO, fields["sampling.policy"]
     config = with_dtype(config, dtype)
     if policy != TWO_PHASE:
-        return (_resolve_run(config, workdir, configured_dtype),)
+        return (_resolve_run(config, workdir, dtype_is_auto),)
     first, second = _two_phases(config, workdir / FIRST_PHASE)
-    return _resolve_run(first, workdir / FIRST_PHASE, configured_dtype), _resolve_run(second, workdir, configured_dtype)
+    return _resolve_run(first, workdir / FIRST_PHASE, dtype_is_auto), _resolve_run(second, workdir, dtype_is_auto)
 
 
-def with_dtype(config: ml_collections.ConfigDict, dtype: str | None = None) -> ml_collections.ConfigDict:
+def with_dtype(config: ConfigDict, dtype: str | None = None) -> ConfigDict:
     """Returns a copy of the config in which `dtype`, or `device_dtype()` if it is None, replaces model.dtype=auto."""
     config = config.copy_and_resolve_references()
     if config.model.dtype == AUTO:
@@ -67,44 +52,42 @@ def device_dtype() -> str:
     return "bfloat16" if jax.default_backend() in ("gpu", "tpu") else "float32"
 
 
-def _resolve_run(config: ml_collections.ConfigDict, workdir: pathlib.Path, configured_dtype: str) -> RunSpec:
+def _resolve_run(config: ConfigDict, workdir: pathlib.Path, dtype_is_auto: bool) -> spec.RunSpec:
     fields = Fields(config)
     fields.check_all()
-    run = RunSpec(
+    run = spec.RunSpec(
         workdir=workdir,
         program=_program(fields),
         seed=fields["seed"],
         data=_data(config, fields),
-        input=InputSpec(fields["input"], fields["shard_resident"]),
-        sampling=SamplingSpec(
-            policy=fields["sampling.policy"],
+        input=spec.InputSpec(fields["input"], fields["shard_resident"]),
+        sampling=fields.make(
+            training_set.SamplingSpec,
+            "sampling",
             negatives=training_set.parse_negatives(fields["sampling.negatives"]),
             imbalance=imbalance.parse(fields["sampling.imbalance"]),
-            negative_fraction=fields["sampling.negative_fraction"],
         ),
-        weights=WeightSpec(
+        weights=spec.WeightSpec(
             fields["objective.class_weights"],
             fields["objective.effective_number_beta"],
             fields["objective.logit_adjustment"],
         ),
-        decision=DecisionSpec(
-            **fields.section("decision", "rule", "keep_knowns", "accept_negatives", "prior", "costs", "calibration")
-        ),
-        evaluation=EvaluationSpec(**fields.section("eval", "every", "batch_size", "compare_scores", "resamples")),
-        stopping=StoppingSpec(**fields.section("early_stopping", "metric", "patience")),
+        decision=fields.make(spec.DecisionSpec, "decision"),
+        evaluation=fields.make(spec.EvaluationSpec, "eval"),
+        stopping=fields.make(spec.StoppingSpec, "early_stopping"),
         checkpoint_every=fields["checkpoint.every"],
         log_every=fields["log_every"],
         init_from=fields["init_from"],
-        dtype_is_auto=configured_dtype == AUTO,
+        dtype_is_auto=dtype_is_auto,
         record=config_json.to_json(config),
     )
-    _check_together(run)
+    _check_together(run, fields)
     return run
 
 
-def _program(fields: Fields) -> ProgramSpec:
+def _program(fields: Fields) -> spec.ProgramSpec:
     objective = objectives.get(fields["objective.name"])
-    network = NetworkSpec(**fields.section("model", "name", "width", "stem", "norm", "dropout", "dtype"))
+    network = fields.make(spec.NetworkSpec, "model")
     network.make(2, trainable=fields["trainable"])  # raises UserError for the first invalid field
     negative_weight = fields["objective.negative_weight"]
     if negative_weight is None:
@@ -114,22 +97,10 @@ def _program(fields: Fields) -> ProgramSpec:
         options["negative_weight"] = negative_weight
     if options.get("margins") is not None:
         options["margins"] = tuple(options["margins"])  # a list has no hash
-    return ProgramSpec(
-        forward=ForwardSpec(
-            network=network,
-            images=ImageSpec(**fields.section("data", "stored_size", "image_size", "grey", "mean", "std")),
-            none_output=objective.none_output,
-        ),
-        loss=LossSpec(
-            objective=objective,
-            negative_weight=negative_weight if objective.uses_negatives else None,
-            options=tuple(options.items()),
-        ),
-        optimizer=OptimizerSpec(
-            **fields.section(
-                "optimizer", "learning_rate", "schedule", "warmup_steps", "b1", "b2", "eps", "weight_decay", "grad_clip"
-            )
-        ),
+    return spec.ProgramSpec(
+        forward=spec.ForwardSpec(network, fields.make(spec.ImageSpec, "data"), objective.none_output),
+        loss=spec.LossSpec(objective, negative_weight if objective.uses_negatives else None, tuple(options.items())),
+        optimizer=fields.make(spec.OptimizerSpec, "optimizer"),
         trainable=fields["trainable"],
         **fields.section("augment", "pad", "flip"),
         all_reduce_dtype=fields["optimizer.all_reduce_dtype"],
@@ -139,16 +110,11 @@ def _program(fields: Fields) -> ProgramSpec:
     )
 
 
-def _data(config: ml_collections.ConfigDict, fields: Fields) -> DataSpec:
+def _data(config: ConfigDict, fields: Fields) -> DataSpec:
     if absent := [role for role in ROLES if role not in config.data]:
         raise missing(f"data.{absent[0]}")
-    of_role = {role: tuple(_images(role, images) for images in _as_list(config.data[role])) for role in ROLES}
-    return DataSpec(
-        **cast(dict[str, Any], of_role),
-        **fields.section(
-            "data", "packed", "tfds_data_dir", "validation_fraction", "test_fraction", "max_bad_fraction", "negative_groups"
-        ),
-    )
+    of_role = {role: tuple(_images(role, one) for one in _as_list(config.data[role])) for role in ROLES}
+    return fields.make(DataSpec, "data", **of_role)
 
 
 def _images(role: str, images: Any) -> ImagesSpec:
@@ -170,15 +136,12 @@ def _as_list(images: Any) -> list[Any]:
     return list(images) if isinstance(images, tuple | list) else [] if images is None else [images]
 
 
-def _check_together(run: RunSpec) -> None:
+def _check_together(run: spec.RunSpec, fields: Fields) -> None:
     """Raises UserError if fields contradict each other."""
     program, objective, images, data = run.program, run.objective, run.images, run.data
-    for name, steps in (
-        ("steps", program.steps), ("log_every", run.log_every), ("eval.every", run.evaluation.every),
-        ("checkpoint.every", run.checkpoint_every),
-    ):  # fmt: skip
-        if steps % program.steps_per_call:
-            raise UserError(f"steps_per_call: {program.steps_per_call} does not divide {name}, {steps}")
+    for name in ("steps", "log_every", "eval.every", "checkpoint.every"):
+        if fields[name] % program.steps_per_call:
+            raise UserError(f"steps_per_call: {program.steps_per_call} does not divide {name}, {fields[name]}")
     if images.image_size > images.stored_size:
         raise UserError(f"data.image_size: {images.image_size} is larger than data.stored_size, {images.stored_size}")
     stem = program.forward.network.stem
@@ -192,7 +155,7 @@ def _check_together(run: RunSpec) -> None:
     if run.sampling.policy == "negative_fraction" and not objective.uses_negatives:
         raise UserError(f"sampling.policy: negative_fraction draws negatives, and objective.name={objective.name} uses none")
     for role in ("known", "negatives") if objective.uses_negatives else ("known",):
-        if not data.packed and not data.of_role(role):
+        if not data.packed and not getattr(data, role):
             raise UserError(f"data.{role}: empty; set it with images(...) of configs/default.py")
     metric = run.stopping.metric
     if metric == "balanced_accuracy" and not objective.says_none:
@@ -205,20 +168,15 @@ def _check_together(run: RunSpec) -> None:
             f"early_stopping.metric: {metric} needs negatives in the validation split; set data.held_out_negatives or "
             "data.negatives, or use early_stopping.metric=accuracy"
         )
-    for field, text in (("decision.prior", run.decision.prior), ("decision.costs", run.decision.costs)):
-        prior_and_costs.parse(text, field)
+    for name in ("decision.prior", "decision.costs"):
+        prior_and_costs.parse(fields[name], name)
 
 
-def _two_phases(
-    config: ml_collections.ConfigDict, first_workdir: pathlib.Path
-) -> tuple[ml_collections.ConfigDict, ml_collections.ConfigDict]:
+def _two_phases(config: ConfigDict, first_workdir: pathlib.Path) -> tuple[ConfigDict, ConfigDict]:
     """The configs of two-phase training: all layers on resampled data, then the last layers on natural data.
 
     After Buda, Maki and Mazurowski 2018 (arXiv 1710.05381, section 2.2.2), whose second phase has a tenth of the learning
     rate. The steps of the two phases sum to `config.steps`.
-
-    Raises:
-      UserError: `trainable` is "all", or `steps` has fewer than two calls of `steps_per_call`.
     """
     fields = Fields(config)
     if fields["trainable"] == "all":

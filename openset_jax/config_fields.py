@@ -1,5 +1,6 @@
 """The fields of a config: each is checked against its rule when it is read."""
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -10,7 +11,8 @@ from openset_jax import config_json
 from openset_jax.data import sampler
 from openset_jax.errors import UserError
 from openset_jax.model import alexnet
-from openset_jax.openset.decision import classifier, thresholds
+from openset_jax.openset.decision import thresholds
+from openset_jax.openset.decision.classifier import CALIBRATIONS
 from openset_jax.openset.losses import objectives, weights
 
 AUTO = "auto"
@@ -18,9 +20,7 @@ TWO_PHASE = "two_phase"
 
 
 class _Rule(NamedTuple):
-    """The allowed values of a field: a description for error messages, and a predicate."""
-
-    text: str
+    text: str  # the allowed values, for error messages
     holds: Callable[[Any], bool]
 
 
@@ -88,9 +88,7 @@ _RULES = {
     "decision.rule": _one_of(*thresholds.RULES),
     "decision.keep_knowns": _SHARE,
     "decision.accept_negatives": _SHARE,
-    "decision.calibration": _Rule(
-        f"one of {', '.join(map(repr, classifier.CALIBRATIONS))}", classifier.CALIBRATIONS.__contains__
-    ),
+    "decision.calibration": _Rule(f"one of {', '.join(map(repr, CALIBRATIONS))}", lambda v: v in CALIBRATIONS),
     "early_stopping.metric": _one_of("auroc", "accuracy", "balanced_accuracy"),
     "early_stopping.patience": _AT_LEAST_0,
 }
@@ -113,6 +111,11 @@ class Fields:
     def section(self, prefix: str, *names: str) -> dict[str, Any]:
         """Several fields of one section, by their own names."""
         return {name: self[f"{prefix}.{name}"] for name in names}
+
+    def make(self, spec: type, prefix: str, **given: Any) -> Any:
+        """Returns the dataclass `spec`; attributes that are not given are the fields of the same names in one section."""
+        names = (attribute.name for attribute in dataclasses.fields(spec) if attribute.name not in given)
+        return spec(**given, **self.section(prefix, *names))
 
     def check_all(self) -> None:
         """Raises UserError for the first field with a rule that is missing or has a value that is not allowed."""

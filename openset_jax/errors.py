@@ -17,11 +17,7 @@ class Stopped(Exception):
 
 @contextlib.contextmanager
 def needing_tensorflow(feature: str) -> Iterator[None]:
-    """Wraps an import of TensorFlow, TFDS or array_record; raises UserError if the package is not installed.
-
-    Args:
-      feature: the setting or command that needs the import, for the message.
-    """
+    """Wraps an import of TensorFlow, TFDS or array_record; raises UserError, naming `feature`, if it is not installed."""
     try:
         yield
     except ModuleNotFoundError as error:

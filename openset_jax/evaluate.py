@@ -15,9 +15,8 @@ from openset_jax import cli
 from openset_jax.errors import UserError
 
 if TYPE_CHECKING:  # imported where they are used, so that --help answers at once
-    import ml_collections
+    from ml_collections import ConfigDict
 
-    from openset_jax.spec import RunSpec
     from openset_jax.training.restore import RestoredNetwork
     from openset_jax.training.run_cache import RunCache
     from openset_jax.training.trained_network import TrainedNetwork
@@ -27,11 +26,9 @@ def define_flags() -> None:
     """Defines the command's flags."""
     flags.DEFINE_string("workdir", None, "Folder of a training run.", required=True)
     flags.DEFINE_enum("checkpoint", "best", ["best", "last"], "Which checkpoint to evaluate.")
-    cli.define_config(
-        required=False,
-        help="Config file, only needed if the images have moved since training: its `data`, `input` and "
-        "`eval.compare_scores` replace those of the run.",
-    )
+    fields = "`data`, `input` and `eval.compare_scores`"
+    text = f"Config file, only needed if the images have moved since training: its {fields} replace those of the run."
+    cli.define_config(required=False, help=text)
 
 
 def main() -> None:
@@ -43,42 +40,33 @@ def main() -> None:
 
 
 def restore_and_evaluate(
-    workdir: str | pathlib.Path,
-    *,
-    best: bool = True,
-    data_config: ml_collections.ConfigDict | None = None,
-    cache: RunCache | None = None,
+    workdir: str | pathlib.Path, *, best: bool = True, data_config: ConfigDict | None = None, cache: RunCache | None = None
 ) -> dict[str, Any]:
     """Evaluates the best or the last checkpoint of a run on the devices of this process; returns `metrics.json`.
 
     Args:
       data_config: its `data`, `input` and `eval.compare_scores` replace those of the run; None to use the run's own.
-      cache: pools, images and programs shared with other runs of this process; None for a new cache.
 
     Raises:
       UserError: there is no checkpoint, or the images differ from those of the run.
     """
+    from openset_jax import config as configs
     from openset_jax.report import console
     from openset_jax.training.restore import restore
     from openset_jax.training.run_log import say
 
     network = restore(workdir, best=best)
     if data_config is not None:
-        network = network._replace(spec=_with_moved_data(network.spec, data_config))
+        spec, size = network.spec, network.spec.images.stored_size
+        given = configs.resolve(data_config, spec.workdir)[-1]
+        if given.images.stored_size != size:
+            raise UserError(f"data.stored_size: the run in {spec.workdir} has {size}; set it to {size} in --config")
+        evaluation = dataclasses.replace(spec.evaluation, compare_scores=given.evaluation.compare_scores)
+        spec = dataclasses.replace(spec, data=given.data, input=given.input, evaluation=evaluation)
+        network = network._replace(spec=spec)
     trained = with_images(network, cache)
     say(console.pool_table(trained.pool))
     return evaluate(trained)
-
-
-def _with_moved_data(spec: RunSpec, data_config: ml_collections.ConfigDict) -> RunSpec:
-    from openset_jax import config as configs
-
-    given = configs.resolve(data_config, spec.workdir)[-1]
-    if given.images.stored_size != spec.images.stored_size:
-        size = spec.images.stored_size
-        raise UserError(f"data.stored_size: the run in {spec.workdir} has {size}; set it to {size} in --config")
-    evaluation = dataclasses.replace(spec.evaluation, compare_scores=given.evaluation.compare_scores)
-    return dataclasses.replace(spec, data=given.data, input=given.input, evaluation=evaluation)
 
 
 def with_images(network: RestoredNetwork, cache: RunCache | None = None) -> TrainedNetwork:
@@ -93,25 +81,19 @@ def with_images(network: RestoredNetwork, cache: RunCache | None = None) -> Trai
     from openset_jax.training.run_cache import RunCache
     from openset_jax.training.trained_network import TrainedNetwork
 
-    spec, cache, prior = network.spec, cache or RunCache(), network.training_prior
+    spec, step, prior, cache = network.spec, network.step, network.training_prior, cache or RunCache()
     pool = cache.pool(spec)
     run_record.check_same_data(network.record, pool.classes, pool.fingerprint(), spec.workdir)
     inference = cache.inference(spec, pool, cache.images(spec, pool))
-    classifier = saved_decision.read_if_current(spec, network.step)
+    classifier = saved_decision.read_if_current(spec, step)
     if classifier is None:
         outputs = validation.compute_outputs(pool, inference, network.variables)
-        classifier = saved_decision.fit_and_save(
-            spec, pool, outputs, training_prior=prior, step=network.step, save=network.is_best
-        )
-    return TrainedNetwork(spec, network.step, pool, inference, network.variables, classifier, prior)
+        classifier = saved_decision.fit_and_save(spec, pool, outputs, training_prior=prior, step=step, save=network.is_best)
+    return TrainedNetwork(spec, step, pool, inference, network.variables, classifier, prior)
 
 
 def evaluate(network: TrainedNetwork) -> dict[str, Any]:
-    """Measures a network on the test split; prints a table, writes report.html, scores.csv and metrics.json.
-
-    Returns:
-      The content of metrics.json.
-    """
+    """Tests a network, prints a table, and writes report.html, scores.csv and metrics.json, whose content it returns."""
     from openset_jax.report import console, run_files
     from openset_jax.training import measurement
     from openset_jax.training.run_log import say

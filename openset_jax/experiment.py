@@ -20,7 +20,7 @@ from openset_jax.files import write_whole
 from openset_jax.train import StopRequested
 
 if TYPE_CHECKING:  # imported where they are used, so that --help answers at once
-    import ml_collections
+    from ml_collections import ConfigDict
 
     from openset_jax.spec import DecisionSpec, RunSpec
     from openset_jax.study.runs.grid import Arm
@@ -61,13 +61,9 @@ def _part(text: str) -> tuple[int, int]:
 
 
 def experiment(
-    config: ml_collections.ConfigDict,
-    workdir: pathlib.Path,
-    stop_requested: StopRequested = lambda: "",
-    *,
-    part: tuple[int, int] = (0, 1),
+    config: ConfigDict, workdir: pathlib.Path, stop_requested: StopRequested = lambda: "", *, part: tuple[int, int] = (0, 1),
     dry_run: bool = False,
-) -> None:
+) -> None:  # fmt: skip
     """Runs the unfinished arms of one part, and writes the summary of all finished arms.
 
     Args:
@@ -95,8 +91,8 @@ def experiment(
     folder = {arm: workdir / "arms" / arm.name for arm in arms}
     phases = {}
     for arm in arms:
-        arm_config = grid.config_of(arm, config.run, _by_label(folder, arm.seed))
-        phases[arm] = check.resolve_arm(arm, arm_config, folder[arm], dtype=dtype)
+        by_label = {other.treatment.label: str(folder[other]) for other in arms if other.seed == arm.seed}
+        phases[arm] = check.resolve_arm(arm, grid.config_of(arm, config.run, by_label), folder[arm], dtype=dtype)
     # config.run need not be a valid run without the fields that arms set; these two values are always valid
     shared = config.run.copy_and_resolve_references()
     shared.sampling.policy, shared.sampling.negatives = "natural", None
@@ -139,22 +135,13 @@ def experiment(
             failed[arm] = error
             say(f"    failed: {error}")
     failed = {arm: error for arm, error in failed.items() if not finished(arm)}
-    sum_up(arms, folder, base.decision, workdir, failed)
-    _raise_failure(failed, len(arms_of_part), folder)
-
-
-def _raise_failure(failed: Mapping[Arm, Exception], count: int, folder: Mapping[Arm, pathlib.Path]) -> None:
-    for error in failed.values():
-        if not isinstance(error, UserError):
-            raise error
-    for arm, error in failed.items():
-        raise UserError(
-            f"{len(failed)} of {count} arms failed; the first, {arm.label!r}: {error}. See {folder[arm] / 'log.txt'}"
-        )
-
-
-def _by_label(folder: Mapping[Arm, pathlib.Path], seed: int) -> dict[str, str]:
-    return {arm.treatment.label: str(there) for arm, there in folder.items() if arm.seed == seed}
+    sum_up(workdir, folder, base.decision, failed)
+    if defects := [error for error in failed.values() if not isinstance(error, UserError)]:
+        raise defects[0]
+    if failed:
+        first, why = next(iter(failed.items()))
+        text = f"the first, {first.label!r}: {why}. See {folder[first] / 'log.txt'}"
+        raise UserError(f"{len(failed)} of {len(arms_of_part)} arms failed; {text}")
 
 
 def _saved_dtype(workdir: pathlib.Path) -> str | None:
@@ -167,14 +154,7 @@ def _saved_dtype(workdir: pathlib.Path) -> str | None:
         return None
 
 
-def _check_same(
-    run: ml_collections.ConfigDict,
-    config: ml_collections.ConfigDict,
-    fingerprint: str,
-    workdir: pathlib.Path,
-    *,
-    write: bool,
-) -> None:
+def _check_same(run: ConfigDict, config: ConfigDict, fingerprint: str, workdir: pathlib.Path, *, write: bool) -> None:
     """Raises UserError unless the experiment in this folder has the same `run` and images; writes experiment.json.
 
     `seeds` and `grid` may change; they are saved so that `arm_folder.read_outcomes` finds the arms from the folder alone.
@@ -192,18 +172,17 @@ def _check_same(
         try:
             saved = json.loads(path.read_text())
             before, after = (dict(config_json.flatten(values)) for values in (saved["run"], now["run"]))
-            fingerprint_before = saved["fingerprint"]
+            same_images = saved["fingerprint"] == fingerprint
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"--workdir: {path} is damaged ({error}); use another --workdir") from error
-        every = before.keys() | after.keys()
-        for field in sorted(every, key=lambda field: (field.count("."), field)):  # steps before a reference to it
-            values = before.get(field), after.get(field)
-            if values[0] != values[1] and field not in _MAY_CHANGE and not field.startswith("decision."):
+        fixed = [f for f in before.keys() | after.keys() if f not in _MAY_CHANGE and not f.startswith("decision.")]
+        for field in sorted(fixed, key=lambda field: (field.count("."), field)):  # steps before a reference to it
+            if before.get(field) != after.get(field):
                 raise UserError(
-                    f"run.{field}: the experiment in {workdir} has {values[0]!r}, but this config has {values[1]!r}; "
-                    "restore the field, or use a new --workdir"
+                    f"run.{field}: the experiment in {workdir} has {before.get(field)!r}, but this config has "
+                    f"{after.get(field)!r}; restore the field, or use a new --workdir"
                 )
-        if fingerprint_before != fingerprint:
+        if not same_images:
             raise UserError(f"run.data: the images differ from those of the experiment in {workdir}; use a new --workdir")
     if write:
         with write_whole(path) as file:
@@ -211,11 +190,7 @@ def _check_same(
 
 
 def run_arm(phases: Sequence[RunSpec], folder: pathlib.Path, stop_requested: StopRequested, cache: RunCache) -> bool:
-    """Trains or resumes one arm and saves its outcome; its printed output goes to log.txt in its folder.
-
-    Returns:
-      False if the arm is running in another process.
-    """
+    """Trains or resumes one arm, printing to its log.txt, and saves its outcome; False if another process runs the arm."""
     from openset_jax import train
     from openset_jax.study.runs import arm_folder
 
@@ -227,20 +202,15 @@ def run_arm(phases: Sequence[RunSpec], folder: pathlib.Path, stop_requested: Sto
         with (folder / "log.txt").open("a") as log, contextlib.redirect_stdout(log):
             try:
                 arm_folder.save_outcome(train.fit(phases, stop_requested, cache))
-            except Stopped:
-                raise
-            except Exception:
-                traceback.print_exc(file=log)
+            except Exception as error:
+                if not isinstance(error, Stopped):
+                    traceback.print_exc(file=log)
                 raise
     return True
 
 
 def sum_up(
-    arms: Sequence[Arm],
-    folder: Mapping[Arm, pathlib.Path],
-    decision: DecisionSpec,
-    workdir: pathlib.Path,
-    failed: Mapping[Arm, Exception],
+    workdir: pathlib.Path, folder: Mapping[Arm, pathlib.Path], decision: DecisionSpec, failed: Mapping[Arm, Exception]
 ) -> None:
     """Writes results.csv, comparisons.csv, figure.png, ANSWER.md and report.html of all finished arms.
 
@@ -254,18 +224,18 @@ def sum_up(
     from openset_jax.training.run_log import say
 
     with arm_folder.claimed(workdir, wait=True):
-        done = [arm for arm in arms if (folder[arm] / arm_folder.OUTCOME).exists()]
-        missing = [(arm.label, str(failed.get(arm, "not finished"))) for arm in arms if arm not in done]
+        done = [arm for arm in folder if (folder[arm] / arm_folder.OUTCOME).exists()]
+        missing = [(arm.label, str(failed.get(arm, "not finished"))) for arm in folder if arm not in done]
         if not done:
             return
-        say(f"Writing the summary of {len(done)} of {len(arms)} arms.")
+        say(f"Writing the summary of {len(done)} of {len(folder)} arms.")
         analysis = Analysis([arm_folder.read_outcome(folder[arm], arm, decision) for arm in done])
         csv_tables.write_results(analysis, workdir / "results.csv")
         csv_tables.write_comparisons(analysis, workdir / "comparisons.csv")
         text = answer_markdown.answer(analysis)
         if missing:
             which = "; ".join(f"{label} ({reason})" for label, reason in missing)
-            text += f"\n{len(missing)} of {len(arms)} arms are not included: {which}.\n"
+            text += f"\n{len(missing)} of {len(folder)} arms are not included: {which}.\n"
         figure.write_figure(analysis, workdir / "figure.png")
         with write_whole(workdir / "report.html") as file:
             file.write(page.render(analysis, text, missing=missing))

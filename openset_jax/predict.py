@@ -14,11 +14,12 @@ from __future__ import annotations
 import collections
 import csv
 import dataclasses
+import functools
 import glob
 import json
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
@@ -82,25 +83,18 @@ def main(arguments: list[str]) -> None:
 
 
 def find_images(paths: Sequence[str]) -> list[str]:
-    """Lists image files: the given files, the images in folders and their subfolders, and the matches of globs.
-
-    Returns:
-      The paths, each once, in order.
+    """Lists image files, each once: the given files, the images in folders and their subfolders, the matches of globs.
 
     Raises:
       UserError: a path does not exist, a folder cannot be listed, or there is no image.
     """
-    from openset_jax.data.folders import IMAGE_SUFFIXES
-
     found: dict[str, None] = {}
     for path in map(str, paths):
         matches = [path] if os.path.exists(path) else sorted(glob.glob(path, recursive=True))
         if not matches:
             raise UserError(f"{path!r}: there is no such file or folder, and no file matches it")
         for match in matches:
-            inside = [match]
-            if os.path.isdir(match):
-                inside = [p for p in _files_below(match) if p.lower().endswith(IMAGE_SUFFIXES)]
+            inside = _images_below(match) if os.path.isdir(match) else [match]
             # skips pipes and devices, whose reading may never end
             found |= dict.fromkeys(p for p in inside if os.path.isfile(p) or os.path.islink(p))
     if not found:
@@ -108,12 +102,14 @@ def find_images(paths: Sequence[str]) -> list[str]:
     return list(found)
 
 
-def _files_below(folder: str) -> Iterable[str]:
+def _images_below(folder: str) -> list[str]:
+    from openset_jax.data.folders import IMAGE_SUFFIXES
+
     def refuse(error):
         raise UserError(f"{error.filename!r} cannot be listed: {error.strerror}")
 
     below = (pathlib.Path(top, name) for top, _, names in os.walk(folder, onerror=refuse) for name in names)
-    return map(str, sorted(below))
+    return [file for file in map(str, sorted(below)) if file.lower().endswith(IMAGE_SUFFIXES)]
 
 
 def file_pool(files: Sequence[str]) -> Pool:
@@ -135,7 +131,6 @@ class Predictor:
     """Classifies image files with the network and the saved decision rule of a run.
 
     Args:
-      workdir: folder of the run.
       priors: as `decision.prior` of its config; "" for the saved prior; "em" or "bbse" to estimate the class frequencies
         from the images of each call; then all images are read before the first row is yielded.
       costs: as `decision.costs` of its config; "" for the saved costs.
@@ -152,16 +147,9 @@ class Predictor:
     """
 
     def __init__(
-        self,
-        workdir: str | pathlib.Path,
-        *,
-        priors: str = "",
-        costs: str = "",
-        threshold: float | None = None,
-        batch_size: int = 256,
-        report: Callable[[str], None] = print,
-        progress: Callable[[int], None] = lambda count: None,
-    ):
+        self, workdir: str | pathlib.Path, *, priors: str = "", costs: str = "", threshold: float | None = None,
+        batch_size: int = 256, report: Callable[[str], None] = print, progress: Callable[[int], None] = lambda count: None,
+    ):  # fmt: skip
         from openset_jax.openset.decision import deployment
         from openset_jax.platforms import xla
         from openset_jax.training import checkpoints, devices, saved_decision
@@ -172,19 +160,20 @@ class Predictor:
         xla.cache_compilations()
         workdir = pathlib.Path(workdir).expanduser().resolve()
         checkpoints.open_checkpoints(workdir).close()  # first: its error tells the user to train, not to evaluate
-        step, classifier, _ = saved_decision.read(workdir)
-        self._estimate = priors if priors in deployment.ESTIMATES else ""
-        declared = "" if self._estimate else priors
-        self.classifier = deployment.declare(classifier, priors=declared, costs=costs, threshold=threshold)
-        if self._estimate:
-            deployment.check_posterior(classifier, f"--priors={priors}")
-            self._validation = saved_decision.read_outputs(workdir, step)
-            self._estimate_prior(self._validation[0][:1])  # a trial that may raise before images are read
+        step, saved, _ = saved_decision.read(workdir)
+        estimated = priors in deployment.ESTIMATES
+        self.classifier = deployment.declare(saved, priors="" if estimated else priors, costs=costs, threshold=threshold)
+        self._estimate_prior: Callable[[np.ndarray], tuple[np.ndarray, str]] | None = None
+        if estimated:
+            deployment.check_posterior(saved, f"--priors={priors}")
+            logits, label = saved_decision.read_outputs(workdir, step)
+            self._estimate_prior = functools.partial(deployment.estimate_prior, priors, saved, logits, label)
+            self._estimate_prior(logits[:1])  # a trial that may raise before images are read
         network = restore(workdir, step=step)
-        if network.classes != classifier.classes:
+        if network.classes != saved.classes:
             raise UserError(
                 f"--workdir: {workdir / saved_decision.DECISION} belongs to another run: it has the classes "
-                f"{', '.join(classifier.classes)}, but the checkpoint has {', '.join(network.classes)}. Delete it and run "
+                f"{', '.join(saved.classes)}, but the checkpoint has {', '.join(network.classes)}. Delete it and run "
                 f"python -m openset_jax.evaluate --workdir={workdir}"
             )
         self._stored_size, self._variables = network.spec.images.stored_size, network.variables
@@ -194,18 +183,20 @@ class Predictor:
         self._report, self._progress = report, progress
 
     def __call__(self, paths: Sequence[str]) -> Iterator[Row]:
-        """Classifies files, folders and globs. An unreadable file gives a row with its error.
+        """Classifies files, folders and globs; yields a row for each image.
 
-        Yields:
-          {"id": the path, "decision": a class or "none", "p_none", "best_class", "p_best", "score", "threshold", "error"};
-          missing values are None; for an unreadable file all values except "id" and "error" are None.
+        "id" is the path, "decision" a class or "none". Missing values are None; unreadable files have only "id" and "error".
 
         Raises:
           UserError: a path does not exist, there is no image, or the class frequencies cannot be estimated.
         """
+        from openset_jax.data.unreadable import Unreadable
+
         files = find_images(paths)
-        unreadable, outputs = self._read(files)
-        if self._estimate:
+        pool = file_pool(files)
+        unreadable = Unreadable(pool, 1.0, report=lambda line: None)
+        outputs = self._outputs(pool, unreadable)
+        if self._estimate_prior:
             outputs = iter(read := list(outputs))
             prior, text = self._estimate_prior(np.concatenate([logits for *_, logits in read]))
             self.classifier = dataclasses.replace(self.classifier, prior=prior)
@@ -213,37 +204,26 @@ class Predictor:
         for asked, rows, logits in outputs:
             no_labels = np.zeros(len(rows), int)
             scored, posterior = self.classifier.classify(logits, no_labels, no_labels)
-            place = dict(zip(rows.tolist(), range(len(rows)), strict=True))
+            place = {row: i for i, row in enumerate(rows.tolist())}
             for row in asked:
                 if row in place:
                     yield self._row(files[row], place[row], scored, posterior)
                 else:
                     yield {**dict.fromkeys(COLUMNS), "id": files[row], "error": unreadable.rows[row]}
 
-    def _estimate_prior(self, logits: np.ndarray) -> tuple[np.ndarray, str]:
-        from openset_jax.openset.decision import deployment
-
-        return deployment.estimate_prior(self._estimate, self.classifier, *self._validation, logits)
-
-    def _read(self, files: Sequence[str]) -> tuple[Unreadable, Iterator[tuple[range, np.ndarray, np.ndarray]]]:
-        """(unreadable files, filled as batches are read; batches of (requested rows, readable rows, logits of these))."""
-        from openset_jax.data.unreadable import Unreadable
+    def _outputs(self, pool: Pool, unreadable: Unreadable) -> Iterator[tuple[range, np.ndarray, np.ndarray]]:
+        """Yields (requested rows, readable rows, logits of these) for each batch; adds the others to `unreadable`."""
         from openset_jax.training import input_choice
         from openset_jax.training.inference import Inference
 
-        pool, size = file_pool(files), self._batch_size
-        unreadable = Unreadable(pool, 1.0, report=lambda line: None)
+        size = self._batch_size
         images = input_choice.make_image_input("stream", pool, stored_size=self._stored_size, unreadable=unreadable)
         inference = Inference(self._steps, pool, images, batch_size=size, unreadable=unreadable)
-
-        def outputs():
-            found = inference.run("logits", self._variables, np.arange(len(files)))
-            for start, (rows, out) in zip(range(0, len(files), size), found, strict=True):
-                asked = range(start, min(start + size, len(files)))
-                self._progress(len(asked))
-                yield asked, rows, out["logits"]
-
-        return unreadable, outputs()
+        found = inference.run("logits", self._variables, np.arange(len(pool)))
+        for start, (rows, out) in zip(range(0, len(pool), size), found, strict=True):
+            asked = range(start, min(start + size, len(pool)))
+            self._progress(len(asked))
+            yield asked, rows, out["logits"]
 
     def _row(self, file: str, i: int, scored: Scored, posterior: np.ndarray | None) -> Row:
         from openset_jax.openset.decision import thresholds

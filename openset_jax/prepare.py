@@ -23,7 +23,7 @@ from openset_jax import cli
 from openset_jax.errors import Stopped, UserError, needing_tensorflow
 
 if TYPE_CHECKING:  # imported where they are used, so that --help answers at once
-    import ml_collections
+    from ml_collections import ConfigDict
 
     from openset_jax.data.packed import Writer
     from openset_jax.data.pools import Pool
@@ -47,18 +47,15 @@ def main() -> None:
         prepare(config, out)
 
 
-def prepare(config: ml_collections.ConfigDict, out: pathlib.Path, *, section: str = "config.data") -> dict[str, int]:
+def prepare(config: ConfigDict, out: pathlib.Path, *, section: str = "config.data") -> dict[str, int]:
     """Writes OUT/images.npy, uint8 [n, S, S, 3] with S = data.stored_size, and OUT/index.json, which is written last.
 
     Unreadable files are named and left out. Images that are equal pixel by pixel but have different roles or splits are
     reported as leaks, because a test image that is also in the training set makes every metric too optimistic. Continues
-    an earlier call that did not finish.
+    an earlier call that did not finish. Returns the numbers of "images", "unreadable" images and "leaks".
 
     Args:
       section: the name of `data` on the command line, for the message at the end.
-
-    Returns:
-      {"images", "unreadable", "leaks"}: the number of each.
 
     Raises:
       UserError: the config or the data must be changed, or OUT has other packed arrays already.
@@ -100,14 +97,9 @@ def prepare(config: ml_collections.ConfigDict, out: pathlib.Path, *, section: st
     if leaks[20:]:
         print(f"... and {len(leaks) - 20} more leaks")
     packed.write_index(
-        out,
-        stored_size=size,
-        groups=list(zip(pool.roles, pool.groups, strict=True)),
-        ids=pool.ids(kept),
-        group=pool.group[kept],
-        split=pool.split[kept],
-        prepared_as=data.chosen_images(),
-    )
+        out, stored_size=size, groups=list(zip(pool.roles, pool.groups, strict=True)), ids=pool.ids(kept),
+        group=pool.group[kept], split=pool.split[kept], prepared_as=data.chosen_images(),
+    )  # fmt: skip
     writer.forget()
     print(f"{len(kept):,} images of {size}x{size} in {out}, {len(unreadable.rows)} unreadable, {len(leaks)} leaks.")
     print(f"Use them with --{section}.packed={out}")
@@ -134,15 +126,14 @@ def _leaks(pool: Pool, rows: np.ndarray, checksums: Sequence[int], images: np.nd
     seen: dict[int, list[int]] = {}  # checksum -> indices of the different images with it
     lines = []
     where = lambda row: f"{pool.ids([row])[0]!r} ({pool.groups[pool.group[row]]}, {SPLITS[pool.split[row]]})"
+    use = lambda row: (pool.roles[pool.group[row]], pool.split[row])
     for i, checksum in enumerate(checksums):
         others = seen.setdefault(checksum, [])
         same = next((j for j in others if np.array_equal(images[i], images[j])), None)
         if same is None:
             others.append(i)
-            continue
-        row, other = rows[i], rows[same]
-        if (pool.roles[pool.group[other]], pool.split[other]) != (pool.roles[pool.group[row]], pool.split[row]):
-            lines.append(f"{where(row)} is the same image as {where(other)}")
+        elif use(rows[same]) != use(rows[i]):
+            lines.append(f"{where(rows[i])} is the same image as {where(rows[same])}")
     return lines
 
 

@@ -32,11 +32,7 @@ class NetworkSpec:
     dtype: str
 
     def make(self, num_outputs: int, *, trainable: str = "all", axis_name: str | None = None) -> AlexNet:
-        """Returns the network with `num_outputs` outputs.
-
-        Args:
-          trainable: the layers that training changes, a key of `alexnet.TRAINABLE`.
-          axis_name: the device axis over which batch normalisation is synchronised; None for one device.
+        """Returns the network; batch normalisation is synchronised over the device axis `axis_name` (None: one device).
 
         Raises:
           UserError: names the field that is out of range.
@@ -57,29 +53,20 @@ class ImageSpec:
 
 @dataclasses.dataclass(frozen=True)
 class ForwardSpec:
-    """The config fields that evaluation programs depend on; they also depend on the number of classes and the batch shape.
-
-    Attributes:
-      none_output: True if the network has an output for "none".
-    """
+    """The config fields that evaluation programs depend on, in addition to the number of classes and the batch shape."""
 
     network: NetworkSpec
     images: ImageSpec
-    none_output: bool
+    none_output: bool  # whether the network has an output for "none"
 
 
 @dataclasses.dataclass(frozen=True)
 class LossSpec:
-    """An objective with its options.
-
-    Attributes:
-      negative_weight: weight of the negatives' mean loss relative to the knowns'; None for one mean over all examples.
-      options: (name, value) pairs, keyword arguments of the objective's loss.
-    """
+    """An objective with its options."""
 
     objective: Objective
-    negative_weight: float | None
-    options: tuple[tuple[str, Any], ...]
+    negative_weight: float | None  # of the negatives' mean loss relative to the knowns'; None: one mean over all examples
+    options: tuple[tuple[str, Any], ...]  # (name, value) pairs, keyword arguments of the objective's loss
 
     @property
     def function(self) -> Loss:
@@ -114,28 +101,18 @@ class OptimizerSpec:
 
 @dataclasses.dataclass(frozen=True)
 class ProgramSpec:
-    """The config fields that the compiled programs of a run depend on; they also depend on the number of classes.
-
-    Attributes:
-      forward: the part that evaluation depends on.
-      trainable: the layers that training changes, a key of `alexnet.TRAINABLE`.
-      pad, flip: see `augment.augment`.
-      all_reduce_dtype: dtype of the gradients in the all-reduce over devices.
-      steps: optimizer steps, which the learning rate schedule depends on.
-      batch_size: examples in the global batch.
-      steps_per_call: training steps per call of the compiled program.
-    """
+    """The config fields that the compiled programs of a run depend on; they also depend on the number of classes."""
 
     forward: ForwardSpec
     loss: LossSpec
     optimizer: OptimizerSpec
-    trainable: str
-    pad: int
+    trainable: str  # the layers that training changes, a key of `alexnet.TRAINABLE`
+    pad: int  # see `augment.augment`, also for `flip`
     flip: bool
-    all_reduce_dtype: str
-    steps: int
-    batch_size: int
-    steps_per_call: int
+    all_reduce_dtype: str  # of the gradients in the all-reduce over devices
+    steps: int  # optimizer steps, which the learning rate schedule depends on
+    batch_size: int  # examples in the global batch
+    steps_per_call: int  # training steps per call of the compiled program
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,10 +136,7 @@ class DecisionSpec:
     calibration: str
 
     def resolve(self, classes: Sequence[str], training_prior: np.ndarray) -> "Decision":
-        """The decision for these K classes.
-
-        Args:
-          training_prior: float [K + 1], the effective prior of training, "none" last.
+        """The decision for K classes; `training_prior`: float [K + 1], the effective prior of training, "none" last.
 
         Raises:
           UserError: the prior or the costs do not fit the classes; names the field.
@@ -188,19 +162,12 @@ class Decision(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationSpec:
-    """How a run is evaluated.
+    """How a run is evaluated."""
 
-    Attributes:
-      every: steps between evaluations on the validation split.
-      batch_size: examples in the global batch.
-      compare_scores: whether to fit and compare all open-set scores at the end.
-      resamples: maximum number of bootstrap resamples per confidence interval.
-    """
-
-    every: int
-    batch_size: int
-    compare_scores: bool
-    resamples: int
+    every: int  # steps between evaluations on the validation split
+    batch_size: int  # examples in the global batch
+    compare_scores: bool  # whether to fit and compare all open-set scores at the end
+    resamples: int  # maximum number of bootstrap resamples per confidence interval
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,18 +188,9 @@ class InputSpec:
 
 @dataclasses.dataclass(frozen=True)
 class RunSpec:
-    """One run.
+    """One run."""
 
-    Attributes:
-      workdir: absolute path of its folder.
-      program: the fields that the compiled programs depend on; runs with an equal `program` share a compilation.
-      dtype_is_auto: True if the config has model.dtype=auto.
-      init_from: folder of the run whose network this one starts from; "" for random parameters.
-      checkpoint_every, log_every: in steps.
-      record: the config as JSON values, saved with checkpoints; ignored by ==.
-    """
-
-    workdir: pathlib.Path
+    workdir: pathlib.Path  # absolute
     program: ProgramSpec
     seed: int
     data: DataSpec
@@ -242,11 +200,11 @@ class RunSpec:
     decision: DecisionSpec
     evaluation: EvaluationSpec
     stopping: StoppingSpec
-    checkpoint_every: int
+    checkpoint_every: int  # in steps, as `log_every`
     log_every: int
-    init_from: str
-    dtype_is_auto: bool
-    record: Mapping[str, Any] = dataclasses.field(compare=False, repr=False)
+    init_from: str  # folder of the run whose network this one starts from; "" for random parameters
+    dtype_is_auto: bool  # True if the config has model.dtype=auto
+    record: Mapping[str, Any] = dataclasses.field(compare=False, repr=False)  # the config as JSON, saved with checkpoints
 
     @property
     def objective(self) -> Objective:

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import importlib.metadata
 import importlib.util
 import io
 import json
@@ -27,9 +28,11 @@ TENSORFLOW = importlib.util.find_spec("tensorflow") is not None  # which enlarge
 PACKED = ROOT / ".pytest_cache" / f"digits-{zlib.crc32(_PACKING):x}{'' if TENSORFLOW else '-pillow'}.packed"
 RESIDENT = {"data.packed": str(PACKED), "input": "resident"}
 
-# Compiling is most of what a small run takes, and LLVM's optimizer half of that. XLA's programs stay the same, only their
-# machine code is slower; the demo, which .ci/run runs by the README's command, is compiled as everybody's runs are.
-COMPILED_FAST = "--xla_backend_optimization_level=1"
+# Compilation takes most of the time of a small run, and XLA's fusion emitters (a flag until jax 0.11) and LLVM's optimizer
+# three quarters of that. Only the machine code is slower; the demo of .ci/run is compiled as all runs of users are.
+COMPILED_FAST = "--xla_backend_optimization_level=0"
+if tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:2])) < (0, 11):
+    COMPILED_FAST += " --xla_cpu_use_fusion_emitters=false"
 
 # --config=configs/digits.py with these is trained in seconds
 SMALL = {

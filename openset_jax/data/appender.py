@@ -14,6 +14,7 @@ import numpy as np
 
 BLOCK = 4096  # unbuffered writes are multiples of this: length, offset in the file, and address in memory
 _ROOM = 8 << 20
+_DIRECT = getattr(os, "O_DIRECT", 0)
 
 
 class Appender:
@@ -22,7 +23,6 @@ class Appender:
     Up to one block of arbitrary bytes may follow the appended bytes, until the caller truncates the file.
 
     Args:
-      path: the file.
       size: the number of bytes at its beginning that are kept; appended bytes follow them.
     """
 
@@ -33,7 +33,7 @@ class Appender:
             there.seek(self._at)
             self._buffer[: self._filled] = there.read(self._filled)
         try:
-            descriptor = os.open(path, os.O_WRONLY | getattr(os, "O_DIRECT", 0))
+            descriptor = os.open(path, os.O_WRONLY | _DIRECT)
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise
@@ -75,8 +75,7 @@ class Appender:
             return os.pwrite(self._file.fileno(), content, at)
         except OSError as error:  # the file could be opened unbuffered, but blocks cannot be written
             flags = fcntl.fcntl(self._file, fcntl.F_GETFL)
-            direct = getattr(os, "O_DIRECT", 0)
-            if error.errno != errno.EINVAL or not flags & direct:
+            if error.errno != errno.EINVAL or not flags & _DIRECT:
                 raise
-            fcntl.fcntl(self._file, fcntl.F_SETFL, flags & ~direct)
+            fcntl.fcntl(self._file, fcntl.F_SETFL, flags & ~_DIRECT)
             return os.pwrite(self._file.fileno(), content, at)

@@ -7,33 +7,22 @@ import jax.numpy as jnp
 
 from openset_jax.platforms.crop import crop
 
+Crop = Callable[[jax.Array, jax.Array, jax.Array, int], jax.Array]
+
 
 def augment(
-    images: jax.Array,
-    key: jax.Array,
-    position: jax.Array,
-    *,
-    image_size: int,
-    pad: int,
-    flip: bool,
-    crop: Callable[[jax.Array, jax.Array, jax.Array, int], jax.Array] = crop,
+    images: jax.Array, key: jax.Array, position: jax.Array, *, image_size: int, pad: int, flip: bool, crop: Crop = crop
 ) -> jax.Array:
-    """Returns a random crop of each zero-padded image; if `flip`, it is mirrored from left to right with probability 1/2.
+    """Returns random crops of zero-padded images; if `flip`, mirrored from left to right with probability 1/2.
 
-    The randomness of an example depends only on `key` and on its position in the global batch, so the result does not
-    depend on the number of devices.
+    The randomness of an example depends only on `key` and on its position in the global batch, so the result, uint8
+    [b, image_size, image_size, 3], does not depend on the number of devices.
 
     Args:
       images: uint8 [b, S, S, 3].
-      key: the random key of the step.
       position: int32 [b], positions in the global batch.
       image_size: side of the crop, at most S + 2 pad.
       pad: pixels of zeros added on each side.
-      flip: whether to mirror images at random.
-      crop: as `platforms.crop.crop`.
-
-    Returns:
-      uint8 [b, image_size, image_size, 3].
     """
     corner, mirrored = draw(key, position, slack=images.shape[1] + 2 * pad - image_size)
     images = jnp.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
@@ -57,12 +46,9 @@ def centre_crop(images: jax.Array, *, image_size: int) -> jax.Array:
 
 
 def normalise(images: jax.Array, mean: Sequence[float], std: Sequence[float], *, grey: bool = False) -> jax.Array:
-    """Returns float32 (x / 255 - mean) / std by channel, for uint8 images x in [0, 255].
+    """Returns float32 (x / 255 - mean) / std by channel, for uint8 images x [b, H, W, 3]; mean and std for pixels in [0, 1].
 
-    Args:
-      images: uint8 [b, H, W, 3].
-      mean, std: of each channel, for pixels in [0, 1].
-      grey: whether to replace colours by their luma first (ITU-R BT.601: 0.299 R + 0.587 G + 0.114 B).
+    If `grey`, colours are replaced by their luma first (ITU-R BT.601: 0.299 R + 0.587 G + 0.114 B).
     """
     means, stds = jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32)
     images = images.astype(jnp.float32)

@@ -5,7 +5,7 @@ images in the same order.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -37,16 +37,13 @@ class Batches:
     blanks: bool
 
 
+ReadBatches = Callable[[Batches], Iterator[dict[str, np.ndarray]]]  # yields "image" or "row", and the columns
+
+
 def training(
-    pool: Pool,
-    rows_by_class: list[np.ndarray],
-    sampler: Sampler,
-    *,
-    start: int,
-    stop: int,
-    unreadable: Unreadable,
+    pool: Pool, rows_by_class: list[np.ndarray], sampler: Sampler, *, start: int, stop: int, unreadable: Unreadable,
     part: tuple[int, int] = (0, 1),
-) -> Batches:
+) -> Batches:  # fmt: skip
     """Returns batches `start` to `stop` of the sampler's stream.
 
     An unreadable image is replaced by the next readable one of its class. The replacement does not depend on when the image
@@ -54,7 +51,7 @@ def training(
     outputs: "none" is K. `position` is the position in the global batch.
 
     Args:
-      rows_by_class: rows of each class, "none" last, as from `Pool.training_rows`.
+      rows_by_class: as from `Pool.training_rows`.
       part: (host, number of hosts); each host has batch_size / hosts examples of each global batch.
     """
     size = sampler.batch_size // part[1]
@@ -85,26 +82,20 @@ def evaluation(
 ) -> Batches:
     """Returns batches that contain each row once, in order. Padding (of the last batch) and unreadable images are masked.
 
-    Labels are those of `Pool.label`; `position` is the index into `rows`.
-
-    Args:
-      part: (host, number of hosts); each host has batch_size / hosts examples of each global batch.
+    Labels are those of `Pool.label`; `position` is the index into `rows`; `part` is as in `training`.
     """
     count = -(-len(rows) // batch_size)
     size = batch_size // part[1]
     padded = np.full(count * batch_size, BLANK, np.int64)
     padded[: len(rows)] = rows
+    position = np.arange(part[0] * size, (part[0] + 1) * size, dtype=np.int32)  # in the batch
 
     def rows_of(n):
-        mine = padded[n * batch_size + part[0] * size :][:size]
+        mine = padded[n * batch_size + position]
         return np.where(unreadable.mask(mine), BLANK, mine)
 
     def columns(n, mine):
-        first = n * batch_size + part[0] * size
-        return {
-            "label": np.where(mine == BLANK, BLANK, pool.label[mine]).astype(np.int32),
-            "position": np.arange(first, first + size, dtype=np.int32),
-            "mask": mine != BLANK,
-        }
+        label = np.where(mine == BLANK, BLANK, pool.label[mine]).astype(np.int32)
+        return {"label": label, "position": n * batch_size + position, "mask": mine != BLANK}
 
     return Batches(0, count, size, rows_of, columns, blanks=True)

@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from openset_jax.data.pools import ROLES
 from openset_jax.errors import UserError
 
 
@@ -23,10 +24,9 @@ class ImagesSpec:
 
 @dataclasses.dataclass(frozen=True)
 class DataSpec:
-    """The config's `data`, except the sizes and the normalisation of images.
+    """The images of each role, and the rest of the config's `data` except the sizes and the normalisation of images.
 
     Attributes:
-      known, negatives, held_out_negatives, unknown: the images of each role.
       packed: folder of packed arrays, from which the images of all roles are read; "" if images are not packed.
       tfds_data_dir: where TFDS data sets are prepared; "" for TFDS's default.
       validation_fraction, test_fraction: shares split off where the source has no such split.
@@ -45,33 +45,23 @@ class DataSpec:
     max_bad_fraction: float
     negative_groups: int | None
 
-    def of_role(self, role: str) -> tuple[ImagesSpec, ...]:
-        """The images of a role of `pools.ROLES`."""
-        return getattr(self, role)
-
     def chosen_images(self) -> dict[str, Any]:
-        """Returns the selected images and splits, as JSON values.
+        """Returns {role: its `images(...)` without `source`, "validation_fraction", "test_fraction"}, as JSON values.
 
         Sources are left out, because images may be packed on one machine and used on another.
-
-        Returns:
-          {role: its `images(...)` without `source`, "validation_fraction", "test_fraction"}.
         """
         whole = json.loads(json.dumps(dataclasses.asdict(self)))
-        for role in ("known", "negatives", "held_out_negatives", "unknown"):
+        for role in ROLES:
             for images in whole[role]:
                 del images["source"]
-        fields = ("known", "negatives", "held_out_negatives", "unknown", "validation_fraction", "test_fraction")
-        return {name: whole[name] for name in fields}
+        return {name: whole[name] for name in (*ROLES, "validation_fraction", "test_fraction")}
 
 
 def check_prepared(data: DataSpec, prepared_as: Mapping[str, Any]) -> None:
     """Raises UserError, naming the field, if the config selects other images than those in its packed arrays.
 
-    A role that is empty in the config is not compared; it gets the packed images of that role.
-
-    Args:
-      prepared_as: `DataSpec.chosen_images` of the config that the images were packed with.
+    A role that is empty in the config is not compared; it gets the packed images of that role. `prepared_as` is
+    `DataSpec.chosen_images` of the config that the images were packed with.
     """
     for name, now in data.chosen_images().items():
         before = prepared_as.get(name)

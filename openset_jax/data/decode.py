@@ -11,16 +11,7 @@ _MIRRORED = (False, False, True, False, True, True, False, True, False)
 
 
 def decode_record(content: tf.Tensor, format: str, stored_size: int) -> tf.Tensor:
-    """Decodes one record of a source.
-
-    Args:
-      content: a scalar string, one element of the result of `Source.fetch`.
-      format: `Source.format`.
-      stored_size: S.
-
-    Returns:
-      uint8 [S, S, 3].
-    """
+    """Decodes one record of a source in `Source.format`, a scalar string: uint8 [stored_size, stored_size, 3]."""
     kind, _, detail = format.partition(":")
     if kind == "pixels":
         return tf.reshape(tf.io.decode_raw(content, tf.uint8), [stored_size, stored_size, 3])
@@ -39,8 +30,7 @@ def decode_square(encoded: tf.Tensor, stored_size: int) -> tf.Tensor:
     cropping then, with less work.
     """
     is_jpeg = tf.strings.substr(encoded, 0, 3) == b"\xff\xd8\xff"
-    other = lambda: _scaled(_other_square(encoded), stored_size)
-    square = tf.cond(is_jpeg, lambda: _jpeg_square(encoded, stored_size), other)
+    square = tf.cond(is_jpeg, lambda: _jpeg_square(encoded, stored_size), lambda: _other_square(encoded, stored_size))
     return tf.ensure_shape(square, [stored_size, stored_size, 3])
 
 
@@ -87,10 +77,10 @@ def _jpeg_square(encoded, stored_size):
     return tf.cond(_has_no_exif(encoded) & (side == stored_size), lambda: decode(1), scaled)
 
 
-def _other_square(encoded):
+def _other_square(encoded, stored_size):
     image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
     top, left, side, _ = _centre(tf.shape(image)[0], tf.shape(image)[1])
-    return image[top : top + side, left : left + side]
+    return _scaled(image[top : top + side, left : left + side], stored_size)
 
 
 def _centre(height, width):

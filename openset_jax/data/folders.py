@@ -16,10 +16,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 def open_folder(name: str, root: pathlib.Path, splits: dict[int, str]) -> Source:
     """Opens ROOT/{known,negatives,held_out_negatives,unknown}/CLASS/**, or TFDS's ImageFolder layout ROOT/SPLIT/CLASS/**.
 
-    Args:
-      name: name of the source.
-      root: the folder.
-      splits: {TRAIN, VALIDATION, TEST or UNASSIGNED: folder of the split}; ignored if there is a folder ROOT/known.
+    `splits` is {TRAIN, VALIDATION, TEST or UNASSIGNED: folder of the split}; it is ignored if there is a folder ROOT/known.
 
     Raises:
       UserError: no split is named, a split is missing, or there are no image files.
@@ -31,9 +28,9 @@ def open_folder(name: str, root: pathlib.Path, splits: dict[int, str]) -> Source
     classes: dict[tuple[str | None, str], int] = {}
     paths, labels, codes = [], [], []
     for top, code in tops.items():
-        if by_role and not (root / top).is_dir():
-            continue
         if not (root / top).is_dir():
+            if by_role:
+                continue
             existing = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
             raise UserError(f"{missing_split(name, top, existing)}. Folders by role must include {root}/known/CLASS/")
         for folder in sorted(e.name for e in os.scandir(root / top) if e.is_dir() and not e.name.startswith(".")):
@@ -43,9 +40,8 @@ def open_folder(name: str, root: pathlib.Path, splits: dict[int, str]) -> Source
             labels.extend([label] * len(found))
             codes.extend([code] * len(found))
     if not paths:
-        raise UserError(
-            f"{name}: no {', '.join(IMAGE_SUFFIXES)} files in {', '.join(f'{root}/{top}/CLASS/' for top in tops)}"
-        )
+        places = ", ".join(f"{root}/{top}/CLASS/" for top in tops)
+        raise UserError(f"{name}: no {', '.join(IMAGE_SUFFIXES)} files in {places}")
     table = packed.byte_strings(paths)
     names = lambda records: [path.encode("latin-1") for path in table[records].tolist()]
     prefix = os.fsencode(root)

@@ -34,11 +34,7 @@ class Imbalance(NamedTuple):
 
 
 def parse(text: str) -> Imbalance | None:
-    """Parses `sampling.imbalance`: "step:mu=0.5,rho=100", "linear:rho=100", or "", which gives None.
-
-    Raises:
-      UserError: the text has another form, or a parameter is out of range.
-    """
+    """Parses `sampling.imbalance`: "step:mu=0.5,rho=100", "linear:rho=100", or "" (None). Other texts raise UserError."""
     if text == "":
         return None
     wrong = f'{FIELD}: {text!r} is neither of the form "step:mu=0.5,rho=100" or "linear:rho=100" nor empty'
@@ -59,11 +55,7 @@ def parse(text: str) -> Imbalance | None:
 
 
 def sizes(imbalance: Imbalance, largest: int, num_classes: int) -> list[int]:
-    """Returns the size of each class, ascending.
-
-    Raises:
-      UserError: there would be no minority class, no majority class, or a class without images.
-    """
+    """Returns the sizes, ascending. Raises UserError if there is no minority class, no majority class, or an empty class."""
     smallest = largest / imbalance.rho
     if round(smallest) < 1:
         raise UserError(
@@ -79,17 +71,11 @@ def sizes(imbalance: Imbalance, largest: int, num_classes: int) -> list[int]:
 
 
 def cut(pool: Pool, known_rows: Sequence[np.ndarray], imbalance: Imbalance, *, seed: int) -> list[np.ndarray]:
-    """Returns the rows that are kept of each known class, in the pool's order.
+    """Returns the rows that are kept of each known class, whose training rows are `known_rows`, in the pool's order.
 
     The seed selects the classes that become small: classes are ordered by a hash of the seed and the class name, and the
     minority classes of a smaller mu are also minority classes of a larger mu. Of each class, the first images by `pool.key`
-    are kept, so smaller sets are subsets of larger ones for every seed.
-
-    Args:
-      known_rows: rows of the training images of each of the K known classes.
-
-    Raises:
-      UserError: see `sizes`.
+    are kept, so smaller sets are subsets of larger ones for every seed. Raises UserError as `sizes`.
     """
     ascending = sizes(imbalance, min(map(len, known_rows)), len(known_rows))
     order = sorted(range(len(known_rows)), key=lambda k: stable_hash(f"imbalance/{seed}/{pool.classes[k]}"))

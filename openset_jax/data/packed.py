@@ -1,6 +1,5 @@
 """Packed arrays: images decoded once by `python -m openset_jax.prepare`, and read as `packed:PATH`."""
 
-import functools
 import hashlib
 import json
 import math
@@ -20,24 +19,14 @@ from openset_jax.files import write_whole
 
 
 def write_index(
-    root: pathlib.Path,
-    *,
-    stored_size: int,
-    groups: Sequence[tuple[str, str]],
-    ids: list[str],
-    group: np.ndarray,
-    split: np.ndarray,
-    prepared_as: Mapping[str, Any] | None = None,
-) -> None:
+    root: pathlib.Path, *, stored_size: int, groups: Sequence[tuple[str, str]], ids: list[str], group: np.ndarray,
+    split: np.ndarray, prepared_as: Mapping[str, Any] | None = None,
+) -> None:  # fmt: skip
     """Writes ROOT/index.json, which describes the images of ROOT/images.npy, uint8 [n, stored_size, stored_size, 3].
 
     Args:
-      root: the folder.
-      stored_size: side of the images.
       groups: (role, name) of each group, known classes in label order.
-      ids: id of each image.
-      group: int [n], an index into `groups` for each image.
-      split: int [n], an index into `pools.SPLITS` for each image.
+      group, split: int [n], an index into `groups` and one into `pools.SPLITS` for each image.
       prepared_as: as `Source.prepared_as`.
     """
     index = {
@@ -54,15 +43,10 @@ def write_index(
 
 
 class Writer:
-    """Fills ROOT/images.npy chunk by chunk. If it is killed at any moment, at most one chunk is lost.
+    """Fills ROOT/images.npy with the images of a pool, chunk by chunk. If it is killed, at most one chunk is lost.
 
     The journal ROOT/progress.jsonl lists the complete chunks: a line is written to the disk only after its images are there.
     A new writer for the same pool continues after the last whole line.
-
-    Args:
-      root: the folder.
-      pool: the pool of the images.
-      stored_size: side of the images.
 
     Attributes:
       done: the number of rows processed so far, in the order of the pool: appended, or left out as unreadable.
@@ -77,20 +61,19 @@ class Writer:
         self.done = 0
         self.kept: list[int] = []
         self.checksums: list[int] = []
-        self._size = stored_size
-        self._journal, images = root / "progress.jsonl", root / "images.npy"
+        self._size, self._path, self._journal = stored_size, root / "images.npy", root / "progress.jsonl"
         order = hashlib.blake2b(repr((pool.groups, pool.roles)).encode("utf-8", "surrogateescape"), digest_size=16)
         for column in (pool.key, pool.group, pool.split):
             order.update(np.ascontiguousarray(column).data)
         head = {"version": 1, "stored_size": stored_size, "rows": len(pool), "order": order.hexdigest()}
-        lines = self._complete_lines() if images.exists() else []
+        lines = self._complete_lines() if self._path.exists() else []
         if lines and lines[0] != head:
             raise UserError(
                 f"--out: {str(root)!r} has an unfinished array of other images, in another order, or of another "
                 "data.stored_size; remove the folder, or choose another --out"
             )
-        self._path, there = images, images.stat().st_size if lines else 0
-        images.open("ab").close()
+        there = self._path.stat().st_size if lines else 0
+        self._path.open("ab").close()
         self._start = self._write_header(len(pool))
         complete = [head]  # and the lines whose images are all in the file
         for line in lines[1:]:
@@ -98,18 +81,13 @@ class Writer:
                 break
             complete.append(line)
             self._count(line)
-        self._images = Appender(images, self._end)
+        self._images = Appender(self._path, self._end)
         with write_whole(self._journal) as file:
             file.writelines(json.dumps(line) + "\n" for line in complete)
         self._lines = self._journal.open("a")
 
     def append(self, images: np.ndarray, readable: np.ndarray) -> None:
-        """Appends the next chunk, and returns when it is on the disk.
-
-        Args:
-          images: uint8 [n, S, S, 3], the images of the next n rows of the pool.
-          readable: bool [n]; unreadable images are left out.
-        """
+        """Appends the readable (bool [n]) of the next n images, uint8 [n, S, S, 3]; they are on the disk when it returns."""
         images = images if readable.all() else images[readable]
         self._images.write(images)
         self._images.sync()
@@ -165,11 +143,7 @@ class Writer:
 
 
 def open_packed(name: str, root: pathlib.Path) -> Source:
-    """Opens arrays written by `python -m openset_jax.prepare`.
-
-    Raises:
-      UserError: the folder is not complete, or its files do not belong together.
-    """
+    """Opens the output of `openset_jax.prepare`. Raises UserError if it is incomplete, or its files do not fit together."""
     try:
         index = json.loads((root / "index.json").read_text())
         # read without a memory map, which would count against limits on address space
@@ -192,7 +166,7 @@ def open_packed(name: str, root: pathlib.Path) -> Source:
         split=np.array(index["split"], np.uint8),
         format=f"pixels:{shape[1]}",
         ids=lambda records: [os.fsdecode(id_.encode("latin-1")) for id_ in ids[records].tolist()],
-        fetch=functools.partial(_fetch, file, offset, shape[1:]),
+        fetch=lambda records: _fetch(file, offset, shape[1:], records),
         prepared_as=index.get("prepared_as"),
     )
 
@@ -206,18 +180,13 @@ def _fetch(file, offset, shape, records):
         while there < len(room):  # one call reads at most 2 GiB
             count = os.preadv(file, [room[there:]], at + there)
             if not count:
-                image = records[start] + there // size
-                raise OSError(f"images.npy ends at image {image}: it was truncated while in use")
+                raise OSError(f"images.npy ends at image {records[start] + there // size}: it was truncated while in use")
             there += count
     return images
 
 
 def read(pool: Pool, rows: np.ndarray, stored_size: int) -> np.ndarray:
-    """Returns the images of a packed pool at `rows`: uint8 [n, S, S, 3], zeros for rows that are `BLANK`.
-
-    Raises:
-      OSError: the images cannot be read.
-    """
+    """Returns the images of a packed pool at `rows`: uint8 [n, S, S, 3], zeros for `BLANK`. Raises OSError."""
     if len(pool.sources) == 1 and (rows != BLANK).all():
         return np.asarray(pool.sources[0].fetch(pool.record[rows]))
     images = np.zeros((len(rows), stored_size, stored_size, 3), np.uint8)

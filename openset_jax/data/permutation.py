@@ -36,7 +36,7 @@ def domain(size: int | tuple[int, ...] | np.ndarray) -> np.ndarray:
 
 
 def permute(index: Uint32, grid: Uint32, key: Uint32, xp: types.ModuleType = np) -> Uint32:
-    """Applies a keyed permutation of [0, size) to each index.
+    """Applies a keyed permutation of [0, size) to each index: for each grid and key a bijection, uint32 [n].
 
     A Feistel network on a grid of rows x columns >= size (Black and Rogaway 2002, "Ciphers with arbitrary finite domains":
     the generalised Feistel cipher) with cycle walking: a result outside [0, size) is permuted again. That is rare, since the
@@ -47,9 +47,6 @@ def permute(index: Uint32, grid: Uint32, key: Uint32, xp: types.ModuleType = np)
       grid: uint32 [n, 3] or [3], from `domain`.
       key: uint32 [n] or [1].
       xp: numpy or jax.numpy.
-
-    Returns:
-      uint32 [n]; for each grid and key a bijection of [0, size).
     """
     size, rows, columns = grid[..., 0], grid[..., 1], grid[..., 2]
 

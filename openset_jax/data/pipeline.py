@@ -22,35 +22,29 @@ _CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else o
 
 
 def stream(pool: Pool, batches: Batches, *, stored_size: int, unreadable: Unreadable) -> Iterator[dict[str, np.ndarray]]:
-    """Reads and decodes batches, in order.
+    """Reads and decodes batches, in order; after a failure, starts again at the batch that failed.
 
     Yields:
       {"image": uint8 [b, S, S, 3], zeros where blank, and the columns of `Batches.columns`}.
     """
-    for n, (rows, image) in enumerate(_batches(pool, batches, stored_size, unreadable), batches.start):
-        yield {"image": image, **batches.columns(n, rows)}
+    check_stored_size(pool, stored_size)
+    failures = (tf.errors.OpError, OSError)  # a local name: at interpreter exit, `tf` is deleted before this generator
+    n, stop, retried = batches.start, batches.stop, -1
+    while n < stop:
+        try:
+            for rows, image in _dataset(pool, batches.rows, n, stop, batches.size, stored_size, batches.blanks):
+                yield {"image": image, **batches.columns(n, rows)}
+                n += 1
+        except failures:
+            if not _examine(pool, batches.rows(n), stored_size, unreadable) and retried == n:
+                raise  # the batch failed twice, although all of its images are readable
+            retried = n
 
 
 def read_images(pool: Pool, rows: np.ndarray, stored_size: int) -> np.ndarray:
     """Returns the images at `rows`, decoded as one batch: uint8 [n, S, S, 3]. Raises tf.errors.OpError or OSError."""
     (_, image), *_ = _dataset(pool, lambda _: np.asarray(rows, np.int64), 0, 1, len(rows), stored_size)
     return image
-
-
-def _batches(pool, batches, stored_size, unreadable):
-    """Yields (rows, images) of each batch; after a failure, starts again at the batch that failed."""
-    check_stored_size(pool, stored_size)
-    failures = (tf.errors.OpError, OSError)  # a local name: at interpreter exit, `tf` is deleted before this generator
-    start, stop, retried = batches.start, batches.stop, -1
-    while start < stop:
-        try:
-            for rows, image in _dataset(pool, batches.rows, start, stop, batches.size, stored_size, batches.blanks):
-                yield rows, image
-                start += 1
-        except failures:
-            if not _examine(pool, batches.rows(start), stored_size, unreadable) and retried == start:
-                raise  # the batch failed twice, although all of its images are readable
-            retried = start
 
 
 def _examine(pool, rows, stored_size, unreadable) -> int:
@@ -61,12 +55,11 @@ def _examine(pool, rows, stored_size, unreadable) -> int:
             for _ in _dataset(pool, lambda n: rows[n : n + 1], done, len(rows), 1, stored_size):
                 done += 1
         except (tf.errors.OpError, OSError):
-            if (error := _error_of(pool, rows[done], stored_size)) is None:
-                done += 1
-                continue
-            lines = str(getattr(error, "message", error)).strip().splitlines() or [type(error).__name__]
-            unreadable.add(int(rows[done]), lines[0].split("}} ")[-1].split(" [Op")[0])
-            done, bad = done + 1, bad + 1
+            if error := _error_of(pool, rows[done], stored_size):
+                lines = str(getattr(error, "message", error)).strip().splitlines() or [type(error).__name__]
+                unreadable.add(int(rows[done]), lines[0].split("}} ")[-1].split(" [Op")[0])
+                bad += 1
+            done += 1
     return bad
 
 
@@ -80,12 +73,7 @@ def _error_of(pool, row, stored_size) -> Exception | None:
 
 
 def _dataset(pool, rows_of, start, stop, size, stored_size, blanks=False) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields (rows, images) of batches `start` to `stop`, in order, in bounded memory.
-
-    Args:
-      rows_of: n -> rows, int64 [size].
-      blanks: whether rows may be BLANK.
-    """
+    """Yields (rows, images) of batches `start` to `stop`, in order, in bounded memory; other arguments as in `Batches`."""
     dataset = tf.data.Dataset.range(start, stop)
     if pool.is_packed:
         dataset = _packed_batches(dataset, pool, rows_of, size, stored_size)
@@ -102,8 +90,6 @@ def _dataset(pool, rows_of, start, stop, size, stored_size, blanks=False) -> Ite
 
 
 def _packed_batches(dataset, pool, rows_of, size, stored_size):
-    """Reads whole batches; packed images need no decoding."""
-
     def load(n):
         rows = rows_of(int(n))
         return rows, packed.read(pool, rows, stored_size)

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -13,10 +14,7 @@ from openset_jax.errors import UserError
 
 
 def open_pool(data: DataSpec, *, stored_size: int, seed: int) -> Pool:
-    """Opens the sources of a config's `data`.
-
-    Args:
-      seed: selects the groups of negatives, if `data.negative_groups` is smaller than their number.
+    """Opens the sources of a config's `data`; `seed` selects the groups of negatives if `data.negative_groups` limits them.
 
     Raises:
       UserError: images of a role are missing or invalid, or a field differs from the config of the packed arrays.
@@ -44,19 +42,16 @@ def _packed_selections(data: DataSpec) -> dict[str, list["Selection"]]:
 
 
 def _selections(data: DataSpec) -> dict[str, list["Selection"]]:
-    opened: dict[tuple[str, str, str, str], Source] = {}
+    open_once = functools.cache(functools.partial(sources.open_source, data_dir=data.tfds_data_dir))
 
     def select(role: str, images: ImagesSpec) -> Selection:
-        key = images.source, images.train, images.validation, images.test
-        if key not in opened:
-            splits = {"train": images.train, "validation": images.validation, "test": images.test}
-            try:
-                opened[key] = sources.open_source(images.source, data_dir=data.tfds_data_dir, **splits)
-            except (UserError, OSError) as error:
-                raise UserError(f"data.{role}: {error}") from error
-        return Selection(opened[key], images.classes, images.limit, images.group)
+        try:
+            source = open_once(images.source, train=images.train, validation=images.validation, test=images.test)
+        except (UserError, OSError) as error:
+            raise UserError(f"data.{role}: {error}") from error
+        return Selection(source, images.classes, images.limit, images.group)
 
-    return {role: [select(role, images) for images in data.of_role(role)] for role in ROLES}
+    return {role: [select(role, images) for images in getattr(data, role)] for role in ROLES}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +59,6 @@ class Selection:
     """Classes of one source in one role.
 
     Attributes:
-      source: where the images are.
       classes: names of the classes to take, in label order for known ones; empty means all (of this role).
       limit: maximum number of images of each class, over all splits that the role uses; 0 for all. Smaller limits select
         subsets of larger ones.
@@ -90,7 +84,7 @@ def build_pool(
     Raises:
       UserError: names a role, source, class or image that is missing, empty, or used twice.
     """
-    parts: list[tuple[np.ndarray, ...]] = []
+    parts: list[tuple[np.ndarray, ...]] = []  # (source, record, group, split, key) of the rows of each class
     groups: dict[str, str] = {}
     used: list[Source] = []
     for role in ROLES:
@@ -98,19 +92,12 @@ def build_pool(
             if selection.source not in used:
                 used.append(selection.source)
             for part in _select(selection, role, groups, validation_fraction, test_fraction):
-                parts.append((np.full(len(part[0]), used.index(selection.source)), *part))
-    columns = [np.concatenate(column) for column in zip(*parts, strict=True)] if parts else [np.zeros(0, int)] * 5
-    pool = Pool(
-        sources=tuple(used),
-        groups=tuple(groups),
-        roles=tuple(groups.values()),
-        num_classes=sum(role == "known" for role in groups.values()),
-        source=columns[0].astype(np.int32),
-        record=columns[1].astype(np.int64),
-        group=columns[2].astype(np.int32),
-        split=columns[3].astype(np.uint8),
-        key=columns[4].astype(np.uint64),
-    )
+                parts.append((np.full(len(part[0]), used.index(selection.source), np.int32), *part))
+    num_classes = list(groups.values()).count("known")
+    if num_classes < 2:
+        raise UserError(f"data.known: {num_classes} known classes; at least 2 are needed")
+    columns = map(np.concatenate, zip(*parts, strict=True))
+    pool = Pool(tuple(used), tuple(groups), tuple(groups.values()), num_classes, *columns)
     _check(pool)
     return pool
 
@@ -121,7 +108,7 @@ def _select(
     """Yields (record, group, split, key) for each class of a selection; adds new groups to `groups`, {group: role}."""
     source, field = selection.source, f"data.{role}"
     roles = source.roles or (role,) * len(source.classes)
-    available = [name for name, its_role in zip(source.classes, roles, strict=True) if its_role == role]
+    available = {name: i for i, name in enumerate(source.classes) if roles[i] == role}
     if not available and role == "known":
         raise UserError(f"{field}: {source.name} has no {role}/ classes; it has {_listing(source)}")
     for name in selection.classes:
@@ -138,21 +125,21 @@ def _select(
                 f"{field}: {group!r} (from {source.name}) is already in data.{groups[group]}, and a group has one role. If "
                 "the two are different, set `group` of this images(...) to another name"
             )
-        index = next(i for i, (n, r) in enumerate(zip(source.classes, roles, strict=True)) if (n, r) == (name, role))
-        records = np.flatnonzero(source.label == index)
+        records = np.flatnonzero(source.label == available[name])
         key = np.array([stable_hash(id_) for id_ in source.ids(records)], np.uint64)
         split = _splits(source.split[records], key, role, validation_fraction, test_fraction)
         used = np.flatnonzero(split != UNASSIGNED)  # before the limit, which moves no image to another split
         if selection.limit:
             used = np.sort(used[np.argsort(key[used], kind="stable")[: selection.limit]])
-        yield records[used], np.full(len(used), list(groups).index(group)), split[used], key[used]
+        index = np.full(len(used), list(groups).index(group), np.int32)
+        yield records[used], index, split[used].astype(np.uint8), key[used]
 
 
 def _splits(given, key, role, validation_fraction, test_fraction):
     """The split of each image of one class; UNASSIGNED for those that this role does not use."""
-    own_test = (given == TEST).any()
     if role == "unknown":
-        return np.where((given == TEST) | (not own_test), TEST, UNASSIGNED)
+        has_test = (given == TEST).any()
+        return np.where((given == TEST) | (not has_test), TEST, UNASSIGNED)
     if role == "held_out_negatives":
         return np.where(given == TEST, UNASSIGNED, VALIDATION)
     place = (key * np.uint64(0x9E3779B97F4A7C15)).astype(np.float64) / 2.0**64  # independent of the order for limits
@@ -170,8 +157,6 @@ def _listing(source, most=40):
 
 
 def _check(pool: Pool) -> None:
-    if pool.num_classes < 2:
-        raise UserError(f"data.known: {pool.num_classes} known classes; at least 2 are needed")
     if taken := set(pool.classes) & {"none", "seen_negatives", "unseen_unknowns"}:
         raise UserError(f"data.known: the class name {min(taken)!r} is reserved for results; rename the class")
     names = [source.name for source in pool.sources]  # a source that is opened twice counts once

@@ -61,9 +61,7 @@ class Pool:
     """Examples of all roles, one row each.
 
     Attributes:
-      sources: the sources of the images.
-      groups: names of all groups; the first `num_classes` are the known classes, in label order.
-      roles: the role of each group.
+      groups, roles: name and role of each group; the first `num_classes` groups are the known classes, in label order.
       num_classes: K, the number of known classes.
       source, record: int [n]; the image of a row is `sources[source].fetch([record])`.
       group: int32 [n], an index into `groups`.
@@ -121,21 +119,16 @@ class Pool:
         return np.array(self.groups, object)[self.group[rows]]
 
     def kinds(self, roles: dict[str, str]) -> dict[str, list[str]]:
-        """Returns {kind: names of its groups}.
-
-        Args:
-          roles: {kind: role}, for example {"seen_negatives": "negatives", "unseen_unknowns": "unknown"}.
-        """
+        """Returns {kind: names of its groups} for a {kind: role}, such as {"seen_negatives": "negatives"}."""
         return {kind: [g for g, r in zip(self.groups, self.roles, strict=True) if r == of] for kind, of in roles.items()}
 
     def training_rows(self, max_negatives: int | None = None) -> list[np.ndarray]:
-        """Returns the rows of the training images: one array per known class, then one for all negatives ("none").
+        """Returns the rows of the training images: one array per known class, then one for the negatives ("none").
 
-        Args:
-          max_negatives: a cap on the number of negatives; smaller caps select subsets of larger ones. None means all.
+        Not more than `max_negatives` negatives are used; smaller numbers select subsets of larger ones.
 
         Raises:
-          UserError: the cap is not between 1 and the number of negatives.
+          UserError: `max_negatives` is not between 1 and the number of negatives.
         """
         rows = self.rows(TRAIN)
         known = [rows[self.group[rows] == k] for k in range(self.num_classes)]
@@ -188,11 +181,8 @@ def with_negative_groups(pool: Pool, count: int, *, seed: int) -> Pool:
         pool,
         groups=tuple(pool.groups[i] for i in kept),
         roles=tuple(pool.roles[i] for i in kept),
-        source=pool.source[rows],
-        record=pool.record[rows],
         group=np.searchsorted(kept, pool.group[rows]).astype(pool.group.dtype),
-        split=pool.split[rows],
-        key=pool.key[rows],
+        **{column: getattr(pool, column)[rows] for column in ("source", "record", "split", "key")},
     )
 
 

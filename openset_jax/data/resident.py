@@ -4,16 +4,15 @@ A step of a small network takes less time than the host needs to decode a batch,
 In device memory, 140,000 images of 256x256 are 27.5 GB; only the row numbers of a batch are sent to the device.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from openset_jax.data import batches as plans
 from openset_jax.data import packed
-from openset_jax.data.batches import BLANK, Batches
+from openset_jax.data.batches import BLANK, Batches, ReadBatches, evaluation
 from openset_jax.data.pools import Pool, check_stored_size
 from openset_jax.data.unreadable import Unreadable
 from openset_jax.errors import UserError
@@ -38,22 +37,11 @@ def read(pool: Pool, start: int, stop: int, stored_size: int) -> np.ndarray:
     return packed.read(pool, np.where(wanted < len(pool), wanted, BLANK), stored_size)
 
 
-def decode(
-    stream: Callable[[Batches], Iterator[dict[str, np.ndarray]]],
-    pool: Pool,
-    start: int,
-    stop: int,
-    stored_size: int,
-    unreadable: Unreadable,
-) -> np.ndarray:
-    """Returns rows `start` to `stop` of any pool, as `read`; unreadable images are zeros, and are added to `unreadable`.
-
-    Args:
-      stream: decodes batches, as `pipeline.stream`.
-    """
+def decode(stream: ReadBatches, pool: Pool, start: int, stop: int, stored_size: int, unreadable: Unreadable) -> np.ndarray:
+    """As `read`, for any pool; `stream` decodes batches. Unreadable images are zeros, and are added to `unreadable`."""
     images = np.zeros((stop - start, stored_size, stored_size, 3), np.uint8)
     wanted = np.arange(start, min(stop, len(pool)))
-    plan = plans.evaluation(pool, wanted, batch_size=_DECODED_AT_ONCE, unreadable=unreadable)
+    plan = evaluation(pool, wanted, batch_size=_DECODED_AT_ONCE, unreadable=unreadable)
     for batch in stream(plan):
         images[batch["position"][batch["mask"]]] = batch["image"][batch["mask"]]
     return images

@@ -91,25 +91,17 @@ class Sampler:
         quotas = [b - a for a, b in zip(counts, self.counts(step + 1), strict=True)]
         passes = [divmod(count, max(size, 1)) for count, size in zip(counts, self.drawn, strict=True)]
         return Plan(
-            key=make_key(*self._seed_words, np.uint32(_ORDER), *_words(step)),
+            key=make_key(*_words(self.seed), np.uint32(_ORDER), *_words(step)),
             start=np.cumsum([0, *quotas[:-1]]).astype(np.uint32),
             epoch=np.array([p[0] & 0xFFFFFFFF for p in passes], np.uint32),
             offset=np.array([p[1] for p in passes], np.uint32),
         )
 
     def draw(self, plan: Plan, position: Uint32, xp: types.ModuleType = np) -> tuple[Uint32, Uint32]:
-        """Draws the examples at some positions of the batch with this plan.
+        """Returns the class of each example at `position`, and its index within the class, all uint32 [n].
 
-        The example at a position does not depend on the other positions asked for, so hosts can draw slices of one global
-        batch.
-
-        Args:
-          plan: from `Sampler.plan`.
-          position: uint32 [n] in [0, batch_size).
-          xp: numpy or jax.numpy.
-
-        Returns:
-          (class, index within the class), both uint32 [n].
+        Positions are in [0, batch_size). The example at a position does not depend on the other positions, so hosts can draw
+        slices of one global batch. `xp` is numpy or jax.numpy.
         """
         slot = permute(position, xp.asarray(self._tables["batch"]), plan.key, xp)
         label = (xp.searchsorted(plan.start, slot, side="right") - 1).astype(np.uint32)
@@ -117,10 +109,10 @@ class Sampler:
         count = plan.offset[label] + (slot - plan.start[label])
         size = drawn[label, 0]
         epoch = plan.epoch[label] + count // size
-        key = make_key(*self._seed_words, np.uint32(_EPOCH), label, epoch)
+        key = make_key(*_words(self.seed), np.uint32(_EPOCH), label, epoch)
         index = permute(count % size, drawn[label], key, xp)
         if self.drawn != self.sizes:
-            subset = permute(index, full[label], make_key(*self._seed_words, np.uint32(_SUBSET), label), xp)
+            subset = permute(index, full[label], make_key(*_words(self.seed), np.uint32(_SUBSET), label), xp)
             index = xp.where(size < full[label, 0], subset, index)
         return label, index
 
@@ -143,10 +135,6 @@ class Sampler:
         return [0, *itertools.accumulate(self.weights)]
 
     @functools.cached_property
-    def _seed_words(self) -> tuple[np.uint32, np.uint32]:
-        return _words(self.seed)
-
-    @functools.cached_property
     def _tables(self) -> dict[str, np.ndarray]:
         return {"batch": domain(self.batch_size), "drawn": domain(self.drawn), "full": domain(self.sizes)}
 
@@ -156,10 +144,6 @@ def _words(value: int) -> tuple[np.uint32, np.uint32]:
 
 
 # --- Policies: (sizes, negative_fraction) -> (weights, number of images of each class that can be drawn) ------------------
-
-
-def _natural(sizes, _):
-    return sizes, sizes
 
 
 def _balanced(sizes, _):
@@ -174,14 +158,13 @@ def _undersample(sizes, _):
 def _negative_fraction(sizes, fraction):
     if not 0 < fraction < 1:
         raise UserError(f"sampling.negative_fraction: {fraction} must be between 0 and 1, both excluded")
-    share = fractions.Fraction(str(fraction))
-    known = sum(sizes[:-1])
-    weights = [n * (share.denominator - share.numerator) for n in sizes[:-1]]
-    return [*weights, known * share.numerator], sizes
+    share, known = fractions.Fraction(str(fraction)), sizes[:-1]
+    weights = [n * (share.denominator - share.numerator) for n in known]
+    return [*weights, sum(known) * share.numerator], sizes
 
 
 POLICIES = {
-    "natural": _natural,  # the proportions of the pool
+    "natural": lambda sizes, _: (sizes, sizes),  # the proportions of the pool
     "undersample": _undersample,  # equal shares; every class reduced to a fixed subset of the smallest class's size
     "undersample_fresh": _balanced,  # the same stream as "balanced": see `make_sampler`
     "oversample": _balanced,  # the same stream as "balanced": see `make_sampler`
@@ -197,13 +180,7 @@ def make_sampler(
 
     Because the length of a run is a number of steps, not epochs, `oversample`, `undersample_fresh` and `balanced` are the
     same stream: equal shares of all classes, every image of a class once before any comes twice. All are known names.
-
-    Args:
-      policy: a key of `POLICIES`.
-      sizes: images of each known class and, if the objective uses negatives, of all negatives.
-      batch_size: examples in the global batch.
-      seed: an integer in [0, 2^64).
-      negative_fraction: the share of negatives, for the policy of this name.
+    `sizes` are those of the known classes and, if the objective uses negatives, of all negatives together.
 
     Raises:
       UserError: the policy is unknown, there are no negatives, or the negative fraction is not in (0, 1).

@@ -22,7 +22,6 @@ def open_source(name: str, *, data_dir: str = "", train: str = "train", validati
     """Opens `tfds:NAME`, `folder:PATH`, `packed:PATH` or `digits`.
 
     Args:
-      name: the kind, and the name or path.
       data_dir: the folder in which TFDS data sets are prepared; "" for TFDS's default.
       train, validation, test: the names of the splits in the source, "" for none; TFDS slices work ("train[:80%]"). If only
         `train` is named, its images are split by hash. Ignored by sources without splits (digits, folders by role) and by

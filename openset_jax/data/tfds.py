@@ -4,8 +4,8 @@ import functools
 import itertools
 import os
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, BinaryIO, NamedTuple, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -18,20 +18,13 @@ from openset_jax.errors import UserError
 _LABELS_AT_ONCE = 4096
 
 
-class Shard(Protocol):
-    """One file of records, each a serialised tf.Example."""
-
-    def labels(self, key: str) -> np.ndarray:
-        """Returns the feature `key` of all records, int64 [n]. Must be called once, before `read`."""
-
-    def read(self, records: np.ndarray) -> list[bytes]:
-        """Returns the records with the given indices, int [n]."""
+Read = Callable[[np.ndarray], list[bytes]]  # numbers of records in a file, int [n] -> serialised tf.Examples
 
 
 class _Part(NamedTuple):
-    """The records of one file that belong to one split: name of the file, numbers, labels and split code."""
+    """The records of one file that belong to one split: their numbers, labels and split code."""
 
-    shard: Shard
+    read: Read
     file_name: str
     records: np.ndarray
     labels: np.ndarray
@@ -42,7 +35,6 @@ def open_tfds(name: str, dataset: str, data_dir: str, splits: dict[int, str]) ->
     """Opens any prepared image classification set, in TFRecord or ArrayRecord files.
 
     Args:
-      name: of the source, for messages.
       dataset: TFDS's name, optionally with config and version.
       data_dir: the folder in which it was prepared; "" for TFDS's default.
       splits: {TRAIN, VALIDATION, TEST or UNASSIGNED: split or slice, such as "train[:80%]"}.
@@ -52,22 +44,19 @@ def open_tfds(name: str, dataset: str, data_dir: str, splits: dict[int, str]) ->
     """
     info = _prepared_info(name, dataset, data_dir)
     image_key, label_key = _image_and_label(name, info)
-    open_shard = _SHARDS.get(info.file_format.value)
-    if open_shard is None:
+    if info.file_format.value not in _OPEN:
         raise UserError(f"{name}: prepared as {info.file_format.value}; prepare it as tfrecord or array_record")
-    parts = [part for code, split in splits.items() for part in _parts(name, info, open_shard, label_key, split, code)]
+    parts = [part for code, split in splits.items() for part in _parts(name, info, label_key, split, code)]
     if not parts:
         raise UserError(f"{name}: no images in {', '.join(splits.values())}")
     place = np.concatenate([np.stack([np.full(len(p.records), i), p.records], axis=1) for i, p in enumerate(parts)])
 
     def fetch(records):
-        content = [b""] * len(records)
-        where = place[records]
+        content, where = np.empty(len(records), object), place[records]
         for i in np.unique(where[:, 0]):
-            here = np.flatnonzero(where[:, 0] == i)
-            for j, record in zip(here, parts[i].shard.read(where[here, 1]), strict=True):
-                content[j] = record
-        return content
+            here = where[:, 0] == i
+            content[here] = parts[i].read(where[here, 1])
+        return content.tolist()
 
     return Source(
         name=f"tfds:{info.full_name}",
@@ -111,9 +100,7 @@ def _image_and_label(name: str, info: Any) -> tuple[str, str]:
     return pick(images), pick(labels)
 
 
-def _parts(
-    name: str, info: Any, open_shard: Callable[[str], Shard], label_key: str, split: str, code: int
-) -> Iterator[_Part]:
+def _parts(name: str, info: Any, label_key: str, split: str, code: int) -> Iterator[_Part]:
     """Yields the parts of a split or slice, one for each of its files."""
     if split.split("[")[0] not in info.splits:
         raise UserError(missing_split(name, split, list(info.splits)))
@@ -124,8 +111,7 @@ def _parts(
     for instruction in instructions:
         if not os.path.exists(instruction.filename):
             raise UserError(f"{name}: {instruction.filename} is missing; prepare the data set again")
-        shard = open_shard(instruction.filename)
-        labels = shard.labels(label_key)
+        labels, read = _OPEN[info.file_format.value](instruction.filename, label_key)
         if len(labels) != instruction.examples_in_shard:
             raise UserError(
                 f"{name}: {instruction.filename} has {len(labels):,} records, but its dataset_info.json says "
@@ -133,7 +119,7 @@ def _parts(
             )
         stop = instruction.skip + instruction.take if instruction.take >= 0 else instruction.examples_in_shard
         records = np.arange(instruction.skip, stop)
-        yield _Part(shard, os.path.basename(instruction.filename), records, labels[records], code)
+        yield _Part(read, os.path.basename(instruction.filename), records, labels[records], code)
 
 
 def _parse_labels(serialized: Sequence[bytes], key: str) -> np.ndarray:
@@ -146,62 +132,45 @@ def _array_record_reader(path: str) -> array_record_module.ArrayRecordReader:
     return array_record_module.ArrayRecordReader(path, options="readahead_buffer_size:0,max_parallelism:0")
 
 
-class _ArrayRecordShard:
-    """An ArrayRecord file, a format with random access."""
-
-    def __init__(self, path: str):
-        self._path = path
-
-    def labels(self, key: str) -> np.ndarray:
-        reader = _array_record_reader(self._path)
-        count, step = reader.num_records(), _LABELS_AT_ONCE
-        parts = [_parse_labels(reader.read(i, min(i + step, count)), key) for i in range(0, count, step)]
-        return np.concatenate(parts) if parts else np.zeros(0, np.int64)
-
-    def read(self, records: np.ndarray) -> list[bytes]:
-        return _array_record_reader(self._path).read(records.tolist())
+def _open_array_record(path: str, label_key: str) -> tuple[np.ndarray, Read]:
+    """Returns the labels of all records of an ArrayRecord file, int64 [n], and random access to the records."""
+    reader, step = _array_record_reader(path), _LABELS_AT_ONCE
+    count, labels = reader.num_records(), [np.zeros(0, np.int64)]
+    for i in range(0, count, step):
+        labels.append(_parse_labels(reader.read(i, min(i + step, count)), label_key))
+    return np.concatenate(labels), lambda records: _array_record_reader(path).read(records.tolist())
 
 
-class _TFRecordShard:
-    """A TFRecord file; an index of byte offsets, built while the labels are read, gives random access.
+def _open_tfrecord(path: str, label_key: str) -> tuple[np.ndarray, Read]:
+    """As `_open_array_record`, for a TFRecord file: an index of byte offsets, built with the labels, gives random access."""
+    spans: list[tuple[int, int]] = []
+    labels, records = [np.zeros(0, np.int64)], _tfrecords(path)
+    while chunk := list(itertools.islice(records, _LABELS_AT_ONCE)):
+        spans.extend((offset, len(content)) for offset, content in chunk)
+        labels.append(_parse_labels([content for _, content in chunk], label_key))
+    offset, length = np.array(spans, np.int64).reshape(-1, 2).T
+
+    def read(records):
+        with open(path, "rb", buffering=0) as file:
+            return [os.pread(file.fileno(), int(length[r]), int(offset[r])) for r in records]
+
+    return np.concatenate(labels), read
+
+
+def _tfrecords(path: str) -> Iterator[tuple[int, bytes]]:
+    """Yields (offset, content) of each record of a file.
 
     A record is a uint64 length, the length's uint32 checksum, the content, and the content's uint32 checksum.
     """
-
-    def __init__(self, path: str):
-        self._path = path
-        self._offset = self._length = np.zeros(0, np.int64)
-
-    def labels(self, key: str) -> np.ndarray:
-        spans: list[tuple[int, int]] = []
-        labels = []
-        with open(self._path, "rb") as file:
-            for chunk in _batched(self._records(file), _LABELS_AT_ONCE):
-                spans.extend((offset, len(content)) for offset, content in chunk)
-                labels.append(_parse_labels([content for _, content in chunk], key))
-        self._offset, self._length = np.array(spans, np.int64).reshape(-1, 2).T
-        return np.concatenate(labels) if labels else np.zeros(0, np.int64)
-
-    def read(self, records: np.ndarray) -> list[bytes]:
-        with open(self._path, "rb", buffering=0) as file:
-            return [os.pread(file.fileno(), int(self._length[r]), int(self._offset[r])) for r in records]
-
-    def _records(self, file: BinaryIO) -> Iterator[tuple[int, bytes]]:
-        """Yields (offset, content) of each record."""
+    with open(path, "rb") as file:
         position = 0
         while header := file.read(12):
             length = struct.unpack("<Q", header[:8])[0] if len(header) == 12 else -1
             content = file.read(max(length, 0))
             if len(content) != length or len(file.read(4)) != 4:
-                raise UserError(f"{self._path}: cut off after {position:,} bytes; prepare the data set again")
+                raise UserError(f"{path}: cut off after {position:,} bytes; prepare the data set again")
             yield position + 12, content
             position += length + 16
 
 
-_SHARDS: dict[str, Callable[[str], Shard]] = {"tfrecord": _TFRecordShard, "array_record": _ArrayRecordShard}
-
-
-def _batched(items: Iterable[tuple[int, bytes]], size: int) -> Iterator[list[tuple[int, bytes]]]:
-    items = iter(items)
-    while chunk := list(itertools.islice(items, size)):
-        yield chunk
+_OPEN = {"tfrecord": _open_tfrecord, "array_record": _open_array_record}

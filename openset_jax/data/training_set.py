@@ -28,11 +28,7 @@ class SamplingSpec:
 
 
 def parse_negatives(value: object) -> int | float | None:
-    """Parses `sampling.negatives`: None or a number of images is returned unchanged; "3x" becomes 3.0.
-
-    Raises:
-      UserError: the value has none of these forms.
-    """
+    """Parses `sampling.negatives`: None and numbers of images are unchanged, "3x" becomes 3.0; else raises UserError."""
     if value is None or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
         return value
     try:

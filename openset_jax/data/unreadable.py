@@ -12,7 +12,6 @@ class Unreadable:
     """The unreadable images of a pool: each is reported once, when it is found, and not read again.
 
     Args:
-      pool: the pool of the images.
       max_fraction: the maximum share of unreadable images in the pool.
       report: called with one line for each unreadable image.
 
@@ -25,11 +24,7 @@ class Unreadable:
         self.rows: dict[int, str] = {}
 
     def add(self, row: int, reason: str) -> None:
-        """Adds an image and reports it.
-
-        Raises:
-          UserError: more than `max_fraction` of the pool is unreadable.
-        """
+        """Adds an image and reports it. Raises UserError if more than `max_fraction` of the pool is unreadable."""
         self.rows[row] = reason
         source = self._pool.sources[self._pool.source[row]].name
         image = f"{self._pool.ids([row])[0]!r} of {source} ({self._pool.groups[self._pool.group[row]]})"

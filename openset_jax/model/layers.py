@@ -11,6 +11,8 @@ from flax.typing import Dtype
 
 from openset_jax.platforms import convolution, max_pool
 
+he = nn.initializers.he_normal()  # He et al. 2015, arXiv 1502.01852: variance 2 / fan_in, for layers before a ReLU
+
 
 @dataclasses.dataclass(frozen=True)
 class Ops:
@@ -19,12 +21,9 @@ class Ops:
     `benchmarks.variants` measures other implementations of the same operations.
 
     Attributes:
-      convolve: as `convolution.convolve`.
-      max_pool: as `max_pool.max_pool`.
       pool_first: whether blocks without normalisation max-pool before the bias is added, instead of after the ReLU; the
         results are equal.
-      relu: max(x, 0).
-      bernoulli: as `jax.random.bernoulli`; draws the masks of dropout.
+      bernoulli: draws the masks of dropout.
     """
 
     convolve: Callable[..., jax.Array] = convolution.convolve
@@ -42,14 +41,9 @@ class Convolution(nn.Module):
 
     Attributes:
       features: number of output channels.
-      kernel_size: side of the kernel.
-      stride, padding: of the convolution, in both dimensions.
-      groups: of the convolution.
+      kernel_size, stride, padding: in both dimensions.
       pool: whether to max-pool, 3x3 with stride 2.
-      use_bias: whether to add a bias.
-      kernel_init: initialises the kernel.
       dtype: of the computation.
-      ops: implementation of convolution and max-pooling.
     """
 
     features: int
@@ -59,15 +53,14 @@ class Convolution(nn.Module):
     groups: int
     pool: bool
     use_bias: bool
-    kernel_init: nn.initializers.Initializer
     dtype: Dtype
-    ops: Ops = Ops()
+    ops: Ops
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns the output [b, h, w, features] of images or feature maps x [b, H, W, c]."""
         shape = (self.kernel_size, self.kernel_size, x.shape[-1] // self.groups, self.features)
-        kernel = self.param("kernel", self.kernel_init, shape).astype(self.dtype)
+        kernel = self.param("kernel", he, shape).astype(self.dtype)
         x = self.ops.convolve(x.astype(self.dtype), kernel, self.stride, self.padding, self.groups)
         if self.pool:
             x = self.ops.max_pool(x)
@@ -79,11 +72,8 @@ class Convolution(nn.Module):
 class Dropout(nn.Module):
     """Dropout whose masks depend on the position of each example in the global batch, not on the device that holds it.
 
-    `nn.Dropout` draws one mask per device, so that a run would change with the number of devices.
-
-    Attributes:
-      rate: the probability that an element is set to zero.
-      bernoulli: draws the masks.
+    `nn.Dropout` draws one mask per device, so that a run would change with the number of devices. `rate` is the probability
+    that an element is set to zero.
     """
 
     rate: float
@@ -118,8 +108,8 @@ def adaptive_average_pool(x: jax.Array, side: int) -> jax.Array:
         return x
 
     def weights(n):
-        rows = np.arange(n)[None], np.arange(side)[:, None]
-        inside = (rows[0] >= rows[1] * n // side) & (rows[0] < -(-(rows[1] + 1) * n // side))
+        row, output = np.arange(n)[None], np.arange(side)[:, None]
+        inside = (row >= output * n // side) & (row < -(-(output + 1) * n // side))
         return jnp.asarray(inside / inside.sum(1, keepdims=True), x.dtype)
 
     return jnp.einsum("oh,bhwc,pw->bopc", weights(x.shape[1]), x, weights(x.shape[2]))

@@ -1,4 +1,7 @@
-"""Checks of posteriors, priors, labels and weights. Error messages contain the index of the first invalid entry."""
+"""Checks of posteriors, priors, labels and weights.
+
+Error messages contain the index of the first invalid entry, and `name`, the name of the argument.
+"""
 
 import numpy as np
 
@@ -7,9 +10,6 @@ TOLERANCE = 1e-6  # of sums of probabilities; float32 posteriors are within it
 
 def posterior(values: np.ndarray, name: str = "posterior") -> np.ndarray:
     """Returns the posterior as float64 [n, K + 1] (or [n, K]).
-
-    Args:
-      name: of the argument, for messages.
 
     Raises:
       ValueError: the shape is not [n, classes], or a row is not finite, has a negative entry, or does not sum to 1 within
@@ -30,20 +30,15 @@ def posterior(values: np.ndarray, name: str = "posterior") -> np.ndarray:
 
 
 def prior(values: np.ndarray, width: int, name: str = "prior") -> np.ndarray:
-    """Returns the prior as float64 [width].
-
-    Args:
-      width: K + 1.
-      name: of the argument, for messages.
+    """Returns the prior as float64 [width], where the width is K + 1.
 
     Raises:
       ValueError: the length is not `width`, an entry is negative or not finite, or the sum is not 1 within 1e-6.
     """
     values = np.asarray(values, np.float64)
     if values.shape != (width,):
-        raise ValueError(
-            f'{name} must have {width} numbers, one for each class and "none" last; its shape is {values.shape}'
-        )
+        shape = values.shape
+        raise ValueError(f'{name} must have {width} numbers, one for each class and "none" last; its shape is {shape}')
     if not (values >= 0).all():
         k = int((~(values >= 0)).argmax())
         raise ValueError(f"{name} must not be negative: entry {k} is {values[k]}")
@@ -88,10 +83,6 @@ def weights(values: np.ndarray | None, count: int) -> np.ndarray:
 
 def finite(values: np.ndarray, name: str, ndim: int) -> np.ndarray:
     """Returns the values as float64.
-
-    Args:
-      name: of the argument, for messages.
-      ndim: the number of axes.
 
     Raises:
       ValueError: the number of axes is not `ndim`, or a value is NaN or infinite.

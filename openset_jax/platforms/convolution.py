@@ -14,6 +14,7 @@ from jax import lax
 from openset_jax.platforms.xla import isolated
 
 COLUMNS = 4  # the columns of one block in `convolve_columns`
+_LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
 def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: int, groups: int = 1) -> jax.Array:
@@ -38,13 +39,9 @@ def convolve_plainly(x: jax.Array, kernel: jax.Array, stride: int, padding: int,
 
 
 def _xla(x, kernel, padding, stride=1, groups=1):
+    edges = [(p, p) for p in padding]
     return lax.conv_general_dilated(
-        x,
-        kernel,
-        (stride, stride),
-        [(p, p) for p in padding],
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=groups,
+        x, kernel, (stride, stride), edges, dimension_numbers=_LAYOUT, feature_group_count=groups
     )
 
 
@@ -53,12 +50,8 @@ def convolve_canonically(x: jax.Array, kernel: jax.Array, padding: tuple[int, in
     """Computes a convolution with stride 1 whose gradients are also convolutions in the dimension order NHWC.
 
     JAX expresses these gradients with permuted dimensions. XLA's CPU compiler converts such convolutions to the order that
-    its library supports, except inside loops (several steps per call), where they take ten times as long.
-
-    Args:
-      x: [b, H, W, c].
-      kernel: [k, k, c, d].
-      padding: of the height and of the width.
+    its library supports, except inside loops (several steps per call), where they take ten times as long. `padding` is
+    (of the height, of the width).
     """
     return _xla(x, kernel, padding)
 
@@ -82,11 +75,8 @@ convolve_canonically.defvjp(lambda x, kernel, padding: (_xla(x, kernel, padding)
 def convolve_blocks(x: jax.Array, kernel: jax.Array, stride: int, padding: int, *, alone: bool = False) -> jax.Array:
     """Computes `convolve` by space to depth: blocks of stride x stride pixels become channels, and the stride becomes 1.
 
-    The kernel is padded with zeros to a multiple of the stride: 11x11x3 with stride 4 becomes 3x3x48 with stride 1.
-
-    Args:
-      x, kernel, stride, padding: as in `convolve`.
-      alone: whether to prevent a fusion of the blocks with the operations before them, and use `convolve_canonically`.
+    The kernel is padded with zeros to a multiple of the stride: 11x11x3 with stride 4 becomes 3x3x48 with stride 1. `alone`
+    prevents a fusion of the blocks with the operations before them, and uses `convolve_canonically`.
     """
     side, blocks = kernel.shape[0], -(-kernel.shape[0] // stride)
 

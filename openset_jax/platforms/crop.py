@@ -8,16 +8,12 @@ from jax import lax
 
 
 def crop(images: jax.Array, corner: jax.Array, mirrored: jax.Array, size: int) -> jax.Array:
-    """Cuts a square out of each image, and mirrors some of the squares from left to right.
+    """Cuts a square, uint8 [b, size, size, 3], out of each image, and mirrors some of the squares from left to right.
 
     Args:
       images: uint8 [b, H, W, 3].
       corner: int32 [b, 2], top and left of the square, which must lie within the image.
       mirrored: bool [b].
-      size: side of the square.
-
-    Returns:
-      uint8 [b, size, size, 3].
     """
     by_pixel, by_slices = (functools.partial(form, size=size) for form in (crop_by_pixel, crop_by_slices))
     return lax.platform_dependent(images, corner, mirrored, cpu=by_pixel, cuda=by_pixel, default=by_slices)

@@ -7,6 +7,7 @@ which compilers vectorise.
 
 import functools
 import operator
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -31,25 +32,6 @@ def max_pool_by_windows(x: jax.Array) -> jax.Array:
     return nn.max_pool(x, (WINDOW, WINDOW), strides=(STRIDE, STRIDE))
 
 
-@jax.custom_vjp
-def max_pool_by_slices(x: jax.Array) -> jax.Array:
-    """Computes `max_pool` for CPUs, as the maximum of 9 slices of the input, one for each place in a window.
-
-    The gradients of the slices are padded to the size of the input, and summed.
-    """
-    return functools.reduce(jnp.maximum, _slices(x))
-
-
-@jax.custom_vjp
-def max_pool_by_parity(x: jax.Array) -> jax.Array:
-    """Computes `max_pool` for GPUs: the gradients of even and odd rows and columns are computed apart, and interleaved.
-
-    An element of an even row is in the first row of one window and in the last row of the window above; an element of an odd
-    row is in the middle row of one window. So each element reads only the windows that contain it.
-    """
-    return functools.reduce(jnp.maximum, _slices(x))
-
-
 def largest_of_windows(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Returns the largest element of each window, and its place in the window: int8 from 0 to 8, row by row."""
     slices = _slices(x)
@@ -61,23 +43,22 @@ def largest_of_windows(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def spread_by_slices(sides: tuple[int, int], where: jax.Array, gradient: jax.Array) -> jax.Array:
-    """Computes the gradient of the input: adds the gradient of each window at the place of its largest element.
+    """Computes the input's gradient, [b, *sides, c]: adds the gradient of each window at the place of its largest element.
+
+    For CPUs: the gradients of the 9 places in a window are padded to the size of the input, and summed.
 
     Args:
       sides: height and width of the input.
       where: int8 [b, h, w, c], the place of the largest element in each window.
       gradient: [b, h, w, c], the gradient of each window.
-
-    Returns:
-      [b, *sides, c].
     """
 
+    height, width = (STRIDE * (count - 1) + 1 for count in where.shape[1:3])
+
     def share(k):
-        edges = [
-            (start, side - start - (STRIDE * (count - 1) + 1), STRIDE - 1)
-            for start, side, count in zip(divmod(k, WINDOW), sides, where.shape[1:3], strict=True)
-        ]
-        return _padded(_share(where, gradient, k), *edges)
+        top, left = divmod(k, WINDOW)
+        rows, columns = (top, sides[0] - top - height, STRIDE - 1), (left, sides[1] - left - width, STRIDE - 1)
+        return _share(where, gradient, k, rows, columns)
 
     return functools.reduce(operator.add, map(share, range(WINDOW**2)))
 
@@ -87,11 +68,15 @@ _WINDOWS = {0: ((0, 0), (2, 1)), 1: ((1, 0),)}
 
 
 def spread_by_parity(sides: tuple[int, int], where: jax.Array, gradient: jax.Array) -> jax.Array:
-    """Computes `spread_by_slices` for each parity of rows and columns, and interleaves the results."""
+    """Computes `spread_by_slices` for each parity of rows and columns, and interleaves the results.
+
+    For GPUs: an element of an even row is in the first row of one window and in the last row of the window above; an element
+    of an odd row is in the middle row of one window. So each element reads only the windows that contain it.
+    """
 
     def elements(row_parity, column_parity):
         shares = [
-            _padded(_share(where, gradient, WINDOW * top + left), (above, 1 - above, 0), (before, 1 - before, 0))
+            _share(where, gradient, WINDOW * top + left, (above, 1 - above, 0), (before, 1 - before, 0))
             for top, above in _WINDOWS[row_parity]
             for left, before in _WINDOWS[column_parity]
         ]
@@ -109,12 +94,10 @@ def _slices(x):
     return [x[:, top : top + height : STRIDE, left : left + width : STRIDE] for top, left in corners]
 
 
-def _share(where, gradient, k):
-    return jnp.where(where == k, gradient, jnp.zeros((), gradient.dtype))
-
-
-def _padded(x, rows, columns):
-    return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), rows, columns, (0, 0, 0)])
+def _share(where, gradient, k, rows, columns):
+    """The gradients of the windows whose largest element is at place k, spread by `lax.pad` over rows and columns."""
+    zero = jnp.zeros((), gradient.dtype)
+    return lax.pad(jnp.where(where == k, gradient, zero), zero, [(0, 0, 0), rows, columns, (0, 0, 0)])
 
 
 def pool_and_keep_places(x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
@@ -123,15 +106,21 @@ def pool_and_keep_places(x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.
     return largest, (where, jnp.zeros((0, *x.shape[1:3]), jnp.int8))  # only the shape of x is needed
 
 
-def _backward_by_slices(residuals, gradient):
-    where, (_, *sides) = residuals[0], residuals[1].shape
-    return (isolated(functools.partial(spread_by_slices, tuple(sides)), where, gradient),)
+def _max_pool_by(spread: Callable[..., jax.Array], *, alone: bool) -> Callable[[jax.Array], jax.Array]:
+    """Returns `max_pool` as the maximum of 9 slices of the input; `spread`, `isolated` if `alone`, computes its gradient."""
+
+    @jax.custom_vjp
+    def pool(x):
+        return functools.reduce(jnp.maximum, _slices(x))
+
+    def backward(residuals, gradient):
+        where, (_, *sides) = residuals[0], residuals[1].shape
+        of_sides = functools.partial(spread, tuple(sides))
+        return (isolated(of_sides, where, gradient) if alone else of_sides(where, gradient),)
+
+    pool.defvjp(pool_and_keep_places, backward)
+    return pool
 
 
-def _backward_by_parity(residuals, gradient):
-    where, (_, *sides) = residuals[0], residuals[1].shape
-    return (spread_by_parity(tuple(sides), where, gradient),)
-
-
-max_pool_by_slices.defvjp(pool_and_keep_places, _backward_by_slices)
-max_pool_by_parity.defvjp(pool_and_keep_places, _backward_by_parity)
+max_pool_by_slices = _max_pool_by(spread_by_slices, alone=True)
+max_pool_by_parity = _max_pool_by(spread_by_parity, alone=False)

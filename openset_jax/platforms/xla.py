@@ -32,11 +32,7 @@ _BFLOAT16_PRODUCT = re.compile(r"stablehlo\.dot_general.*bf16")
 
 
 def compile_lowered(lowered: jax.stages.Lowered, options: Mapping[str, Any] | None = None) -> jax.stages.Compiled:
-    """Compiles a program with the best options for the platform.
-
-    Args:
-      options: further options of XLA.
-    """
+    """Compiles a program with the best options for the platform, and with further `options` of XLA."""
     if jax.default_backend() != "cpu":
         return lowered.compile(dict(options or {}))
     suited = _CPU_OPTIONS_OF_BFLOAT16 if _BFLOAT16_PRODUCT.search(lowered.as_text()) else _CPU_OPTIONS

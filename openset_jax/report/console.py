@@ -7,10 +7,9 @@ from clu import parameter_overview
 
 from openset_jax.data.pools import ROLES, SPLITS, Pool
 from openset_jax.data.sampler import Sampler
-from openset_jax.report.formatting import Number
+from openset_jax.report.formatting import Number, title
 from openset_jax.training import run_setup, state
 from openset_jax.training.progress import Progress
-from openset_jax.training.run_setup import Run
 
 Cell = str | int | float | Number | None
 
@@ -18,12 +17,12 @@ _SHOWN = 12  # groups of a role that are listed one by one
 _SIDES = {"keep_knowns": "knowns", "accept_negatives": "negatives"}  # rule -> the images whose accepted share it limits
 
 
-def columns(rows: Sequence[Sequence[Cell]], *, indent: str = "  ") -> str:
+def columns(rows: Sequence[Sequence[Cell]]) -> str:
     """Returns a table as text, the first column aligned to the left and the others to the right."""
     text = [[_cell(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in text) for i in range(len(text[0]))]
     line = lambda row: row[0].ljust(widths[0]) + "".join(f"  {c.rjust(w)}" for c, w in zip(row[1:], widths[1:], strict=True))
-    return "\n".join((indent + line(row)).rstrip() for row in text)
+    return "\n".join(f"  {line(row)}".rstrip() for row in text)
 
 
 def _cell(value: Cell) -> str:
@@ -34,15 +33,16 @@ def _cell(value: Cell) -> str:
     return f"{value:.4f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def run_description(run: Run) -> str:
+def run_description(run: run_setup.Run) -> str:
     """Returns the dtype, the input, the pool, the sampler and the parameters of a run."""
-    spec, model = run.spec, run.network.model
+    spec = run.spec
+    params = state.variables_shape(run.network.model, spec.images.image_size)["params"]
     lines = [
         run_setup.computation_line(spec, run.cache.input_choice(spec, run.pool)),
         run.warning,
         pool_table(run.pool),
-        sampler_lines(run.sampler, [*run.pool.classes, "none"], run.plateau_loss(Progress())),
-        parameters(state.variables_shape(model, spec.images.image_size)["params"]),
+        sampler_line(run.sampler, [*run.pool.classes, "none"], run.plateau_loss(Progress())),
+        parameter_overview.get_parameter_overview(params, include_stats=False),
     ]
     return "\n".join(filter(None, lines))
 
@@ -59,40 +59,24 @@ def pool_table(pool: Pool) -> str:
     return columns(rows)
 
 
-def sampler_lines(sampler: Sampler, names: Sequence[str], plateau: float) -> str:
-    """Returns the batch size, the share of each class, and the plateau loss.
-
-    Args:
-      names: of the K classes and "none".
-      plateau: loss of a network whose outputs are constant.
-    """
+def sampler_line(sampler: Sampler, names: Sequence[str], plateau: float) -> str:
+    """Returns the batch size, the share of each class and "none", and the loss of a network whose outputs are constant."""
     shares = [f"{name} {p:.1%}" for name, p in zip(names, sampler.prior, strict=False)]
     shown = shares if len(shares) <= _SHOWN else [*shares[: _SHOWN - 2], "...", shares[-1]]
-    return (
-        f"Each batch of {sampler.batch_size}: {', '.join(shown)}. A network that ignores its images has a "
-        f"loss of at least {plateau:.3f}."
-    )
-
-
-def parameters(params: Mapping[str, Any]) -> str:
-    """Returns the parameters by layer, and their number."""
-    return parameter_overview.get_parameter_overview(params, include_stats=False)
+    constant = f"A network that ignores its images has a loss of at least {plateau:.3f}."
+    return f"Each batch of {sampler.batch_size}: {', '.join(shown)}. {constant}"
 
 
 def result_table(result: Mapping[str, Any]) -> str:
     """Returns the content of `metrics.json` as text."""
     known, counts = result["known"], result["counts"]
+    skipped = f" ({counts['skipped']} unreadable images skipped)" if counts["skipped"] else ""
+    rows: list[Sequence[Cell]] = [["known classes", "images", "accuracy"]]
+    rows.append(["all", sum(counts["known"].values()), known["accuracy"]])
+    rows += [[name, counts["known"][name], recall] for name, recall in known["recall"].items()]
     lines = [
-        f"Test images, step {result['step']}"
-        + (f" ({counts['skipped']} unreadable images skipped)" if counts["skipped"] else "")
-        + ". Brackets: 95 % intervals.",
-        columns(
-            [
-                ["known classes", "images", "accuracy"],
-                ["all", sum(counts["known"].values()), known["accuracy"]],
-                *([name, counts["known"][name], recall] for name, recall in known["recall"].items()),
-            ]
-        ),
+        f"Test images, step {result['step']}{skipped}. Brackets: 95 % intervals.",
+        columns(rows),
         columns([["none of these", "images", "AUROC", "OSCR", "rejected"], *_none_rows(result)]),
         "  AUROC: P(score of an unknown > score of a known image). OSCR: P(this, and the known image is classified "
         "correctly).",
@@ -109,7 +93,7 @@ def _score_lines(result: Mapping[str, Any]) -> Iterator[str]:
     best = sorted(result["scores"].items(), key=lambda item: _against_unseen(item[1]), reverse=True)
     auroc = lambda kind: None if kind is None else kind["auroc"]
     yield "AUROC of each score. own: the score that is compared with the threshold."
-    yield columns([["", *(kind.replace("_", " ") for kind in best[0][1])], *([n, *map(auroc, k.values())] for n, k in best)])
+    yield columns([["", *map(title, best[0][1])], *([n, *map(auroc, k.values())] for n, k in best)])
     for name, why in result["scores_left_out"].items():
         yield f"  {name}: left out: {why}"
 
@@ -135,8 +119,8 @@ def _operating_lines(point: Mapping[str, Any]) -> Iterator[str]:
             "interval, if test and validation images have the same distribution)."
         )
     rows: list[Sequence[Cell]] = [["known recall", point["known_recall"]], ["known and correct", point["known_accuracy"]]]
-    rows += [[f"{kind.replace('_', ' ')} rejected", share] for kind, share in point["rejected"].items()]
-    rows += [[f"expected cost, {kind.replace('_', ' ')}", cost] for kind, cost in point["expected_cost"].items()]
+    rows += [[f"{title(kind)} rejected", share] for kind, share in point["rejected"].items()]
+    rows += [[f"expected cost, {title(kind)}", cost] for kind, cost in point["expected_cost"].items()]
     yield columns(rows)
 
 
@@ -144,7 +128,7 @@ def _confusion_lines(confusion: Mapping[str, Any]) -> list[str]:
     if len(confusion["columns"]) > 2 * _SHOWN:
         return ["The confusion matrix is in metrics.json."]
     rows = zip(confusion["rows"], confusion["counts"], strict=True)
-    table = columns([["", *confusion["columns"]], *([name.replace("_", " "), *row] for name, row in rows)])
+    table = columns([["", *confusion["columns"]], *([title(name), *row] for name, row in rows)])
     return ["Confusion at the operating point (rows: true class, columns: decision)", table]
 
 
@@ -152,7 +136,7 @@ def _none_rows(result: Mapping[str, Any]) -> Iterator[Sequence[Cell]]:
     open_set, counts, rejected = result["open_set"], result["counts"], result["operating_point"]["rejected"]
     for kind in ("seen_negatives", "unseen_unknowns"):
         row = open_set[kind]
-        yield [kind.replace("_", " "), row["images"], row["auroc"], row.get("oscr"), rejected[kind]]
+        yield [title(kind), row["images"], row["auroc"], row.get("oscr"), rejected[kind]]
         for name in list(counts[kind])[:_SHOWN]:
             row = open_set["by_group"][name]
             yield [f"  {name}", row["images"], row["auroc"], row.get("oscr"), None]

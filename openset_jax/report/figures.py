@@ -1,7 +1,8 @@
 """The page's figures: Plotly's traces and layouts as plain dicts, so that this module does not import Plotly.
 
 Figures contain no user-defined names, because Plotly interprets some tags in text as HTML. A trace that is updated when
-the inputs of the page change has `meta`: {"point": kind}, {"cost": kind} or {"threshold": True}.
+the inputs of the page change has `meta`: {"point": kind}, {"cost": kind} or {"threshold": True}. Arguments named `kinds` map
+each kind of "none" to its groups.
 """
 
 from typing import Any
@@ -19,19 +20,13 @@ Figure = dict[str, Any]  # {"data": traces, "layout": ...}
 # Okabe and Ito 2008, distinct for colour-blind people; without yellow, which is faint on white
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 COLOURS = {"known": OKABE_ITO[0], "seen_negatives": OKABE_ITO[4], "unseen_unknowns": OKABE_ITO[2]}
-_OTHER = OKABE_ITO[3]
 _LINE = "#444444"
 _DASHES = {"known": "solid", "seen_negatives": "solid", "unseen_unknowns": "dash"}
 _POINTS, _BINS = 500, 60
-_MARGIN = {"l": 56, "r": 16, "t": 16, "b": 56}
 
 
 def of_kind(scored: Scored, kinds: dict[str, list[str]]) -> dict[str, np.ndarray]:
-    """Returns masks, bool [n], of the images of "known" and of each kind of "none"; kinds without images are left out.
-
-    Args:
-      kinds: kind of "none" -> its groups.
-    """
+    """Returns masks, bool [n], of the images of "known" and of each kind of "none"; kinds without images are left out."""
     chosen = {"known": scored.label >= 0}
     chosen |= {kind: np.isin(scored.group, groups) & (scored.label < 0) for kind, groups in kinds.items()}
     return {kind: images for kind, images in chosen.items() if images.any()}
@@ -40,17 +35,12 @@ def of_kind(scored: Scored, kinds: dict[str, list[str]]) -> dict[str, np.ndarray
 def figure(
     traces: list[Trace], x: str, y: str, *, xaxis: dict[str, Any] | None = None, yaxis: dict[str, Any] | None = None
 ) -> Figure:
-    """Returns a figure with the common layout.
-
-    Args:
-      x, y: titles of the axes.
-      xaxis, yaxis: further properties of the axes.
-    """
+    """Returns a figure with the common layout, from the titles `x` and `y` and further properties of the axes."""
     axis = {"gridcolor": "#e5e5e5", "zeroline": False, "linecolor": "#999999", "automargin": True}
     layout = {
         "xaxis": axis | {"title": {"text": x}} | (xaxis or {}),
         "yaxis": axis | {"title": {"text": y}} | (yaxis or {}),
-        "margin": _MARGIN,
+        "margin": {"l": 56, "r": 16, "t": 16, "b": 56},
         "height": 380,
         "font": {"family": "system-ui, sans-serif", "size": 13, "color": "#222222"},
         "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
@@ -61,13 +51,17 @@ def figure(
     return {"data": traces, "layout": layout}
 
 
+def _colour(kind: str) -> str:
+    return COLOURS.get(kind, OKABE_ITO[3])
+
+
 def _line(name: str, x: np.ndarray | list[float], y: np.ndarray | list[float], kind: str, **more: Any) -> Trace:
-    style = {"color": COLOURS.get(kind, _OTHER), "width": 2, "dash": _DASHES.get(kind, "dot")}
+    style = {"color": _colour(kind), "width": 2, "dash": _DASHES.get(kind, "dot")}
     return {"type": "scatter", "mode": "lines", "name": name, "x": _numbers(x), "y": _numbers(y), "line": style} | more
 
 
 def _point(kind: str) -> Trace:
-    marker = {"color": COLOURS.get(kind, _OTHER), "size": 12, "line": {"color": "white", "width": 2}}
+    marker = {"color": _colour(kind), "size": 12, "line": {"color": "white", "width": 2}}
     point = {"type": "scatter", "mode": "markers", "x": [None], "y": [None], "showlegend": False}
     return point | {"name": f"{title(kind)}, at the threshold", "marker": marker, "meta": {"point": kind}}
 
@@ -96,9 +90,8 @@ def curves(scored: Scored, kinds: dict[str, list[str]]) -> dict[str, Figure]:
         for traces, y, (low, high) in zip((roc, oscr), ys, band[1:], strict=True):
             kept = _thin(x, y)
             look = {"legendgroup": kind, "hovertemplate": "unknowns accepted %{x:.1%}<br>knowns %{y:.1%}<extra></extra>"}
-            traces.append(_area(band.unknown, low, high, kind))
-            traces.append(_line(title(kind), x[kept], y[kept], kind, **look))
-            traces.append(_point(kind))
+            curve = _line(title(kind), x[kept], y[kept], kind, **look)
+            traces += [_area(band.unknown, low, high, kind), curve, _point(kind)]
     axis = {"range": [-0.01, 1.01], "tickformat": ".0%"}
     return {
         "roc": figure(roc, "unknowns accepted", "knowns accepted", xaxis=axis, yaxis=axis),
@@ -114,13 +107,7 @@ def _thin(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def _area(x: np.ndarray, low: np.ndarray, high: np.ndarray, kind: str) -> Trace:
     around = {"x": _numbers(np.concatenate([x, x[::-1]])), "y": _numbers(np.concatenate([high, low[::-1]]))}
-    look = {
-        "fill": "toself",
-        "fillcolor": faint(COLOURS.get(kind, _OTHER)),
-        "line": {"width": 0},
-        "mode": "lines",
-        "hoverinfo": "skip",
-    }
+    look = {"fill": "toself", "fillcolor": faint(_colour(kind)), "line": {"width": 0}, "mode": "lines", "hoverinfo": "skip"}
     return {"type": "scatter", "showlegend": False, "legendgroup": kind} | around | look
 
 
@@ -148,11 +135,8 @@ def histogram(scored: Scored, kinds: dict[str, list[str]]) -> Figure:
         count, _ = np.histogram(np.clip(scored.score[images], low, high), edges)
         share = count / images.sum()
         top = max(top, share.max())
-        look = {
-            "fill": "tozeroy",
-            "fillcolor": faint(COLOURS.get(kind, _OTHER)),
-            "hovertemplate": "from %{x:.4g}: %{y:.1%}<extra></extra>",
-        }
+        hover = "from %{x:.4g}: %{y:.1%}<extra></extra>"
+        look = {"fill": "tozeroy", "fillcolor": faint(_colour(kind)), "hovertemplate": hover}
         name = "known classes" if kind == "known" else title(kind)
         trace = _line(f"{name} ({images.sum():,})", edges, np.append(share, share[-1]), kind, **look)
         traces.append(trace | {"line": trace["line"] | {"shape": "hv"}})
@@ -167,8 +151,7 @@ def costs(scored: Scored, kinds: dict[str, list[str]]) -> Figure:
     for kind in of_kind(scored, kinds):
         if kind != "known":
             traces += [_line(title(kind), [], [], kind, meta={"cost": kind}), _point(kind)]
-    yaxis = {"rangemode": "tozero"}
-    xaxis = {"range": list(score_range(scored.score))}
+    xaxis, yaxis = {"range": list(score_range(scored.score))}, {"rangemode": "tozero"}
     return figure([*traces, _threshold()], "threshold", "expected cost of an image", xaxis=xaxis, yaxis=yaxis)
 
 
@@ -178,7 +161,6 @@ def calibration(scored: Scored, posterior: np.ndarray, prior: np.ndarray, kinds:
     Args:
       posterior: float64 [n, K + 1] under `prior`.
       prior: float64 [K + 1].
-      kinds: kind of "none" -> its groups.
 
     Returns:
       {"calibration": figure}; {} if for every kind some class with a positive prior has no images.
@@ -192,8 +174,7 @@ def calibration(scored: Scored, posterior: np.ndarray, prior: np.ndarray, kinds:
             continue
         found = calibration_error.reliability(posterior[chosen], label, weight=mix_weights(label, prior))
         size = 5 + 15 * np.sqrt(found.mass)
-        look: dict[str, Any] = {"mode": "lines+markers"}
-        look |= {"marker": {"size": _numbers(size), "color": COLOURS.get(kind, _OTHER)}}
+        look: dict[str, Any] = {"mode": "lines+markers", "marker": {"size": _numbers(size), "color": _colour(kind)}}
         look |= {"hovertemplate": "probability %{x:.1%}, right %{y:.1%}<extra></extra>"}
         traces.append(_line(f"known images and {title(kind)}", found.confidence, found.accuracy, kind, **look))
     if not traces:
@@ -201,5 +182,5 @@ def calibration(scored: Scored, posterior: np.ndarray, prior: np.ndarray, kinds:
     ideal: dict[str, Any] = {"line": {"color": _LINE, "width": 1, "dash": "dot"}, "hoverinfo": "skip"}
     traces.insert(0, _line("perfectly calibrated", [0, 1], [0, 1], "", **ideal))
     axis = {"range": [0, 1.02], "tickformat": ".0%"}
-    drawn = figure(traces, "probability of the likeliest answer", "share of right answers", xaxis=axis, yaxis=axis)
-    return {"calibration": drawn}
+    x, y = "probability of the likeliest answer", "share of right answers"
+    return {"calibration": figure(traces, x, y, xaxis=axis, yaxis=axis)}

@@ -14,38 +14,26 @@ LARGEST = 192  # pixels a side; larger images are scaled down
 
 
 class Mistake(NamedTuple):
-    """One misclassified image of the report.
+    """One misclassified image of the report."""
 
-    Attributes:
-      image: uint8 [S, S, 3].
-      id: of the example.
-      truth: name of the class, or of the group of a negative or an unknown.
-      answer: name of a class, or "none".
-      score: larger = more unknown.
-      p_answer: probability of the answer under the deployment's prior, None if there are no probabilities.
-    """
-
-    image: np.ndarray
+    image: np.ndarray  # uint8 [S, S, 3]
     id: str
-    truth: str
-    answer: str
-    score: float
-    p_answer: float | None
+    truth: str  # name of the class, or of the group of a negative or an unknown
+    answer: str  # name of a class, or "none"
+    score: float  # larger = more unknown
+    p_answer: float | None  # probability of the answer under the deployment's prior; None if there are no probabilities
 
 
 def worst(
     scored: Scored, posterior: np.ndarray | None, kinds: dict[str, list[str]], count: int = 8
 ) -> dict[str, np.ndarray]:
-    """Returns the most confident mistakes at the operating point.
+    """Returns the most confident mistakes at the operating point: their type -> rows of `scored`, int, the worst first.
 
     Args:
       scored: images with `decision`.
       posterior: float64 [n, K + 1] under the deployment's prior. None: a lower score counts as more confident.
       kinds: kind of "none" -> its groups.
       count: maximum number of images of each type of mistake.
-
-    Returns:
-      Title of the type -> int [at most `count`], rows of `scored`, the worst first.
 
     Raises:
       ValueError: `scored` has no decisions.

@@ -16,7 +16,6 @@ from openset_jax.openset.decision.posterior import correct_prior
 from openset_jax.openset.metrics.evaluation import COMPARED
 from openset_jax.openset.scored import Scored
 from openset_jax.report import figures, page_data, template
-from openset_jax.report.figures import Figure
 from openset_jax.report.formatting import Number, title
 from openset_jax.report.mistakes import Mistake, data_uri
 from openset_jax.report.summary import auroc, summary
@@ -29,30 +28,25 @@ _SHARES = {
 
 
 def render(
-    result: dict[str, Any],
-    scored: Scored,
-    *,
-    kinds: dict[str, list[str]],
-    classifier: Classifier,
-    fitted_posterior: np.ndarray | None,
-    mistakes: dict[str, list[Mistake]],
-) -> str:
+    result: dict[str, Any], scored: Scored, *, kinds: dict[str, list[str]], classifier: Classifier,
+    fitted_posterior: np.ndarray | None, mistakes: dict[str, list[Mistake]],
+) -> str:  # fmt: skip
     """Returns the page, as HTML that UTF-8 can encode.
 
     Args:
       result: the content of `metrics.json`; `scores` and `scores_left_out` may be absent.
       scored: the test split, with `decision`.
       kinds: kind of "none" -> its groups; a kind may have no images.
-      classifier: the classifier that made the decisions.
       fitted_posterior: float64 [n, K + 1], the posterior under `classifier.fitted_prior`; None for a network without any
         probability of "none", whose classes and decisions do not depend on a prior.
       mistakes: title -> the mistakes of `mistakes.worst`.
     """
-    posterior, known_class = None, scored.known_class
+    drawn, known_class = figures.curves(scored, kinds), scored.known_class
+    drawn |= {"histogram": figures.histogram(scored, kinds), "cost": figures.costs(scored, kinds)}
     if fitted_posterior is not None:
         posterior = correct_prior(fitted_posterior, classifier.fitted_prior, classifier.prior)
         known_class = thresholds.cheapest_class(posterior, classifier.costs)
-    drawn, images = _figures(scored, kinds, posterior, classifier.prior), figures.of_kind(scored, kinds)
+        drawn |= figures.calibration(scored, posterior, classifier.prior, kinds)
     data = page_data.collect(
         scored, kinds=kinds, classifier=classifier, fitted_posterior=fitted_posterior, known_class=known_class
     )
@@ -68,21 +62,13 @@ def render(
         point=result["operating_point"],
         operating=_operating(result["operating_point"]),
         kinds=list(kinds),
-        counts={kind: int(chosen.sum()) for kind, chosen in images.items()},
+        counts={kind: int(chosen.sum()) for kind, chosen in figures.of_kind(scored, kinds).items()},
         images=int((page_data.confusion_rows(scored, kinds, len(classifier.classes)) >= 0).sum()),
         scores=_scores(result, kinds),
         mistakes=mistakes,
         own_prior_inputs=len(classifier.classes) <= page_data.PRIORS,
         data=data,
     )
-
-
-def _figures(
-    scored: Scored, kinds: dict[str, list[str]], posterior: np.ndarray | None, prior: np.ndarray
-) -> dict[str, Figure]:
-    drawn = figures.curves(scored, kinds)
-    drawn |= {"histogram": figures.histogram(scored, kinds), "cost": figures.costs(scored, kinds)}
-    return drawn | ({} if posterior is None else figures.calibration(scored, posterior, prior, kinds))
 
 
 def _operating(point: Mapping[str, Any]) -> list[tuple[str, str, bool, Number | None]]:

@@ -14,29 +14,22 @@ PRIORS = 12  # maximum number of classes with prior inputs; with more, only the 
 
 
 def confusion_rows(scored: Scored, kinds: dict[str, list[str]], num_classes: int) -> np.ndarray:
-    """Returns the row of the confusion matrix of each image, int [n]: K classes, then the kinds; -1 for other images.
-
-    Args:
-      kinds: kind of "none" -> its groups.
-    """
+    """Returns the row of the confusion matrix of each image, int [n]: K classes, then the kinds; -1 for other images."""
     row = np.where(scored.label < 0, -1, scored.label)
     for place, groups in enumerate(kinds.values()):
         row[np.isin(scored.group, groups) & (scored.label < 0)] = num_classes + place
     return row
 
 
-def sample(truth: np.ndarray, most: int, seed: int = 0) -> np.ndarray:
-    """Draws images, stratified by row of the confusion matrix, at least one of each row that has images.
+def sample(truth: np.ndarray, most: int) -> np.ndarray:
+    """Draws images, stratified by row of the confusion matrix, at least one of each row; returns ascending indices, int [m].
 
     Args:
       truth: int [n]; images with a negative number are left out.
       most: maximum number of images. If there are no more, all are returned.
-
-    Returns:
-      int [m], indices, ascending.
     """
     rows = np.flatnonzero(truth >= 0)
-    rng, place = np.random.default_rng(seed), np.empty(len(rows))
+    rng, place = np.random.default_rng(0), np.empty(len(rows))
     for value in np.unique(truth[rows]):
         stratum = np.flatnonzero(truth[rows] == value)
         order = rng.permutation(len(stratum))
@@ -46,13 +39,9 @@ def sample(truth: np.ndarray, most: int, seed: int = 0) -> np.ndarray:
 
 
 def collect(
-    scored: Scored,
-    *,
-    kinds: dict[str, list[str]],
-    classifier: Classifier,
-    fitted_posterior: np.ndarray | None,
+    scored: Scored, *, kinds: dict[str, list[str]], classifier: Classifier, fitted_posterior: np.ndarray | None,
     known_class: np.ndarray,
-) -> dict[str, Any]:
+) -> dict[str, Any]:  # fmt: skip
     """Returns the data as JSON values; arrays are base64 of little-endian numbers.
 
     Args:

@@ -9,9 +9,7 @@ import numpy as np
 
 from openset_jax.data.pools import Pool
 from openset_jax.files import write_whole
-from openset_jax.openset.scored import Scored
 from openset_jax.report import mistakes, page
-from openset_jax.report.mistakes import Mistake
 from openset_jax.training import hosts
 from openset_jax.training.measurement import Measurement
 from openset_jax.training.trained_network import TrainedNetwork
@@ -24,13 +22,9 @@ def write(network: TrainedNetwork, measurement: Measurement) -> None:
     if not hosts.is_first_process():
         return
     html = page.render(
-        measurement.metrics,
-        measurement.scored,
-        kinds=measurement.kinds,
-        classifier=classifier,
-        fitted_posterior=classifier.fitted_posterior(logits),
-        mistakes=found,
-    )
+        measurement.metrics, measurement.scored, kinds=measurement.kinds, classifier=classifier,
+        fitted_posterior=classifier.fitted_posterior(logits), mistakes=found,
+    )  # fmt: skip
     with write_whole(workdir / "report.html") as file:
         file.write(html)
     with write_whole(workdir / "scores.csv") as file:
@@ -39,10 +33,12 @@ def write(network: TrainedNetwork, measurement: Measurement) -> None:
         file.write(json.dumps(measurement.metrics, indent=2) + "\n")
 
 
-def _mistakes(network: TrainedNetwork, measurement: Measurement) -> dict[str, list[Mistake]]:
+def _mistakes(network: TrainedNetwork, measurement: Measurement) -> dict[str, list[mistakes.Mistake]]:
     """Returns the mistakes that the page shows, with their images: title -> mistakes."""
     scored, posterior, pool = measurement.scored, measurement.posterior, network.pool
     chosen, names = mistakes.worst(scored, posterior, measurement.kinds), [*pool.classes, "none"]
+    decision = scored.decision
+    assert decision is not None  # otherwise `worst` raises
     every = np.unique(np.concatenate(list(chosen.values())))
     if not len(every):
         return {}
@@ -50,10 +46,10 @@ def _mistakes(network: TrainedNetwork, measurement: Measurement) -> dict[str, li
     _, images = network.inference.run_all("images", network.variables, rows)
     shown = {i: (image, id_) for i, image, id_ in zip(every.tolist(), images, pool.ids(rows), strict=True)}
 
-    def mistake(i: int) -> Mistake:
-        (image, id_), answer = shown[i], _decision(scored)[i]
+    def mistake(i: int) -> mistakes.Mistake:
+        (image, id_), answer = shown[i], decision[i]
         p = None if posterior is None else float(posterior[i, answer])
-        return Mistake(image, id_, scored.group[i], names[answer], float(scored.score[i]), p)
+        return mistakes.Mistake(image, id_, scored.group[i], names[answer], float(scored.score[i]), p)
 
     return {title: [mistake(i) for i in found.tolist()] for title, found in chosen.items()}
 
@@ -61,19 +57,14 @@ def _mistakes(network: TrainedNetwork, measurement: Measurement) -> dict[str, li
 def _write_scores(file: IO[str], pool: Pool, measurement: Measurement) -> None:
     scored, posterior, scores = measurement.scored, measurement.posterior, measurement.scores
     names = [*pool.classes, "none"]
+    assert scored.decision is not None
     writer = csv.writer(file, lineterminator="\n")
     probabilities = ["p_none", *(f"p_{name}" for name in pool.classes)]
     writer.writerow(["id", "group", "label", "decision", "score", *probabilities, *scores.values])
     if posterior is None:
         posterior = np.full((len(scores.rows), len(names)), np.nan)
     numbers = np.column_stack([scored.score, posterior[:, -1], posterior[:, :-1], *scores.values.values()])
-    columns = zip(pool.ids(scores.rows), scored.group, scored.label, _decision(scored), numbers, strict=True)
+    columns = zip(pool.ids(scores.rows), scored.group, scored.label, scored.decision, numbers, strict=True)
     for id_, group, label, k, values in columns:
         row = (repr(x) if math.isfinite(x) else "" for x in values.tolist())
         writer.writerow([id_, group, int(label), names[k], *row])
-
-
-def _decision(scored: Scored) -> np.ndarray:
-    if scored.decision is None:
-        raise ValueError("the files of an evaluation need the decisions of a classifier")
-    return scored.decision

@@ -10,11 +10,7 @@ _ROUNDING = 1e-9  # shares of whole images that are equal may differ by this muc
 
 
 def summary(result: Mapping[str, Any]) -> list[str]:
-    """Returns three sentences: on known images, on "none", and on the prediction of the threshold and other scores.
-
-    Args:
-      result: the content of `metrics.json`; `scores` may be absent.
-    """
+    """Returns three sentences: on known images, on "none", and on the prediction of the threshold and other scores."""
     point = result["operating_point"]
     in_use = objectives.get(result["objective"]).score.__name__
     scores = {name: row for name, row in (result.get("scores") or {}).items() if name != in_use}  # listed as "own"

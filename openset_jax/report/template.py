@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import importlib.resources
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jinja2
@@ -17,44 +17,22 @@ def read(name: str, package: str = REPORT) -> str:
 
 
 def render(
-    name: str,
-    *,
-    scripts: Mapping[str, str],
-    package: str = REPORT,
-    filters: Mapping[str, Callable[..., Any]] | None = None,
-    **values: Any,
+    name: str, *, scripts: Mapping[str, str], package: str = REPORT, filters: Mapping[str, Any] | None = None, **values: Any
 ) -> str:
     """Returns a rendered template, as HTML that UTF-8 can encode.
 
     Args:
       name: file of the template in `package`. Files that it includes may also be in the package of the report.
       scripts: name -> text; the template gets these, and `hashes` for its Content-Security-Policy.
-      filters: further Jinja filters.
       values: further variables of the template.
     """
+    loader = jinja2.ChoiceLoader([jinja2.PackageLoader(package, ""), jinja2.PackageLoader(REPORT, "")])
     environment = jinja2.Environment(
-        autoescape=True,
-        loader=jinja2.ChoiceLoader([_loader(package), _loader(REPORT)]),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        autoescape=True, loader=loader, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False}
     environment.filters |= filters or {}
-    hashes = [_hash(script) for script in scripts.values()]
+    digests = [hashlib.sha256(script.encode("utf-8")).digest() for script in scripts.values()]
+    hashes = ["sha256-" + base64.b64encode(digest).decode("ascii") for digest in digests]
     html = environment.get_template(name).render(scripts=scripts, hashes=hashes, **values)
     return html.encode("utf-8", "backslashreplace").decode("utf-8")  # file names need not be UTF-8
-
-
-def _loader(package: str) -> jinja2.BaseLoader:
-    def load(name: str) -> str | None:
-        try:
-            return read(name, package)
-        except FileNotFoundError:
-            return None
-
-    return jinja2.FunctionLoader(load)
-
-
-def _hash(script: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")

@@ -33,10 +33,9 @@ class _LastAndBest(ocp.checkpoint_managers.PreservationPolicy):
 
 
 class Checkpoints:
-    """The checkpoints of one workdir.
+    """The checkpoints of one workdir, in its folder `checkpoints`.
 
     Args:
-      workdir: folder of the run; checkpoints are in its folder `checkpoints`.
       writing: True for a training run; then incomplete checkpoints of a killed process are removed.
     """
 
@@ -44,17 +43,10 @@ class Checkpoints:
         self._directory = workdir.resolve() / "checkpoints"
         if writing and jax.process_index() == 0:
             _remove_leftovers(self._directory)
-        self._policy = _LastAndBest()
-        self._manager = ocp.CheckpointManager(
-            self._directory,
-            item_names=ITEMS,
-            item_handlers={
-                "model": ocp.StandardCheckpointHandler(),
-                "optimizer": ocp.StandardCheckpointHandler(),
-                "meta": ocp.JsonCheckpointHandler(),
-            },
-            options=ocp.CheckpointManagerOptions(preservation_policy=self._policy, create=writing),
-        )
+        self._policy, standard = _LastAndBest(), ocp.StandardCheckpointHandler
+        handlers = {"model": standard(), "optimizer": standard(), "meta": ocp.JsonCheckpointHandler()}
+        options = ocp.CheckpointManagerOptions(preservation_policy=self._policy, create=writing)
+        self._manager = ocp.CheckpointManager(self._directory, item_handlers=handlers, options=options)
 
     def steps(self) -> list[int]:
         """Returns the steps that have a complete checkpoint, ascending."""
@@ -65,21 +57,15 @@ class Checkpoints:
         return max(self.steps(), default=None)
 
     def save(self, step: int, state: TrainState, record: Mapping[str, Any], *, best: int | None) -> None:
-        """Saves in the background; removes every checkpoint but the newest and `best`.
-
-        The state is copied before this returns, so that the next step may donate its buffers.
-        """
+        """Saves a copy of the state in the background, so that the next step may donate it; keeps only `step` and `best`."""
         self._policy.best = best
         state = devices.to_global(state)
-        saved = self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                model=ocp.args.StandardSave(state.variables),
-                optimizer=ocp.args.StandardSave({"step": state.step, "opt_state": state.opt_state}),
-                meta=ocp.args.JsonSave(json.loads(json.dumps(record))),  # a copy: a thread writes it later
-            ),
+        items = ocp.args.Composite(
+            model=ocp.args.StandardSave(state.variables),
+            optimizer=ocp.args.StandardSave({"step": state.step, "opt_state": state.opt_state}),
+            meta=ocp.args.JsonSave(json.loads(json.dumps(record))),  # a copy: a thread writes it later
         )
-        if not saved:
+        if not self._manager.save(step, args=items):
             raise RuntimeError(f"the checkpoint of step {step} was not written: {self._directory} has {self.latest_step()}")
 
     def record(self, step: int) -> dict[str, Any]:
@@ -88,24 +74,16 @@ class Checkpoints:
 
     def restore(self, step: int, like: TrainState) -> TrainState:
         """The whole state on the host, as NumPy arrays; `like` is a state of the same shapes and dtypes."""
-        optimizer = {"step": like.step, "opt_state": like.opt_state}
-        restored = self._read(
-            step,
-            model=ocp.args.StandardRestore(_on_host(like.variables)),
-            optimizer=ocp.args.StandardRestore(_on_host(optimizer)),
-        )
+        optimizer = _on_host({"step": like.step, "opt_state": like.opt_state})
+        restored = self._read(step, model=_on_host(like.variables), optimizer=optimizer)
         return TrainState(**restored["model"], **restored["optimizer"])
 
     def restore_model(self, step: int, like: Variables) -> Variables:
         """Parameters and batch statistics on the host."""
-        return self._read(step, model=ocp.args.StandardRestore(_on_host(like)))["model"]
+        return self._read(step, model=_on_host(like))["model"]
 
     def _read(self, step, **items):
-        """Reads items of a checkpoint.
-
-        Raises:
-          UserError: one of its files is missing or damaged.
-        """
+        """Reads items of a checkpoint; raises UserError if one of its files is missing or damaged."""
         try:
             return self._manager.restore(step, args=ocp.args.Composite(**items))
         except (OSError, ValueError, KeyError) as error:
@@ -125,11 +103,7 @@ class Checkpoints:
 
 
 def open_checkpoints(workdir: pathlib.Path) -> Checkpoints:
-    """Opens the checkpoints of a run for reading.
-
-    Raises:
-      UserError: there are none.
-    """
+    """Opens the checkpoints of a run for reading; raises UserError if there are none."""
     if not (workdir / "checkpoints").is_dir():
         raise UserError(f"--workdir: {str(workdir)!r} has no checkpoints; train first: python -m openset_jax.train")
     checkpoints = Checkpoints(workdir, writing=False)
@@ -153,7 +127,7 @@ def saved_dtype(*workdirs: pathlib.Path) -> str | None:
 
 
 def _complete_steps(directory: pathlib.Path) -> list[int]:
-    return sorted(s for s in map(_step_of, directory.glob("*")) if s is not None)
+    return sorted(int(folder.name) for folder in directory.glob("*") if _is_complete(folder))
 
 
 def _remove_leftovers(directory: pathlib.Path) -> None:
@@ -161,17 +135,17 @@ def _remove_leftovers(directory: pathlib.Path) -> None:
     for folder in directory.glob("*"):
         if re.fullmatch(r"\d+\.orbax-checkpoint-tmp.*", folder.name):
             shutil.rmtree(folder)
-        elif folder.name.isdigit() and _step_of(folder) is None:
+        elif folder.name.isdigit() and not _is_complete(folder):
             if not {entry.name for entry in folder.iterdir()} <= {*ITEMS, "commit_success.txt"}:
                 raise UserError(f"--workdir: {str(folder)!r} is not a checkpoint of this program; use another --workdir")
             shutil.rmtree(folder)
 
 
-def _step_of(folder: pathlib.Path) -> int | None:
-    """Returns the step of a checkpoint folder; None if it is not complete: only then Orbax renames it to its step."""
-    complete = folder.name.isdigit() and (folder / "_CHECKPOINT_METADATA").exists()
-    return int(folder.name) if complete else None
+def _is_complete(folder: pathlib.Path) -> bool:
+    """True for a complete checkpoint, whose folder Orbax has renamed to its step."""
+    return folder.name.isdigit() and (folder / "_CHECKPOINT_METADATA").exists()
 
 
-def _on_host(tree: Any) -> Any:
-    return jax.tree.map(lambda x: np.empty(x.shape, x.dtype), tree)
+def _on_host(like: Any) -> ocp.args.StandardRestore:
+    """Restores a tree as NumPy arrays of these shapes and dtypes."""
+    return ocp.args.StandardRestore(jax.tree.map(lambda x: np.empty(x.shape, x.dtype), like))

@@ -2,48 +2,31 @@
 
 import pathlib
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
-from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec as P
 
 from openset_jax.errors import UserError
-from openset_jax.training.devices import local_mesh
-from openset_jax.training.steps import AXIS
+from openset_jax.training.devices import local_sharding
 
 _CHUNK_BYTES = 1 << 28
-# memory limit and use of a container
-_CONTAINER = (
+_CONTAINER = (  # memory limit and use of a container
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
 )
 
 
-class Memory(NamedTuple):
-    """The memory that resident images need, and the free memory, in bytes.
+def memory_for(count: int, shape: tuple[int, ...], *, sharded: bool) -> tuple[int, int | None, str]:
+    """(bytes that `count` uint8 arrays of this shape need, free bytes or None if unknown, "a device" or "this machine").
 
-    Attributes:
-      needed: per device; on CPUs, for all devices of this process together.
-      free: in the memory that the images would use; None if unknown.
-      where: "a device" or "this machine".
+    They are the bytes of one device; on CPUs, of all devices of this process together. `sharded`: see `copy_to_devices`.
     """
-
-    needed: int
-    free: int | None
-    where: str
-
-
-def memory_for(count: int, shape: tuple[int, ...], *, sharded: bool) -> Memory:
-    """The memory for `count` uint8 arrays of this shape on the devices; see `copy_to_devices`."""
     needed = (-(-count // jax.device_count()) if sharded else count) * int(np.prod(shape))
     stats = jax.local_devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
-        return Memory(needed, stats["bytes_limit"] - stats["bytes_in_use"], "a device")
-    return Memory(needed * jax.local_device_count(), free_host_memory(), "this machine")
+        return needed, stats["bytes_limit"] - stats["bytes_in_use"], "a device"
+    return needed * jax.local_device_count(), free_host_memory(), "this machine"
 
 
 def free_host_memory(root: pathlib.Path = pathlib.Path("/")) -> int | None:
@@ -73,18 +56,16 @@ def copy_to_devices(
     Returns:
       uint8 [count, *shape], or, sharded, [local devices, m, *shape].
 
-    Raises:
-      UserError: the rows do not fit; says how much memory is missing, and what to do.
+    Raises UserError if the rows do not fit; it says how much memory is missing, and what to do.
     """
-    here, everywhere = jax.local_device_count(), jax.device_count()
-    first, each = (jax.process_index() * here, -(-count // everywhere)) if sharded else (0, count)
-    size = int(np.prod(shape))
     _check_fits(count, shape, sharded)
-    sharding = NamedSharding(local_mesh(), P(AXIS) if sharded else P())
+    here, sharding = jax.local_device_count(), local_sharding(sharded=sharded)
+    first, each = (jax.process_index() * here, -(-count // jax.device_count())) if sharded else (0, count)
     parts, axis, whole = (here, 1, (here, each, *shape)) if sharded else (1, 0, (each, *shape))
     store = jax.jit(lambda: jnp.zeros(whole, np.uint8), out_shardings=sharding)()
-    write = jax.jit(lambda store, chunk, at: lax.dynamic_update_slice_in_dim(store, chunk, at, axis), donate_argnums=0)
-    step = max(1, min(each, _CHUNK_BYTES // (size * parts)))
+    update = lambda store, chunk, at: jax.lax.dynamic_update_slice_in_dim(store, chunk, at, axis)
+    write = jax.jit(update, donate_argnums=0)
+    step = max(1, min(each, _CHUNK_BYTES // (int(np.prod(shape)) * parts)))
     for at in range(0, each, step):
         at = min(at, each - step)  # all chunks have one size: the last may overlap the one before
         chunk = [read((first + d) * each + at, (first + d) * each + at + step) for d in range(parts)]

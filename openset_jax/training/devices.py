@@ -13,9 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax import lax
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from openset_jax.errors import UserError
 from openset_jax.platforms import xla
@@ -34,21 +32,22 @@ def padded_batch_size(batch_size: int) -> int:
     return batch_size + -batch_size % jax.device_count()
 
 
-def local_mesh() -> Mesh:
-    """The devices of this process along `AXIS`."""
-    return Mesh(np.array(jax.local_devices()), (AXIS,))
+def local_sharding(*, sharded: bool) -> NamedSharding:
+    """Places arrays on the devices of this process: a part of the first axis on each, or a copy on each."""
+    spec = PartitionSpec(AXIS) if sharded else PartitionSpec()
+    return NamedSharding(Mesh(np.array(jax.local_devices()), (AXIS,)), spec)
 
 
 def replicate(tree: Any) -> Any:
     """Copies a tree of NumPy arrays to every local device. (Copies of JAX arrays may alias buffers, which steps donate.)"""
-    return jax.device_put(tree, NamedSharding(local_mesh(), P()))
+    return jax.device_put(tree, local_sharding(sharded=False))
 
 
 def shard(batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
     """Splits this host's batch [b, ...] into [local devices, b / local devices, ...], one part on each device."""
     n = jax.local_device_count()
     split = {k: v.reshape(n, len(v) // n, *v.shape[1:]) for k, v in batch.items()}
-    return jax.device_put(split, NamedSharding(local_mesh(), P(AXIS)))
+    return jax.device_put(split, local_sharding(sharded=True))
 
 
 def shard_steps(batches: Sequence[dict[str, np.ndarray]]) -> dict[str, jax.Array]:
@@ -59,14 +58,14 @@ def shard_steps(batches: Sequence[dict[str, np.ndarray]]) -> dict[str, jax.Array
         whole = parts[0][None] if s == 1 else np.stack(parts)  # a single step's images are not copied
         return whole.reshape(s, n, len(parts[0]) // n, *parts[0].shape[1:]).swapaxes(0, 1)
 
-    return jax.device_put(jax.tree.map(split, *batches), NamedSharding(local_mesh(), P(AXIS)))
+    return jax.device_put(jax.tree.map(split, *batches), local_sharding(sharded=True))
 
 
-def prefetch(batches: Iterable[Any], put: Callable[[Any], Any] = shard, size: int = 2) -> Generator[Any]:
-    """Yields batches on the devices, and transfers up to `size` further ones while the current one is used."""
+def prefetch(batches: Iterable[Any], put: Callable[[Any], Any] = shard) -> Generator[Any]:
+    """Yields batches on the devices; the next one is transferred while the current one is used."""
     left, queue = iter(batches), collections.deque[Any]()
     while True:
-        queue.extend(map(put, itertools.islice(left, size - len(queue))))
+        queue.extend(map(put, itertools.islice(left, 2 - len(queue))))
         if not queue:
             return
         yield queue.popleft()
@@ -74,15 +73,14 @@ def prefetch(batches: Iterable[Any], put: Callable[[Any], Any] = shard, size: in
 
 def prefetch_steps(batches: Iterable[dict[str, np.ndarray]], steps: int) -> Generator[dict[str, jax.Array]]:
     """`prefetch` for training calls of `steps` steps each; an incomplete last call is dropped."""
-    groups = zip(*[iter(batches)] * steps, strict=False)
-    return prefetch(groups, shard_steps)
+    return prefetch(zip(*[iter(batches)] * steps, strict=False), shard_steps)
 
 
 def to_global(tree: Any) -> Any:
     """Turns a state of this process into arrays that span all processes, as checkpoints need them."""
     if jax.process_count() == 1:
         return tree
-    sharding = NamedSharding(Mesh(np.array(jax.devices()), (AXIS,)), P())
+    sharding = NamedSharding(Mesh(np.array(jax.devices()), (AXIS,)), PartitionSpec())
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), tree)
 
 
@@ -99,17 +97,14 @@ def on_host(function: Callable[..., jax.Array], *arguments: Any) -> float:
 def pmap_train(step: Callable[..., Any], image_input: ImageInput) -> Callable[..., Any]:
     """(constants, state, batches of the steps of one call) -> (state, their metrics [steps, ...]), over all devices.
 
-    The constants, replicated, are the same for all steps; the state is donated. The steps of one call run on the device
-    without the host.
-
-    Args:
-      step: (constants, state, one device's batch) -> (state, metrics).
+    The constants are replicated, the state is donated, and the steps of one call run without the host. `step` maps
+    (constants, state, one device's batch) to (state, metrics).
     """
 
     def call(store, constants, state, batches):
         one = lambda state, batch: step(constants, state, image_input.load(store, batch))
         if len(jax.tree.leaves(batches)[0]) > 1:
-            return lax.scan(one, state, batches)
+            return jax.lax.scan(one, state, batches)
         state, metrics = one(state, jax.tree.map(lambda x: x[0], batches))
         return state, jax.tree.map(lambda x: x[None], metrics)
 
@@ -119,11 +114,7 @@ def pmap_train(step: Callable[..., Any], image_input: ImageInput) -> Callable[..
 
 
 def pmap_eval(step: Callable[..., Any], image_input: ImageInput) -> Callable[..., Any]:
-    """(variables, batch) -> outputs that are equal on all devices.
-
-    Args:
-      step: (variables, one device's batch) -> outputs, gathered over `AXIS`.
-    """
+    """(variables, batch) -> outputs equal on all devices: `step` maps one device's batch to outputs gathered over `AXIS`."""
     evaluate = lambda store, variables, batch: step(variables, image_input.load(store, batch))
     run = jax.pmap(evaluate, axis_name=AXIS, in_axes=(image_input.store_axis, None, 0), out_axes=None)
     return functools.partial(_Compiled(run), image_input.store)

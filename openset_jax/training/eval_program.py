@@ -45,10 +45,8 @@ def make_eval_steps(forward: ForwardSpec, model: AlexNet, image_input: ImageInpu
         "odin": odin,
         "images": lambda variables, stored: {"images": stored},
     }
-    return {
-        name: devices.pmap_eval(functools.partial(steps.eval_step, compute=compute), image_input)
-        for name, compute in outputs.items()
-    }
+    make = lambda compute: devices.pmap_eval(functools.partial(steps.eval_step, compute=compute), image_input)
+    return {name: make(compute) for name, compute in outputs.items()}
 
 
 def perturbed_logits(
@@ -60,7 +58,7 @@ def perturbed_logits(
     temperature: float = ODIN_TEMPERATURE,
     epsilon: float = ODIN_EPSILON,
 ) -> jax.Array:
-    """ODIN: logits of x + epsilon sign(grad_x log S(x; T)), S the largest softmax probability of z / T.
+    """ODIN: logits [b, outputs] of x + epsilon sign(grad_x log S(x; T)), S the largest softmax probability of z / T.
 
     A step towards the predicted class raises the confidence of knowns more than that of unknowns. Liang, Li and Srikant
     2018, arXiv 1706.02690, equation 2; the score is then the maximum softmax probability at T (`logit_scores.odin`). T and
@@ -71,9 +69,6 @@ def perturbed_logits(
       images: float32 [b, H, W, 3], normalised.
       known: the outputs of the K known classes.
       std: of each channel, for pixels in [0, 1], as used to normalise; epsilon is in units of these pixels.
-
-    Returns:
-      float32 [b, outputs].
     """
 
     def confidence(x):

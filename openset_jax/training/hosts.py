@@ -20,8 +20,7 @@ def connect(coordinator: str, process_id: int | None = None, num_processes: int 
         values; "" for a run of one process.
       process_id: the index of this process, from 0.
 
-    Raises:
-      UserError: only some of the three arguments are given.
+    Raises UserError if only some of the three arguments are given.
     """
     if coordinator == "auto":
         jax.distributed.initialize()
@@ -44,28 +43,17 @@ def is_first_process() -> bool:
 
 
 def any_process(flag: bool, communicate: bool) -> bool:
-    """True if the flag is set in any process.
-
-    Args:
-      communicate: whether the processes communicate in this call; must be the same in all of them. If False, a run of
-        several processes returns False.
-    """
+    """True if the flag is set in any process; several processes return False unless `communicate`, equal in all of them."""
     if jax.process_count() == 1:
         return flag
     return communicate and bool(multihost_utils.process_allgather(np.array(flag)).any())
 
 
 def check_agreement(record: Mapping[str, Any], start: int) -> None:
-    """Raises UserError in every process if their configs, images or checkpoints differ, which would cause a deadlock.
-
-    The place of the images may differ; `record["fingerprint"]` identifies them.
-
-    Args:
-      record: see `run_record`.
-      start: the step that this process starts from.
-    """
+    """Raises UserError in every process if their records (`run_record`) or `start` differ, which would cause a deadlock."""
     if jax.process_count() == 1:
         return
+    # the place of the images may differ; the record has their fingerprint
     compared = {**record, "config": {k: v for k, v in record["config"].items() if k != "data"}, "start": start}
     mine = zlib.crc32(json.dumps(compared, sort_keys=True).encode())
     everyone = multihost_utils.process_allgather(np.array(mine, np.uint32))

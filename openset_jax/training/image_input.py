@@ -1,31 +1,20 @@
-"""How images reach the devices: streamed in batches, or resident in device memory and gathered by row.
+"""The common interface of streamed and resident images, which are the same images in the same order."""
 
-Both give the same images in the same order. Training and inference use `ImageInput`, the common interface.
-"""
-
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from openset_jax.data.batches import Batches
-
-ReadBatches = Callable[[Batches], Iterator[dict[str, np.ndarray]]]
+from openset_jax.data.batches import ReadBatches
 
 
 class ImageInput(NamedTuple):
-    """How images reach a step.
+    """How images reach a step: streamed in batches, or resident in device memory and gathered by row.
 
-    Attributes:
-      read: batches -> dicts of arrays [b, ...] on the host.
-      store: arrays that the devices hold during the whole run, the same for all batches.
-      store_axis: device axis of `store`; None if it is replicated.
-      load: (store, batch) -> batch with "image", uint8 [b, S, S, 3]; runs inside the step, on a device.
+    `load`, which runs inside the step, maps (store, batch) to the batch with "image", uint8 [b, S, S, 3].
     """
 
-    read: ReadBatches
-    store: Any
-    store_axis: int | None
+    read: ReadBatches  # batches -> dicts of arrays [b, ...] on the host
+    store: Any  # arrays that the devices hold during the whole run, the same for all batches
+    store_axis: int | None  # device axis of `store`; None if it is replicated
     load: Callable[[Any, dict[str, Any]], dict[str, Any]]
 
 

@@ -2,11 +2,9 @@
 
 import functools
 import importlib.util
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
-import numpy as np
 
 from openset_jax.data import resident
 from openset_jax.data.pools import Pool
@@ -29,10 +27,7 @@ class InputChoice(NamedTuple):
 def choose(asked: InputSpec, pool: Pool, stored_size: int) -> InputChoice:
     """Resolves input=auto: resident if the images are packed and fit `IMAGE_SHARE` of the free memory, else streamed.
 
-    All processes of a run make the same choice.
-
-    Raises:
-      UserError: packed images do not fit, and cannot be streamed because TensorFlow is not installed.
+    Raises UserError if packed images do not fit, and cannot be streamed because TensorFlow is not installed.
     """
     packed, sharded = pool.is_packed, asked.sharded
     if asked.name == "stream":
@@ -57,17 +52,17 @@ def _can_stream() -> bool:
 
 def _too_large(count: int, shape: tuple[int, ...], sharded: bool) -> str:
     """The reason why packed images cannot be resident; "" if they can. The same in all processes of a run."""
-    memory = device_memory.memory_for(count, shape, sharded=sharded)
-    fits = memory.free is not None and memory.needed <= IMAGE_SHARE * memory.free
+    needed, free, where = device_memory.memory_for(count, shape, sharded=sharded)
+    fits = free is not None and needed <= IMAGE_SHARE * free
     if not hosts.any_process(not fits, communicate=True):
         return ""
-    if memory.free is None:
+    if free is None:
         limit = "and the free memory of this system is unknown"
     elif fits:
         limit = "which is more than another process of this run has free"
     else:
-        limit = f"more than {IMAGE_SHARE:.0%} of the {_size(memory.free)} that {memory.where} has free"
-    return f"resident images would need {_size(memory.needed)}, {limit}"
+        limit = f"more than {IMAGE_SHARE:.0%} of the {_size(free)} that {where} has free"
+    return f"resident images would need {_size(needed)}, {limit}"
 
 
 def _size(count: float) -> str:
@@ -77,9 +72,7 @@ def _size(count: float) -> str:
 def make_image_input(
     name: str, pool: Pool, *, stored_size: int, unreadable: Unreadable, sharded: bool = False
 ) -> ImageInput:
-    """Makes the `ImageInput` named "stream" or "resident".
-
-    Resident images are copied to the devices in this call; images that are not packed are decoded before.
+    """Makes the `ImageInput` named "stream" or "resident": decodes resident images if necessary, and copies them.
 
     Args:
       sharded: whether to shard resident images over all devices, instead of a copy on each.
@@ -88,24 +81,13 @@ def make_image_input(
       UserError: TensorFlow, which decodes, is not installed; or resident images do not fit; or a run of several processes
         has resident images that are not packed.
     """
-    if name == "resident":
-        return _resident(pool, stored_size, unreadable, sharded)
-    return streamed(_streaming(pool, stored_size, unreadable))
-
-
-def _streaming(pool: Pool, stored_size: int, unreadable: Unreadable) -> ReadBatches:
-    with needing_tensorflow("input: stream"):
-        from openset_jax.data import pipeline
-    return functools.partial(pipeline.stream, pool, stored_size=stored_size, unreadable=unreadable)
-
-
-def _resident(pool: Pool, stored_size: int, unreadable: Unreadable, sharded: bool) -> ImageInput:
-    read: Callable[[int, int], np.ndarray]
+    if name == "stream":
+        return streamed(_stream(pool, stored_size, unreadable))
     if pool.is_packed or hosts.host_part() != (0, 1):  # processes do not exchange unreadable images
         resident.check_packed(pool, stored_size)
         read = lambda start, stop: resident.read(pool, start, stop, stored_size)
     else:
-        stream = _streaming(pool, stored_size, unreadable)
+        stream = _stream(pool, stored_size, unreadable)
         read = lambda start, stop: resident.decode(stream, pool, start, stop, stored_size, unreadable)
     gather = functools.partial(resident.gather_sharded, axis=devices.AXIS) if sharded else resident.gather
     return ImageInput(
@@ -114,3 +96,9 @@ def _resident(pool: Pool, stored_size: int, unreadable: Unreadable, sharded: boo
         store_axis=0 if sharded else None,
         load=lambda store, batch: batch | {"image": gather(store, batch["row"])},
     )
+
+
+def _stream(pool: Pool, stored_size: int, unreadable: Unreadable) -> ReadBatches:
+    with needing_tensorflow("input: stream"):
+        from openset_jax.data import pipeline
+    return functools.partial(pipeline.stream, pool, stored_size=stored_size, unreadable=unreadable)

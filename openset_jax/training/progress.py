@@ -10,25 +10,16 @@ from openset_jax.errors import UserError
 
 @dataclasses.dataclass
 class Progress:
-    """The best evaluation so far, and sums of the metrics since the last logged line.
+    """The best evaluation so far, and sums of the metrics since the last logged line."""
 
-    Attributes:
-      evaluated: the last step whose evaluation is done, 0 before the first.
-      best_step, best_value: step and value of the best validation metric so far; None before the first evaluation.
-      since_best: number of evaluations since the best one.
-      count, sums: number of steps since the last line of metrics.jsonl, and the sums of their metrics.
-      plateau: number of consecutive logged lines on the prior-only plateau (see `plateau_warning`).
-      margins: the measured margins (known, negative) of `energy_margin` in nats; None before.
-    """
-
-    evaluated: int = 0
-    best_step: int | None = None
+    evaluated: int = 0  # the last step whose evaluation is done, 0 before the first
+    best_step: int | None = None  # of the best validation metric so far; None before the first evaluation
     best_value: float | None = None
-    since_best: int = 0
-    count: int = 0
-    sums: dict[str, float] = dataclasses.field(default_factory=dict)
-    plateau: int = 0
-    margins: list[float] | None = None
+    since_best: int = 0  # number of evaluations since the best one
+    count: int = 0  # number of steps since the last line of metrics.jsonl
+    sums: dict[str, float] = dataclasses.field(default_factory=dict)  # of the metrics of these steps
+    plateau: int = 0  # number of consecutive logged lines on the prior-only plateau; see `plateau_warning`
+    margins: list[float] | None = None  # the measured margins (known, negative) of `energy_margin` in nats; None before
 
     def add_steps(self, metrics: Mapping[str, np.ndarray]) -> None:
         """Adds the metrics of one call, arrays [steps, ...]."""
@@ -38,8 +29,7 @@ class Progress:
     def add_step(self, metrics: Mapping[str, np.ndarray]) -> None:
         """Adds the metrics of one step, as `train_step` returns them, on the host.
 
-        Raises:
-          UserError: the loss or the gradient norm is not finite; the run ends without another evaluation or checkpoint.
+        Raises UserError if the loss or the gradient norm is not finite; the run ends without evaluation or checkpoint.
         """
         if not np.isfinite([metrics["loss"], metrics["grad_norm"]]).all():
             raise UserError(
@@ -47,13 +37,8 @@ class Progress:
                 "again in another --workdir with a smaller optimizer.learning_rate, or with optimizer.grad_clip=1.0"
             )
         predicted = np.asarray(metrics["predicted"], np.float64)
-        values = {
-            "loss": metrics["loss"],
-            "accuracy": metrics["correct"],
-            "none_rate": predicted[-1],
-            "top_rate": predicted.max(),
-            "grad_norm": metrics["grad_norm"],
-        }
+        rates = {"none_rate": predicted[-1], "top_rate": predicted.max()}
+        values = {"loss": metrics["loss"], "accuracy": metrics["correct"], **rates, "grad_norm": metrics["grad_norm"]}
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0.0) + float(value)
         self.count += 1
@@ -85,12 +70,11 @@ PLATEAU_LINES = 3
 def plateau_warning(
     progress: Progress, means: Mapping[str, float], plateau: float, prior: np.ndarray, classes: Sequence[str]
 ) -> str:
-    """A warning if training stays on the prior-only plateau; "" otherwise.
+    """A warning if training stays on the prior-only plateau, once per plateau, at its line `PLATEAU_LINES`; "" otherwise.
 
     On the plateau the loss is that of constant outputs and every image is predicted as the same class: the network has
     learned the class frequencies and ignores its input. With many negatives it then always answers "none". The cause is a
-    failure of the optimisation, not the class imbalance. `progress.plateau` counts such lines; the warning comes once per
-    plateau, at line `PLATEAU_LINES`.
+    failure of the optimisation, not the class imbalance.
 
     Args:
       means: of one logging window; "top_rate" is the mean share of the most frequently predicted class in a batch.

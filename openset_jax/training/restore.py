@@ -13,27 +13,17 @@ from openset_jax.errors import UserError
 from openset_jax.model.alexnet import AlexNet
 from openset_jax.spec import RunSpec
 from openset_jax.training import checkpoints, devices, run_record, state
-from openset_jax.training.state import Variables
 
 
 class RestoredNetwork(NamedTuple):
-    """A network read from a checkpoint, without its images.
+    """A network read from a checkpoint, without its images."""
 
-    Attributes:
-      spec: of the run as it was last started; its evaluation batch size is rounded up to a multiple of the devices.
-      step: of the checkpoint.
-      is_best: True if `step` is the best step (the last if no evaluation had a value), which decision.json is for.
-      record: see `run_record`.
-      model: the network.
-      variables: its parameters and batch statistics, replicated.
-    """
-
-    spec: RunSpec
+    spec: RunSpec  # of the last start; its evaluation batch size is rounded up to a multiple of the devices
     step: int
-    is_best: bool
-    record: Mapping[str, Any]
+    is_best: bool  # whether `step` is the best step (the last if no evaluation had a value), which decision.json is for
+    record: Mapping[str, Any]  # see `run_record`
     model: AlexNet
-    variables: Variables
+    variables: state.Variables  # replicated
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -47,14 +37,9 @@ class RestoredNetwork(NamedTuple):
 
 
 def restore(workdir: str | pathlib.Path, *, step: int | None = None, best: bool = True) -> RestoredNetwork:
-    """Reads a checkpoint.
+    """Reads the checkpoint of a step; None is the best step (`best`) or the last one (not `best`).
 
-    Args:
-      workdir: folder of the run.
-      step: of the checkpoint; None for the best step (`best`) or the last (not `best`).
-
-    Raises:
-      UserError: the run has no checkpoint, or no checkpoint of this step.
+    Raises UserError if the run has no checkpoint, or no checkpoint of this step.
     """
     workdir = pathlib.Path(workdir).expanduser().resolve()
     saved = checkpoints.open_checkpoints(workdir)
@@ -65,16 +50,12 @@ def restore(workdir: str | pathlib.Path, *, step: int | None = None, best: bool 
     if step not in saved.steps():
         there = ", ".join(map(str, saved.steps()))
         raise UserError(f"--workdir: {workdir} has no checkpoint of step {step}; it has {there}")
-    spec = _spec_of(record, workdir)
+    config = config_json.from_json(run_record.config_as_last_started(record["config"], workdir))
+    (spec,) = configs.resolve(config, workdir)
+    batch_size = devices.padded_batch_size(spec.evaluation.batch_size)
+    spec = dataclasses.replace(spec, evaluation=dataclasses.replace(spec.evaluation, batch_size=batch_size))
     model = spec.program.forward.network.make(len(record["classes"]) + spec.objective.none_output, axis_name=devices.AXIS)
     like = state.variables_shape(model, spec.images.image_size)
     variables = devices.replicate(saved.restore_model(step, like))
     saved.close()
     return RestoredNetwork(spec, step, step == deployed, record, model, variables)
-
-
-def _spec_of(record: Mapping[str, Any], workdir: pathlib.Path) -> RunSpec:
-    config = config_json.from_json(run_record.config_as_last_started(record["config"], workdir))
-    (spec,) = configs.resolve(config, workdir)
-    batch_size = devices.padded_batch_size(spec.evaluation.batch_size)
-    return dataclasses.replace(spec, evaluation=dataclasses.replace(spec.evaluation, batch_size=batch_size))

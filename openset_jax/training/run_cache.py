@@ -9,7 +9,6 @@ import functools
 from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple, TypeVar
 
-import jax
 import optax
 
 from openset_jax.data import pool_builder
@@ -23,14 +22,13 @@ from openset_jax.training.eval_program import make_eval_steps
 from openset_jax.training.image_input import ImageInput
 from openset_jax.training.inference import Inference
 from openset_jax.training.input_choice import InputChoice
-from openset_jax.training.state import TrainState
-from openset_jax.training.steps import Batch
+from openset_jax.training.steps import Batch, Metrics
 
 # Maximum number of cached entries, the newest, by kind; other kinds hold images and keep one entry.
 _MOST = {"pool": 4, "network": 8, "train": 8, "inference": 8}
 
 T = TypeVar("T")
-TrainStep = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
+TrainStep = Callable[[state.TrainState, Batch], tuple[state.TrainState, Metrics]]
 
 
 class Network(NamedTuple):
@@ -75,15 +73,15 @@ class RunCache:
 
     def images(self, spec: RunSpec, pool: Pool) -> LoadedImages:
         """Returns the input of the pool's images; see `input_choice.make_image_input`."""
-        name, most = self.input_choice(spec, pool).name, spec.data.max_bad_fraction
+        name, sharded, most = self.input_choice(spec, pool).name, spec.input.sharded, spec.data.max_bad_fraction
 
         def make():
             self._release_images()
-            unreadable = Unreadable(pool, most)
-            options = {"stored_size": spec.images.stored_size, "sharded": spec.input.sharded}
-            return LoadedImages(input_choice.make_image_input(name, pool, unreadable=unreadable, **options), unreadable)
+            unreadable, size = Unreadable(pool, most), spec.images.stored_size
+            made = input_choice.make_image_input(name, pool, stored_size=size, unreadable=unreadable, sharded=sharded)
+            return LoadedImages(made, unreadable)
 
-        return self._once("images", (pool, name, spec.input.sharded, most), make)
+        return self._once("images", (pool, name, sharded, most), make)
 
     def _release_images(self) -> None:
         """Drops the images of another pool, and the programs that hold them."""
@@ -104,12 +102,10 @@ class RunCache:
     def train_step(self, spec: RunSpec, loss: LossSpec, images: LoadedImages, weights: Weights) -> TrainStep:
         """The compiled step with the run's constants bound: (state, batches of one call) -> (state, metrics of each step).
 
-        Args:
-          loss: `spec.program.loss`, with the measured margins if there are any.
+        `loss` is `spec.program.loss`, with the measured margins if there are any.
         """
         num_classes, image_input = len(weights.prior) - 1, images.image_input
-        network = self.network(spec.program, num_classes)
-        program = dataclasses.replace(spec.program, loss=loss)
+        network, program = self.network(spec.program, num_classes), dataclasses.replace(spec.program, loss=loss)
         make = lambda: train_program.make_train_program(program, network.model, network.optimizer, image_input)
         run = self._once("train", (id(image_input.store), num_classes, program), make)
         return functools.partial(run, train_program.make_constants(spec.seed, network.model, weights))

@@ -24,7 +24,6 @@ class RunLog:
     """Writes one line per logging step.
 
     Args:
-      spec: of the run.
       start: the step that the run starts at; later lines of metrics.jsonl are removed.
       step_unlogged: True if the checkpoint was saved before `start` was logged.
     """
@@ -42,10 +41,8 @@ class RunLog:
 
                 self._writer = metric_writers.AsyncWriter(metric_writers.SummaryWriter(str(spec.workdir)))
             else:
-                say(
-                    "No TensorBoard events: they need TensorFlow, which this run does not load. metrics.jsonl has all "
-                    "numbers."
-                )
+                no_events = "No TensorBoard events: they need TensorFlow, which this run does not load."
+                say(f"{no_events} metrics.jsonl has all numbers.")
         self.start_clock(start)
 
     def start_clock(self, step: int) -> None:
@@ -79,8 +76,7 @@ class RunLog:
             text += [f"{rate:,.0f} images/s", f"{clock((self._steps - step) * self._batch_size / rate)} left"]
         checked = {k.removeprefix("validation_"): v for k, v in values.items() if k.startswith("validation_")}
         if checked:
-            text.append("| validation:")
-            text += [f"{name} {value:.4f}" for name, value in checked.items() if value is not None]
+            text += ["| validation:", *(f"{name} {value:.4f}" for name, value in checked.items() if value is not None)]
         say("  ".join(text))
 
     def close(self) -> None:

@@ -48,11 +48,7 @@ def config_as_last_started(saved: Mapping[str, Any], workdir: pathlib.Path) -> d
 
 
 def check_same_run(saved: Mapping[str, Any], now: Mapping[str, Any], workdir: pathlib.Path) -> None:
-    """Raises UserError, naming the field, unless a run may resume from a checkpoint.
-
-    Args:
-      saved, now: the records of the checkpoint and of the current config.
-    """
+    """Raises UserError, naming the field, unless a run with the record `now` may resume from a checkpoint with `saved`."""
     before, after = dict(config_json.flatten(saved["config"])), dict(config_json.flatten(now["config"]))
     fixed = lambda name: name in _MUST_NOT_CHANGE or not name.startswith(_MAY_CHANGE)
     for name in sorted(filter(fixed, before.keys() | after.keys())):

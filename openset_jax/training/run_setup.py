@@ -12,25 +12,21 @@ import numpy as np
 
 from openset_jax import config as configs
 from openset_jax.data import batches, training_set
-from openset_jax.data import sampler as samplers
 from openset_jax.data.pools import Pool
-from openset_jax.data.sampler import Sampler
+from openset_jax.data.sampler import Sampler, make_sampler
 from openset_jax.errors import UserError
 from openset_jax.files import write_whole
 from openset_jax.openset.losses import weights as of_examples
-from openset_jax.openset.losses.weights import Weights
 from openset_jax.openset.scores import logit_scores
 from openset_jax.spec import LossSpec, RunSpec
 from openset_jax.training import devices, hosts, run_record, validation
-from openset_jax.training import progress as progresses
-from openset_jax.training import state as states
 from openset_jax.training.checkpoints import Checkpoints
 from openset_jax.training.inference import Inference
 from openset_jax.training.input_choice import InputChoice
-from openset_jax.training.progress import Progress
+from openset_jax.training.progress import Progress, plateau_warning
 from openset_jax.training.run_cache import LoadedImages, Network, RunCache, TrainStep
 from openset_jax.training.run_log import RunLog, say
-from openset_jax.training.state import TrainState, Variables
+from openset_jax.training.state import TrainState, Variables, create_state
 from openset_jax.training.steps import Batch
 from openset_jax.training.warm_start import warm_start
 
@@ -41,29 +37,17 @@ _PLATFORMS = {"cpu": "a CPU", "gpu": "a GPU", "tpu": "a TPU"}
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Run:
-    """A run before its first step.
-
-    Attributes:
-      spec: of the run.
-      cache: pools, images and programs shared with other runs of this process.
-      pool: the images.
-      rows_by_class: int64 arrays, the training rows of each class, "none" last if the objective uses negatives.
-      sampler: draws from these rows.
-      weights: the example weights of the loss.
-      network: with its optimizer.
-      record: see `run_record`.
-      warning: about the validation split, or "".
-    """
+    """A run before its first step."""
 
     spec: RunSpec
-    cache: RunCache
+    cache: RunCache  # shared with other runs of this process
     pool: Pool
-    rows_by_class: list[np.ndarray]
-    sampler: Sampler
-    weights: Weights
+    rows_by_class: list[np.ndarray]  # int64, the training rows of each class, "none" last if the objective uses negatives
+    sampler: Sampler  # draws from these rows
+    weights: of_examples.Weights
     network: Network
-    record: Mapping[str, Any]
-    warning: str
+    record: Mapping[str, Any]  # see `run_record`
+    warning: str  # about the validation split, or ""
 
     def loss(self, progress: Progress) -> LossSpec:
         """The loss with the margins measured so far."""
@@ -75,9 +59,7 @@ class Run:
 
     def plateau_loss(self, progress: Progress) -> float:
         """Returns the minimum loss of constant outputs; see `weights.plateau_loss`."""
-        if progress.margins is None:
-            return self._first_plateau_loss
-        return self._plateau_loss(self.loss(progress))
+        return self._first_plateau_loss if progress.margins is None else self._plateau_loss(self.loss(progress))
 
     @functools.cached_property
     def _first_plateau_loss(self) -> float:
@@ -88,11 +70,12 @@ class Run:
 
     def calls(self, images: LoadedImages, start: int, stop: int | None = None) -> Generator[Batch]:
         """Yields, on the devices, the batches of each call from step `start` to step `stop` (None: the last of the run)."""
+        program, part = self.spec.program, hosts.host_part()
+        stop = program.steps if stop is None else stop
         plan = batches.training(
-            self.pool, self.rows_by_class, self.sampler, start=start, stop=self.spec.program.steps if stop is None else stop,
-            unreadable=images.unreadable, part=hosts.host_part(),
-        )  # fmt: skip
-        return devices.prefetch_steps(images.image_input.read(plan), self.spec.program.steps_per_call)
+            self.pool, self.rows_by_class, self.sampler, start=start, stop=stop, unreadable=images.unreadable, part=part
+        )
+        return devices.prefetch_steps(images.image_input.read(plan), program.steps_per_call)
 
     @property
     def margins_step(self) -> float:
@@ -129,54 +112,37 @@ class Run:
         means = progress.means() | {"learning_rate": devices.on_host(self.network.schedule, step - 1)}
         log.line(step, {**means, **measured})
         if step > self.spec.program.optimizer.warmup_steps:  # during warmup the plateau is normal
-            classes = [*self.pool.classes, "none"]
-            say(progresses.plateau_warning(progress, means, plateau, self.weights.prior, classes))
+            say(plateau_warning(progress, means, plateau, self.weights.prior, [*self.pool.classes, "none"]))
 
 
 def make_run(spec: RunSpec, cache: RunCache) -> Run:
-    """Opens the images and makes sampler, weights and network.
-
-    Raises:
-      UserError: the run is not possible; names the field to change.
-    """
-    devices.check_batch_size("batch_size", spec.program.batch_size)
+    """Opens the images and makes sampler, weights and network; raises UserError, naming the field, for an impossible run."""
+    batch_size, seed, sampling = spec.program.batch_size, spec.seed, spec.sampling
+    devices.check_batch_size("batch_size", batch_size)
     devices.check_batch_size("eval.batch_size", spec.evaluation.batch_size)
     pool = cache.pool(spec)
-    rows_by_class = training_set.training_rows(
-        pool, spec.sampling, seed=spec.seed, uses_negatives=spec.objective.uses_negatives
-    )
-    sampler = samplers.make_sampler(
-        spec.sampling.policy,
-        tuple(map(len, rows_by_class)),
-        batch_size=spec.program.batch_size,
-        seed=spec.seed,
-        negative_fraction=spec.sampling.negative_fraction,
-    )
+    rows_by_class = training_set.training_rows(pool, sampling, seed=seed, uses_negatives=spec.objective.uses_negatives)
+    sizes, fraction = tuple(map(len, rows_by_class)), sampling.negative_fraction
+    sampler = make_sampler(sampling.policy, sizes, batch_size=batch_size, seed=seed, negative_fraction=fraction)
     weights = make_weights(spec, pool.num_classes, sampler)
     warning = validation.check(pool, spec, weights.effective_prior)
     network, record = cache.network(spec.program, pool.num_classes), run_record.make_record(spec, pool, weights)
     return Run(spec, cache, pool, rows_by_class, sampler, weights, network, record, warning)
 
 
-def make_weights(spec: RunSpec, num_classes: int, sampler: Sampler | None = None) -> Weights:
+def make_weights(spec: RunSpec, num_classes: int, sampler: Sampler | None = None) -> of_examples.Weights:
     """Returns the example weights for a sampler; without a sampler, for equally frequent classes."""
-    prior, counts = [1 / (num_classes + 1)] * (num_classes + 1), [1] * (num_classes + 1)
+    size = num_classes + 1
+    prior, counts = np.full(size, 1 / size), np.ones(size)
     if sampler is not None:
-        padding = [0] * (num_classes + 1 - len(sampler.prior))
-        prior, counts = [*sampler.prior, *padding], [*sampler.drawn, *padding]
-    return of_examples.make_weights(
-        np.array(prior), np.array(counts), negative_weight=spec.program.loss.negative_weight, **vars(spec.weights)
-    )
+        prior, counts = (np.pad(values, (0, size - len(values))) for values in (sampler.prior, sampler.drawn))
+    return of_examples.make_weights(prior, counts, negative_weight=spec.program.loss.negative_weight, **vars(spec.weights))
 
 
 def start(run: Run) -> tuple[Checkpoints, TrainState, Progress, int]:
-    """Opens the checkpoints, makes the state to start from, and writes config.json.
+    """Opens the checkpoints, writes config.json, and returns (checkpoints, state on the host, progress, step).
 
-    Returns:
-      (checkpoints, state on the host, progress, step).
-
-    Raises:
-      UserError: the checkpoint belongs to another run, or the processes have different configs or images.
+    Raises UserError if the checkpoint belongs to another run, or the processes have different configs or images.
     """
     checkpoints = Checkpoints(run.spec.workdir, writing=True)
     state, progress, step = _starting_point(run, checkpoints)
@@ -191,7 +157,7 @@ def _starting_point(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, Pro
     """(state on the host, progress, step) from the last checkpoint, another run's network, or random parameters."""
     spec, network = run.spec, run.network
     steps, per_call = spec.program.steps, spec.program.steps_per_call
-    fresh = states.create_state(network.model, network.optimizer, seed=spec.seed, image_size=spec.images.image_size)
+    fresh = create_state(network.model, network.optimizer, seed=spec.seed, image_size=spec.images.image_size)
     start = checkpoints.latest_step()
     if start is None and spec.init_from:
         variables, text = warm_start(fresh.variables, spec, run.pool.classes)

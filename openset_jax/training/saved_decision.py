@@ -12,10 +12,10 @@ import numpy as np
 from openset_jax.data.pools import Pool
 from openset_jax.errors import UserError
 from openset_jax.files import write_whole
-from openset_jax.openset.decision.classifier import Classifier
+from openset_jax.openset.decision import thresholds
+from openset_jax.openset.decision.classifier import Classifier, fit
 from openset_jax.spec import DecisionSpec, RunSpec
 from openset_jax.training import hosts, validation
-from openset_jax.training.validation import ValidationOutputs
 
 DECISION, OUTPUTS = "decision.json", "validation.npz"  # in the workdir
 
@@ -29,17 +29,18 @@ class SavedDecision(NamedTuple):
 
 
 def fit_and_save(
-    spec: RunSpec, pool: Pool, outputs: ValidationOutputs, *, training_prior: np.ndarray, step: int, save: bool = True
+    spec: RunSpec, pool: Pool, outputs: validation.Outputs, *, training_prior: np.ndarray, step: int, save: bool = True
 ) -> Classifier:
-    """Fits a classifier on a network's outputs on the validation split.
+    """Fits calibration and threshold on a network's outputs on the validation split.
 
     Args:
       training_prior: float [K + 1], the effective prior of training.
-      step: of the network.
       save: whether to write the classifier and the validation outputs to the workdir.
     """
     logits, label = validation.decision_data(pool, outputs)
-    classifier = validation.fit_classifier(spec, pool, (logits, label), training_prior)
+    options = spec.decision.resolve(pool.classes, training_prior)._asdict()
+    options["resamples"] = min(thresholds.RESAMPLES, spec.evaluation.resamples)
+    classifier = fit(spec.objective, pool.classes, logits, label, training_prior=training_prior, **options)
     if save and hosts.is_first_process():
         write(SavedDecision(step, classifier, spec.decision), logits, label, spec.workdir)
     return classifier
@@ -47,11 +48,12 @@ def fit_and_save(
 
 def write(decision: SavedDecision, logits: np.ndarray, label: np.ndarray, workdir: pathlib.Path) -> None:
     """Writes the files that `read` and `read_outputs` read."""
+    step, classifier, asked = decision
     with write_whole(workdir / OUTPUTS, "wb") as file:
-        np.savez(file, logits=logits, label=label, step=decision.step)
-    asked, classifier = dataclasses.asdict(decision.asked), decision.classifier.to_json()
+        np.savez(file, logits=logits, label=label, step=step)
+    saved = {"step": step, "asked": dataclasses.asdict(asked), "classifier": classifier.to_json()}
     with write_whole(workdir / DECISION) as file:
-        file.write(json.dumps({"step": decision.step, "asked": asked, "classifier": classifier}, indent=2) + "\n")
+        file.write(json.dumps(saved, indent=2) + "\n")
 
 
 def read_if_current(spec: RunSpec, step: int) -> Classifier | None:
@@ -64,11 +66,7 @@ def read_if_current(spec: RunSpec, step: int) -> Classifier | None:
 
 
 def read(workdir: pathlib.Path) -> SavedDecision:
-    """The saved decision of a run.
-
-    Raises:
-      UserError: decision.json is missing or damaged.
-    """
+    """The saved decision of a run; raises UserError if decision.json is missing or damaged."""
     again = f"run python -m openset_jax.evaluate --workdir={workdir}"
     try:
         saved = json.loads((workdir / DECISION).read_text())
@@ -84,8 +82,7 @@ def read(workdir: pathlib.Path) -> SavedDecision:
 def read_outputs(workdir: pathlib.Path, step: int) -> tuple[np.ndarray, np.ndarray]:
     """(logits float32 [n, outputs], label int32 [n] in [0, K]) that the decision of this step was fitted on.
 
-    Raises:
-      UserError: validation.npz is missing, damaged, or of another step.
+    Raises UserError if validation.npz is missing, damaged, or of another step.
     """
     try:
         with np.load(workdir / OUTPUTS) as saved:

@@ -4,14 +4,13 @@ The first pass goes over the training images of the known classes, on which some
 to score. Only the scores are kept, one number for each image.
 """
 
-import functools
-from collections.abc import Callable, Mapping
-from typing import NamedTuple, TypeVar
+import contextlib
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
-from openset_jax.openset.scores import feature_scores
-from openset_jax.openset.scores.feature_scores import SCORES
+from openset_jax.openset.scores.feature_scores import SCORES, Head, Scorer
 from openset_jax.openset.scores.training_features import Accumulator, TrainingFeatures
 from openset_jax.training.eval_program import ODIN_TEMPERATURE
 from openset_jax.training.inference import Inference
@@ -19,30 +18,20 @@ from openset_jax.training.state import Variables
 
 _NEIGHBOURS = 50, 50_000  # k for this number of training images; k is scaled in proportion
 
-T = TypeVar("T")
-
 
 class Scores(NamedTuple):
-    """Scores of rows.
+    """Scores of rows; larger = more unknown."""
 
-    Attributes:
-      rows: the readable rows, int64 [n].
-      logits: float32 [n, outputs].
-      values: name -> float64 [n], larger = more unknown.
-      left_out: name -> the reason why the score cannot be computed for this network.
-    """
-
-    rows: np.ndarray
-    logits: np.ndarray
-    values: dict[str, np.ndarray]
-    left_out: dict[str, str]
+    rows: np.ndarray  # the readable rows, int64 [n]
+    logits: np.ndarray  # float32 [n, outputs]
+    values: dict[str, np.ndarray]  # name -> float64 [n]
+    left_out: dict[str, str]  # name -> the reason why the score cannot be computed for this network
 
 
 class Scorers:
     """All scores, fitted on training images. A score that cannot be computed is left out, with the reason.
 
     Args:
-      inference, variables: the network.
       rows_by_class: the training images of each known class.
       label: of all rows of the pool, int.
     """
@@ -50,19 +39,21 @@ class Scorers:
     def __init__(self, inference: Inference, variables: Variables, rows_by_class: list[np.ndarray], label: np.ndarray):
         self._inference, self._variables, self._num_classes = inference, variables, len(rows_by_class)
         self._left_out: dict[str, str] = {}
+        self._made: dict[str, Scorer] = {}
         last = variables["params"]["fc8"]
-        training = self._each({"training": lambda: self._training(rows_by_class, label)}).get("training")
-        why = self._left_out.pop("training", None)
-        head = feature_scores.Head(*(self._known(np.asarray(last[name])) for name in ("kernel", "bias")))
+        head = Head(*(self._known(np.asarray(last[name])) for name in ("kernel", "bias")))
         options: dict[str, dict[str, float]] = {"odin": {"temperature": ODIN_TEMPERATURE}}
-        if training is not None:
+        training: TrainingFeatures | None = None
+        with self._leaving_out("training"):  # without training features, all fitted scores are left out
+            training = self._training(rows_by_class, label)
             k, images = _NEIGHBOURS
             options["knn"] = {"k": max(1, round(k * len(training.features) / images))}
-        self._left_out |= {name: why for name, score in SCORES.items() if score.fitted and why}
-        makers = {name: score.make for name, score in SCORES.items() if name not in self._left_out}
-        self._made = self._each(
-            {name: functools.partial(make, training, head, **options.get(name, {})) for name, make in makers.items()}
-        )
+        if why := self._left_out.pop("training", ""):
+            self._left_out = {name: why for name, score in SCORES.items() if score.fitted}
+        for name, score in SCORES.items():
+            if name not in self._left_out:
+                with self._leaving_out(name):
+                    self._made[name] = score.make(training, head, **options.get(name, {}))
 
     def _training(self, rows_by_class: list[np.ndarray], label: np.ndarray) -> TrainingFeatures:
         accumulator = Accumulator(self._num_classes)
@@ -73,15 +64,13 @@ class Scorers:
     def _known(self, outputs: np.ndarray) -> np.ndarray:
         return outputs[..., : self._num_classes]
 
-    def _each(self, calls: Mapping[str, Callable[[], T]]) -> dict[str, T]:
-        """Results by name; a score whose call fails is left out from now on."""
-        results: dict[str, T] = {}
-        for name, call in calls.items():
-            try:
-                results[name] = call()
-            except (ValueError, np.linalg.LinAlgError) as error:
-                self._left_out[name] = str(error)
-        return results
+    @contextlib.contextmanager
+    def _leaving_out(self, name: str) -> Iterator[None]:
+        """Leaves a score out, with the reason, if the block raises an error of the computation."""
+        try:
+            yield
+        except (ValueError, np.linalg.LinAlgError) as error:
+            self._left_out[name] = str(error)
 
     def score(self, rows: np.ndarray) -> Scores:
         """All scores of these rows."""
@@ -90,10 +79,10 @@ class Scorers:
         parts: dict[str, list[np.ndarray]] = {name: [] for name in self._made}
 
         def add(features, outputs, moved):
-            wanted = {n: s for n, s in self._made.items() if SCORES[n].moved == moved and n not in self._left_out}
-            calls = {name: functools.partial(scorer, features, self._known(outputs)) for name, scorer in wanted.items()}
-            for name, values in self._each(calls).items():
-                parts[name].append(values)
+            for name, scorer in self._made.items():
+                if SCORES[name].moved == moved and name not in self._left_out:
+                    with self._leaving_out(name):
+                        parts[name].append(scorer(features, self._known(outputs)))
 
         for of_batch, out in self._inference.run("features", self._variables, rows):
             batches.append(of_batch)

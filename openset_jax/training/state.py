@@ -18,19 +18,12 @@ Variables = dict[str, Params]  # "params", "batch_stats"
 
 
 class TrainState(struct.PyTreeNode):
-    """The training state: step, parameters, batch statistics and optimizer state.
+    """The training state: step, parameters, batch statistics and optimizer state."""
 
-    Attributes:
-      step: int32 scalar, the number of optimizer steps done.
-      params: float32 parameters.
-      batch_stats: running statistics of batch normalisation, {} without it.
-      opt_state: state of the optimizer, for the trained layers.
-    """
-
-    step: ArrayLike
-    params: Params
-    batch_stats: Params
-    opt_state: optax.OptState
+    step: ArrayLike  # int32 scalar, the number of optimizer steps done
+    params: Params  # float32
+    batch_stats: Params  # running statistics of batch normalisation, {} without it
+    opt_state: optax.OptState  # for the trained layers
 
     @property
     def variables(self) -> Variables:

@@ -20,20 +20,15 @@ from openset_jax.training.state import TrainState, Variables
 
 AXIS = "data"
 Batch = dict[str, jax.Array]
+Metrics = dict[str, jax.Array]
 
 
 class RunConstants(NamedTuple):
-    """Per-run values, passed as arguments so that runs share one compilation.
+    """Per-run values, passed as arguments so that runs share one compilation."""
 
-    Attributes:
-      seed: uint32 scalar.
-      by_class: float32 [K + 1], `Weights.by_class`.
-      adjustment: float32 [outputs], `Weights.adjustment`.
-    """
-
-    seed: jax.Array
-    by_class: jax.Array
-    adjustment: jax.Array
+    seed: jax.Array  # uint32 scalar
+    by_class: jax.Array  # float32 [K + 1], `Weights.by_class`
+    adjustment: jax.Array  # float32 [outputs], `Weights.adjustment`
 
 
 def train_step(
@@ -49,13 +44,12 @@ def train_step(
     augment: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
     normalise: Callable[[jax.Array], jax.Array],
     all_reduce_dtype: DTypeLike = jnp.float32,
-) -> tuple[TrainState, dict[str, jax.Array]]:
+) -> tuple[TrainState, Metrics]:
     """One optimizer step: augmentation, forward and backward pass, mean over devices, update.
 
     Only trained layers have gradients and optimizer state; the parameters of frozen layers do not change.
 
     Args:
-      constants: per-run values.
       batch: "image" uint8 [b, S, S, 3], "label" int32 [b], "position" int32 [b].
       loss: of the objective, with its own options bound.
       objective: predicts the classes for the metrics.
@@ -66,8 +60,8 @@ def train_step(
 
     Returns:
       The next state, and means over the global batch: "loss", "correct" (the accuracy, over the knowns alone if the network
-      never answers "none" by itself), "predicted" (float32 [K + 1], the share of the batch predicted as each
-      class) and "grad_norm" (before clipping).
+      never answers "none" by itself), "predicted" (float32 [K + 1], the share predicted as each class) and "grad_norm"
+      (before clipping).
     """
     num_classes = len(constants.by_class) - 1
     key = jax.random.fold_in(jax.random.key(constants.seed), state.step)
@@ -76,13 +70,9 @@ def train_step(
     trained, frozen = model.split(state.params)
 
     def loss_of(trained):
+        variables, rngs = {"params": frozen | trained, "batch_stats": state.batch_stats}, {"dropout": dropout_key}
         (logits, features), updated = model.apply(
-            {"params": frozen | trained, "batch_stats": state.batch_stats},
-            images,
-            train=True,
-            position=batch["position"],
-            rngs={"dropout": dropout_key},
-            mutable=["batch_stats"],
+            variables, images, train=True, position=batch["position"], rngs=rngs, mutable=["batch_stats"]
         )
         losses = loss(logits, features, batch["label"], constants.adjustment)
         weights = example_weights(batch["label"], constants.by_class, negative_weight, AXIS)
@@ -118,8 +108,7 @@ def eval_step(
 ) -> dict[str, jax.Array]:
     """Outputs for the global batch, with its "mask" and "position", on every device.
 
-    Args:
-      compute: (variables, uint8 images [b, S, S, 3]) -> arrays [b, ...].
+    `compute` maps (variables, uint8 images [b, S, S, 3]) to arrays [b, ...].
     """
     result = compute(variables, batch["image"]) | {"mask": batch["mask"], "position": batch["position"]}
     return lax.all_gather(result, AXIS, tiled=True)

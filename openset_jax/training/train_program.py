@@ -14,9 +14,8 @@ from openset_jax.spec import ImageSpec, ProgramSpec
 from openset_jax.training import devices, steps
 from openset_jax.training.image_input import ImageInput
 from openset_jax.training.state import TrainState
-from openset_jax.training.steps import Batch, RunConstants
+from openset_jax.training.steps import Batch, Metrics, RunConstants
 
-Metrics = dict[str, jax.Array]
 TrainProgram = Callable[[RunConstants, TrainState, Batch], tuple[TrainState, Metrics]]
 
 

@@ -14,28 +14,18 @@ from openset_jax.training.progress import Progress
 from openset_jax.training.run_log import say
 from openset_jax.training.run_setup import Run
 from openset_jax.training.state import Variables
-from openset_jax.training.validation import ValidationOutputs
 
 
 class TrainedNetwork(NamedTuple):
-    """A trained network with its images and its classifier.
-
-    Attributes:
-      spec: of the run.
-      step: of the checkpoint.
-      pool, inference: the images, and the forward pass over them.
-      variables: parameters and batch statistics, replicated.
-      classifier: calibration and threshold, fitted on validation images.
-      training_prior: float64 [K + 1], the effective prior of training.
-    """
+    """A trained network with its images and its classifier."""
 
     spec: RunSpec
-    step: int
+    step: int  # of the checkpoint
     pool: Pool
     inference: Inference
-    variables: Variables
-    classifier: Classifier
-    training_prior: np.ndarray
+    variables: Variables  # replicated
+    classifier: Classifier  # fitted on validation images
+    training_prior: np.ndarray  # float64 [K + 1], the effective prior of training
 
 
 def best_network(
@@ -45,7 +35,7 @@ def best_network(
     progress: Progress,
     step: int,
     variables: Variables,
-    outputs: ValidationOutputs | None,
+    outputs: validation.Outputs | None,
 ) -> TrainedNetwork:
     """Returns the network of the best step; fits its classifier on validation images and saves it.
 
@@ -54,17 +44,16 @@ def best_network(
       variables: of that step.
       outputs: validation outputs of the last evaluation; None if this process has not evaluated.
     """
-    spec, unreadable = run.spec, inference.unreadable.rows
-    metric, patience = spec.stopping.metric, spec.stopping.patience
+    spec, metric, prior = run.spec, run.spec.stopping.metric, run.weights.effective_prior
     best = step if progress.best_step is None else progress.best_step
     if step < spec.program.steps:
+        patience = spec.stopping.patience
         say(f"Stopped early: {patience} evaluations without {metric} above {progress.best_value} on validation.")
     say(f"Evaluating step {best}, which has the best validation {metric}.")
-    if unreadable:
+    if unreadable := inference.unreadable.rows:
         say(f"{len(unreadable)} unreadable images were skipped.")
     if best != step or outputs is None:
         variables = devices.replicate(checkpoints.restore_model(best, variables))
         outputs = validation.compute_outputs(run.pool, inference, variables)
-    prior = run.weights.effective_prior
     classifier = saved_decision.fit_and_save(spec, run.pool, outputs, training_prior=prior, step=best)
     return TrainedNetwork(spec, best, run.pool, inference, variables, classifier, prior)

@@ -1,28 +1,24 @@
 """The validation split: it selects the checkpoint during training, and the decision is fitted on it afterwards."""
 
-from typing import NamedTuple
-
 import numpy as np
 
 from openset_jax.data.pools import VALIDATION, Pool
 from openset_jax.errors import UserError
 from openset_jax.openset.decision import classifier, thresholds
-from openset_jax.openset.decision.classifier import Classifier
 from openset_jax.openset.losses.objectives import Objective
 from openset_jax.openset.metrics import evaluation
 from openset_jax.spec import RunSpec
 from openset_jax.training.inference import Inference
 from openset_jax.training.state import Variables
 
+Outputs = tuple[np.ndarray, np.ndarray]  # the readable rows of the split, int64 [n]; their logits, float32 [n, outputs]
+
 
 def check(pool: Pool, spec: RunSpec, training_prior: np.ndarray) -> str:
-    """Checks that the validation split has the images that it needs; returns a warning, or "".
+    """Returns a warning or ""; raises UserError if the split lacks images that `early_stopping.metric` or `decision` needs.
 
     Args:
       training_prior: float [K + 1], the effective prior of training.
-
-    Raises:
-      UserError: the split lacks images that `early_stopping.metric` or `decision` needs.
     """
     negatives, metric = _negatives(pool), spec.stopping.metric
     if not len(negatives) and metric != "accuracy":
@@ -46,32 +42,20 @@ def _negatives(pool: Pool) -> np.ndarray:
     return held_out if len(held_out) else pool.rows(VALIDATION, "negatives")
 
 
-class ValidationOutputs(NamedTuple):
-    """A network's outputs on the validation split.
-
-    Attributes:
-      rows: the readable rows, int64 [n].
-      logits: float32 [n, outputs].
-    """
-
-    rows: np.ndarray
-    logits: np.ndarray
-
-
-def compute_outputs(pool: Pool, inference: Inference, variables: Variables) -> ValidationOutputs:
+def compute_outputs(pool: Pool, inference: Inference, variables: Variables) -> Outputs:
     """Runs the network over the validation split."""
-    return ValidationOutputs(*inference.logits(variables, pool.rows(VALIDATION)))
+    return inference.logits(variables, pool.rows(VALIDATION))
 
 
-def metrics(pool: Pool, outputs: ValidationOutputs, objective: Objective) -> dict[str, float | None]:
+def metrics(pool: Pool, outputs: Outputs, objective: Objective) -> dict[str, float | None]:
     """Returns the validation metrics that are logged during training; a metric without images is None.
 
     `validation_auroc` and `validation_balanced_accuracy` (K + 1 classes) compare knowns with held-out negatives, or
     with seen negatives if none are held out. Unknowns are the positive side of the AUROC.
     """
     kinds = pool.kinds({"trained_on": "negatives", "held_out": "held_out_negatives"})
-    rows = outputs.rows
-    scored = classifier.interpret(objective, outputs.logits, pool.label[rows], pool.group_names(rows))
+    rows, logits = outputs
+    scored = classifier.interpret(objective, logits, pool.label[rows], pool.group_names(rows))
     result = evaluation.evaluate_split(scored, classes=pool.classes, kinds=kinds, with_intervals=False)
     trained_on, held_out = result["open_set"]["trained_on"], result["open_set"]["held_out"]
     selecting = trained_on if held_out["auroc"] is None else held_out
@@ -83,21 +67,10 @@ def metrics(pool: Pool, outputs: ValidationOutputs, objective: Objective) -> dic
     }
 
 
-def decision_data(pool: Pool, outputs: ValidationOutputs) -> tuple[np.ndarray, np.ndarray]:
+def decision_data(pool: Pool, outputs: Outputs) -> tuple[np.ndarray, np.ndarray]:
     """(logits float32 [n, outputs], label int32 [n] in [0, K], K for "none") of the images that decisions are fitted on."""
-    known, negatives = pool.label[outputs.rows] >= 0, np.isin(outputs.rows, _negatives(pool))
+    rows, logits = outputs
+    known, negatives = pool.label[rows] >= 0, np.isin(rows, _negatives(pool))
     chosen = np.append(np.flatnonzero(known), np.flatnonzero(negatives))
-    label = pool.label[outputs.rows[chosen]]
-    return outputs.logits[chosen], np.where(label < 0, pool.num_classes, label).astype(np.int32)
-
-
-def fit_classifier(spec: RunSpec, pool: Pool, data: tuple[np.ndarray, np.ndarray], training_prior: np.ndarray) -> Classifier:
-    """Fits calibration and threshold on the images of `decision_data`.
-
-    Args:
-      training_prior: float [K + 1], the effective prior of training.
-    """
-    decision = spec.decision.resolve(pool.classes, training_prior)
-    resamples = min(thresholds.RESAMPLES, spec.evaluation.resamples)
-    given = {"training_prior": training_prior, **decision._asdict(), "resamples": resamples}
-    return classifier.fit(spec.objective, pool.classes, *data, **given)
+    label = pool.label[rows[chosen]]
+    return logits[chosen], np.where(label < 0, pool.num_classes, label).astype(np.int32)

@@ -17,15 +17,11 @@ _SAME = ("image_size", "grey", "mean", "std")  # must be equal in both runs, bec
 
 
 def warm_start(variables: Variables, spec: RunSpec, classes: Sequence[str]) -> tuple[Variables, str]:
-    """Replaces fresh variables by those of the best checkpoint of the run in `spec.init_from`.
+    """Returns (variables, on the host, of the best checkpoint in `spec.init_from`; a sentence on copied and new outputs).
 
     Args:
       variables: freshly initialised, on the host. Outputs that the other network does not have keep these values.
-      spec: of this run.
       classes: the K known classes of this run.
-
-    Returns:
-      (variables on the host, a sentence on the copied, new and dropped outputs).
 
     Raises:
       UserError: there is no such run, or its network differs below the last layer.
@@ -35,13 +31,12 @@ def warm_start(variables: Variables, spec: RunSpec, classes: Sequence[str]) -> t
     except UserError as error:
         raise UserError(f"init_from: {str(error).removeprefix('--workdir: ')}") from error
     other = run.spec.workdir
-    for name in _SAME:
-        there, here = getattr(run.spec.images, name), getattr(spec.images, name)
+    same = {f"data.{name}": (getattr(run.spec.images, name), getattr(spec.images, name)) for name in _SAME}
+    # some kinds of normalisation have no parameters, so that shapes do not show them
+    same["model.norm"] = run.model.norm, spec.program.forward.network.make(len(classes)).norm
+    for field, (there, here) in same.items():
         if there != here:
-            raise UserError(f"data.{name}: the run in init_from, {other}, has {there!r}, this one {here!r}; use the same")
-    there, here = run.model.norm, spec.program.forward.network.make(len(classes)).norm
-    if there != here:  # some kinds of normalisation have no parameters, so that shapes do not show them
-        raise UserError(f"model.norm: the run in init_from, {other}, has {there!r}, this one {here!r}; use the same")
+            raise UserError(f"{field}: the run in init_from, {other}, has {there!r}, this one {here!r}; use the same")
     given = jax.tree.map(np.array, jax.device_get(run.variables))
     for kind, layers in variables.items():
         for layer in sorted(layers.keys() | given[kind].keys()):

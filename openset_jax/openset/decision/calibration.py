@@ -3,10 +3,8 @@
 The probabilities of a network are overconfident, and a score is not a probability. A calibrator maps logits to calibrated
 logits (temperature), or a score to p_none (logistic, isotonic). The result is calibrated under one class prior, that of the
 weighted validation images. Weight them to the training prior (`mix_weights`); for other priors, use
-`posterior.correct_prior`.
-
-An image of weight 2 counts as two images. The scale of the weights matters only for the targets of "logistic" and
-"isotonic", which depend on the number of images.
+`posterior.correct_prior`. An image of weight 2 counts as two images. The scale of the weights matters only for the targets
+of "logistic" and "isotonic", which depend on the number of images.
 """
 
 import dataclasses
@@ -24,23 +22,22 @@ _LEAST = 1e-12  # lower bound of p_none and of 1 - p_none
 
 
 @dataclasses.dataclass(frozen=True)
-class _Calibrator:
-    """Serialises calibrators to JSON, exactly: Python writes all digits of a float."""
+class Calibrator:
+    """The base class of calibrators, which by itself does not calibrate."""
 
-    kind: ClassVar[str]
+    kind: ClassVar[str] = "none"
+
+    def apply(self, values: np.ndarray) -> np.ndarray:
+        """Returns the values as float64."""
+        return np.asarray(values, np.float64)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns {"kind": ..., and the fields as floats or lists of floats}."""
-        values = dataclasses.asdict(self).items()
-        return {"kind": self.kind, **{k: list(v) if isinstance(v, tuple) else v for k, v in values}}
+        """Returns {"kind": ..., and the fields as floats or lists of floats}, with all digits."""
+        return {"kind": self.kind, **{k: list(v) if isinstance(v, tuple) else v for k, v in vars(self).items()}}
 
     @classmethod
     def from_json(cls, saved: dict[str, Any]) -> Self:
-        """Returns the calibrator that `to_json` saved.
-
-        Raises:
-          ValueError: the kind or the fields are not those of this class.
-        """
+        """Returns the calibrator that `to_json` saved; raises ValueError if its kind or fields are not of this class."""
         fields = {k: tuple(v) if isinstance(v, list) else v for k, v in saved.items() if k != "kind"}
         wanted = [field.name for field in dataclasses.fields(cls)]
         if saved.get("kind") != cls.kind or set(fields) != set(wanted):
@@ -49,25 +46,11 @@ class _Calibrator:
 
 
 @dataclasses.dataclass(frozen=True)
-class Identity(_Calibrator):
-    """No calibration: returns logits unchanged."""
-
-    kind = "none"
-
-    def apply(self, values: np.ndarray) -> np.ndarray:
-        """Returns the values as float64."""
-        return np.asarray(values, np.float64)
-
-
-@dataclasses.dataclass(frozen=True)
-class Temperature(_Calibrator):
+class Temperature(Calibrator):
     """Temperature scaling of softmax or sigmoid heads (Guo et al. 2017, arXiv 1706.04599, equation 9).
 
-    It changes the confidence, never the order of the classes of an image.
-
-    Attributes:
-      temperature: in [0.05, 20]; above 1 lowers the confidence. It is 0.05 if all validation images are classified
-        correctly.
+    It changes the confidence, never the order of the classes of an image. The temperature is in [0.05, 20]; above 1, it
+    lowers the confidence. It is 0.05 if all validation images are classified correctly.
     """
 
     kind = "temperature"
@@ -79,12 +62,10 @@ class Temperature(_Calibrator):
 
 
 @dataclasses.dataclass(frozen=True)
-class Logistic(_Calibrator):
+class Logistic(Calibrator):
     """Platt scaling (Platt 1999): p_none = 1 / (1 + exp(-(slope score + intercept))), in [1e-12, 1 - 1e-12].
 
-    Attributes:
-      slope: log-odds per unit of score; positive, unless negatives have lower scores than knowns, which is unexpected.
-      intercept: log-odds of "none" at score 0.
+    The slope is positive, unless negatives have lower scores than knowns, which is unexpected.
     """
 
     kind = "logistic"
@@ -97,12 +78,10 @@ class Logistic(_Calibrator):
 
 
 @dataclasses.dataclass(frozen=True)
-class Isotonic(_Calibrator):
+class Isotonic(Calibrator):
     """Isotonic regression (Zadrozny and Elkan 2002): p_none is non-decreasing in the score, linear between points.
 
-    Attributes:
-      score: scores of the points, ascending.
-      p_none: at each point, and constant beyond the first and the last; never 0 or 1.
+    The scores of the points ascend. p_none is constant beyond the first and the last point, and never 0 or 1.
     """
 
     kind = "isotonic"
@@ -114,16 +93,11 @@ class Isotonic(_Calibrator):
         return np.interp(np.asarray(score, np.float64), self.score, self.p_none)
 
 
-Calibrator = Identity | Temperature | Logistic | Isotonic
-KINDS: dict[str, type[Calibrator]] = {kind.kind: kind for kind in (Identity, Temperature, Logistic, Isotonic)}
+KINDS: dict[str, type[Calibrator]] = {kind.kind: kind for kind in (Calibrator, Temperature, Logistic, Isotonic)}
 
 
 def from_json(saved: dict[str, Any]) -> Calibrator:
-    """Returns the calibrator that `to_json` saved.
-
-    Raises:
-      ValueError: the kind is not one of `KINDS`, or the fields are not those of the kind.
-    """
+    """Returns the calibrator that `to_json` saved; raises ValueError if its kind or its fields are unknown."""
     return _kind(saved.get("kind")).from_json(saved)
 
 
@@ -136,7 +110,7 @@ def fit(
     heads: Literal["softmax", "sigmoid"] = "softmax",
     weight: np.ndarray | None = None,
 ) -> Calibrator:
-    """Fits a calibrator on validation images.
+    """Fits a calibrator of one of the `KINDS` on validation images of K classes and "none".
 
     "none": not fitted. "temperature": minimises the negative log-likelihood of the softmax, or of all sigmoid heads (the
     target of a negative is 0 for each); logits of K softmax classes are fitted on knowns alone. "logistic": maximises the
@@ -145,27 +119,24 @@ def fit(
     if the score separates negatives from knowns. "isotonic": least squares, with values between the same two targets.
 
     Args:
-      kind: one of `KINDS`.
-      values: for "none" and "temperature", logits [n, K + 1], "none" last, or [n, K]; for "logistic" and "isotonic", a
-        score [n], larger = more unknown, finite, unclipped.
+      values: for "none" and "temperature", logits [n, K + 1], "none" last, or [n, K] (sigmoids: always [n, K]); for
+        "logistic" and "isotonic", a score [n], larger = more unknown, finite, unclipped.
       label: int [n] in [0, K], K is "none".
-      num_classes: K.
-      heads: the outputs that the logits belong to; sigmoids have logits [n, K].
       weight: float [n], at least 0; None for ones.
 
     Raises:
       ValueError: an argument is not as above, or no known or no negative has a positive weight, and the kind needs one.
     """
     chosen = _kind(kind)
-    if chosen is Identity:
-        return Identity()
+    if chosen is Calibrator:
+        return Calibrator()
     values = checks.finite(values, "logits" if chosen is Temperature else "the score", 2 if chosen is Temperature else 1)
     label = checks.labels(label, len(values), num_classes + 1)
     weight = checks.weights(weight, len(values))
     if chosen is Temperature:
         return _temperature(values, label, num_classes, heads, weight)
     is_none = label == num_classes
-    _need(kind, weight, knowns=~is_none, negatives=is_none)
+    _need(kind, knowns=weight[~is_none], negatives=weight[is_none])
     low, high = 1 / (weight @ ~is_none + 2), (weight @ is_none + 1) / (weight @ is_none + 2)
     if chosen is Logistic:
         return _logistic(values, np.where(is_none, high, low), weight)
@@ -176,9 +147,7 @@ def fit(
 def mix_weights(label: np.ndarray, prior: np.ndarray) -> np.ndarray:
     """Returns weights under which the class shares are `prior`: prior_k / (share of class k), of mean 1, float64 [n].
 
-    Args:
-      label: int [n] in [0, K], K is "none".
-      prior: [K + 1].
+    The labels are int [n] in [0, K], the prior is [K + 1]; K is "none".
 
     Raises:
       ValueError: a class with a positive prior has no image, or an argument is not as above.
@@ -199,9 +168,9 @@ def _kind(name: str | None) -> type[Calibrator]:
     return KINDS[name]
 
 
-def _need(kind, weight, **needed):
-    for side, chosen in needed.items():
-        if not weight[chosen].sum():
+def _need(kind, **weights):
+    for side, weight in weights.items():
+        if not weight.sum():
             raise ValueError(f"calibration {kind!r} needs validation images of {side}; there are none (of positive weight)")
 
 
@@ -209,13 +178,14 @@ def _temperature(logits, label, num_classes, heads, weight):
     columns, is_none = logits.shape[1], label == num_classes
     if columns not in ((num_classes,) if heads == "sigmoid" else (num_classes, num_classes + 1)):
         raise ValueError(f"{heads} heads of {num_classes} classes cannot have {columns} logits")
+    _need("temperature", knowns=weight[~is_none])
     if heads == "softmax" and columns == num_classes:
         logits, label, weight = logits[~is_none], label[~is_none], weight[~is_none]
-        _need("temperature", weight, knowns=np.ones(len(label), bool))
     else:
-        _need("temperature", weight, knowns=~is_none, negatives=is_none)
+        _need("temperature", negatives=weight[is_none])
     truth = np.eye(num_classes + 1)[label][:, :columns]
-    logits = logits - logits.max(axis=1, keepdims=True) if heads == "softmax" else logits
+    if heads == "softmax":
+        logits = logits - logits.max(axis=1, keepdims=True)
 
     def slope(log_t):
         """Returns the derivative of the negative log-likelihood by 1 / T, which increases with 1 / T (convexity)."""
@@ -242,13 +212,11 @@ def _logistic(score, target, weight):
         share = weight @ target / total
         return Logistic(0.0, float(np.log(share / (1 - share))))
     design = np.stack([(score - mean) / scale, np.ones(len(score))], axis=1)
+    gradient = lambda at: design.T @ (weight * (expit(design @ at) - target)) / total
 
     def loss(at):
         log_odds = design @ at
         return weight @ (np.logaddexp(0, log_odds) - target * log_odds) / total
-
-    def gradient(at):
-        return design.T @ (weight * (expit(design @ at) - target)) / total
 
     def hessian(at):
         p = expit(design @ at)

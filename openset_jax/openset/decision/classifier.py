@@ -22,13 +22,7 @@ CALIBRATIONS = ("", *calibration.KINDS)
 
 
 def interpret(objective: Objective, logits: np.ndarray, label: np.ndarray, group: np.ndarray) -> Scored:
-    """Returns the predictions of the logits alone, without calibration or threshold.
-
-    Args:
-      objective: the training objective of the network.
-      logits: float [n, outputs].
-      label, group: of each image; see `Scored`.
-    """
+    """Returns the predictions of the logits [n, outputs] alone, without calibration or threshold."""
     known = logits[:, objective.known_outputs]
     known_class = known.argmax(1)
     if objective.none_output:
@@ -43,7 +37,6 @@ class Classifier:
     """A fitted classifier: calibrators, prior, costs and threshold.
 
     Attributes:
-      objective: the training objective of the network.
       classes: names of the K known classes.
       temperature: calibrator of the logits.
       none: calibrator from the score to p_none; None if p_none comes from the outputs alone.
@@ -81,19 +74,12 @@ class Classifier:
             known = logit_scores.softmax(known) if self.objective.softmax else posterior.from_sigmoids(known)[:, :-1]
             known = known / known.sum(axis=1, keepdims=True)
             return posterior.with_none(known, self.none.apply(self.objective.score(logits)))
-        return _own_posterior(self.objective, self.temperature.apply(logits))
+        return own_posterior(self.objective, self.temperature.apply(logits))
 
     def classify(self, logits: np.ndarray, label: np.ndarray, group: np.ndarray) -> tuple[Scored, np.ndarray | None]:
-        """Returns the predictions with decisions, and the posterior, float64 [n, K + 1] or None.
-
-        Args:
-          logits: float [n, outputs].
-          label, group: of each image; see `Scored`.
-        """
+        """Returns the predictions with decisions for logits [n, outputs], and the posterior, float64 [n, K + 1] or None."""
         scored, probabilities = interpret(self.objective, logits, label, group), self.posterior(logits)
-        best = scored.known_class
-        if probabilities is not None:
-            best = thresholds.cheapest_class(probabilities, self.costs)
+        best = scored.known_class if probabilities is None else thresholds.cheapest_class(probabilities, self.costs)
         decided = thresholds.decide(scored.score, best, self.threshold.value, len(self.classes))
         return dataclasses.replace(scored, decision=decided), probabilities
 
@@ -132,19 +118,14 @@ class Classifier:
         )
 
 
-def _own_posterior(objective: Objective, logits: np.ndarray) -> np.ndarray | None:
-    """Returns the posterior of the outputs alone; None for a softmax over K classes, which has no p_none."""
+def own_posterior(objective: Objective, logits: np.ndarray) -> np.ndarray | None:
+    """Returns the posterior of the outputs alone, float64 [n, K + 1], "none" last, under the effective prior of training.
+
+    None for a softmax over K classes, which has no p_none.
+    """
     if objective.none_output:
         return logit_scores.softmax(logits)
     return None if objective.softmax else posterior.from_sigmoids(logits)
-
-
-def uncalibrated_posterior(objective: Objective, logits: np.ndarray) -> np.ndarray | None:
-    """Returns the posterior of the outputs without calibration, float64 [n, K + 1], "none" last.
-
-    It is that of the effective prior of training. None for a softmax over K classes.
-    """
-    return _own_posterior(objective, np.asarray(logits, np.float64))
 
 
 def fit(
@@ -163,14 +144,10 @@ def fit(
     """Fits the calibrators and chooses the threshold on validation images.
 
     Args:
-      objective: the training objective of the network.
-      classes: names of the K known classes.
       logits, label: of the validation images: float [n, outputs], int [n] in [0, K], K for negatives.
       training_prior: float [K + 1], the effective prior of training. For a softmax over K classes, `fitted_prior` is 1/2 for
         "none" and the rest of this in proportion.
-      prior: float [K + 1], of the deployment.
-      costs: float [K + 1, K + 1], of the deployment; rows are the truth, columns the decision.
-      rule: for the threshold.
+      classes, prior, costs, rule: see `Classifier`.
       calibrate: one of `CALIBRATIONS`; "" is "temperature", and for a softmax over K classes also "logistic" for p_none.
       resamples: of the bootstrap, for the interval of the threshold.
 
@@ -184,8 +161,7 @@ def fit(
     reference = np.asarray(training_prior, np.float64)
     if not objective.says_none:
         reference = np.append(reference[:-1] / reference[:-1].sum() / 2, 0.5)
-    temperature: calibration.Calibrator = calibration.Identity()
-    none: calibration.Calibrator | None = None
+    temperature, none = calibration.Calibrator(), None
     if negative.any():
         weight = calibration.mix_weights(label, reference)
         heads: Literal["softmax", "sigmoid"] = "softmax" if objective.softmax else "sigmoid"
@@ -204,12 +180,7 @@ def fit(
         cost = thresholds.acceptance_costs(best, label, costs, prior)
         known_cost, negative_cost = cost[~negative], cost[negative]
     threshold = thresholds.choose(
-        rule,
-        value[~negative],
-        value[negative],
-        known_cost=known_cost,
-        negative_cost=negative_cost,
-        resamples=resamples,
+        rule, value[~negative], value[negative], known_cost=known_cost, negative_cost=negative_cost, resamples=resamples
     )
     return dataclasses.replace(unfinished, threshold=threshold)
 

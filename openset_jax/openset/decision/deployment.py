@@ -18,11 +18,7 @@ ESTIMATES = ("em", "bbse")  # estimators of the prior
 
 
 def declare(classifier: Classifier, *, priors: str = "", costs: str = "", threshold: float | None = None) -> Classifier:
-    """Returns the classifier with another prior, other costs or another threshold.
-
-    Args:
-      priors, costs: text for `prior_and_costs.parse`; "" for the saved ones.
-      threshold: on the score; None for the saved one.
+    """Returns the classifier with the given prior, costs (both are texts for `prior_and_costs.parse`) or threshold.
 
     Raises:
       UserError: a value is invalid, or a prior or costs are given for a classifier without a posterior.
@@ -66,13 +62,12 @@ def estimate_prior(
 
     Args:
       method: one of `ESTIMATES`.
-      classifier: fitted on the validation images.
       logits, label: of the validation images: float [n, outputs], int [n] in [0, K].
       unlabelled_logits: float [m, outputs].
 
     Returns:
-      (the prior, float64 [K + 1], "none" last; lines of text: the prior, whether EM has converged, and a warning if label
-      shift is implausible, see `label_shift.implausibility`).
+      (the prior, float64 [K + 1], "none" last; lines of text: the prior, whether EM has converged, and the warning of
+      `label_shift.implausibility`, if any).
 
     Raises:
       UserError: there is no posterior, a class has no validation images, there is no unlabelled image, or the confusion

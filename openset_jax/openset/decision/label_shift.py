@@ -3,6 +3,9 @@
 Label shift: the deployment has other shares of the classes than validation, but the images of each class, and of "none",
 have the same distribution. The assumption is most often wrong for "none", because new unknowns differ from the validation
 negatives. If it is wrong, the estimate is meaningless: call `implausibility` before `posterior.correct_prior`.
+
+Posteriors are [n, K + 1], labels int [n] in [0, K], priors [K + 1]; K is "none". Both posteriors of a function are from the
+same network and under the same prior. `names`, [K + 1], are those of the classes and "none", for messages.
 """
 
 import itertools
@@ -19,13 +22,7 @@ _FEWEST = 10  # least expected number of images in a cell of a chi-square test, 
 
 
 class EmPrior(NamedTuple):
-    """The result of EM.
-
-    Attributes:
-      prior: float64 [K + 1], sums to 1.
-      iterations: number of iterations.
-      converged: whether the last change was within the tolerance.
-    """
+    """The result of EM: the prior, float64 [K + 1], and whether the last change was within the tolerance."""
 
     prior: np.ndarray
     iterations: int
@@ -33,12 +30,7 @@ class EmPrior(NamedTuple):
 
 
 class BbsePrior(NamedTuple):
-    """The result of black box shift estimation.
-
-    Attributes:
-      prior: float64 [K + 1], sums to 1.
-      condition: condition number of the confusion matrix; the error of the prior grows with it.
-    """
+    """The result of BBSE: the prior, float64 [K + 1]; its error grows with the condition number of the confusion matrix."""
 
     prior: np.ndarray
     condition: float
@@ -47,18 +39,13 @@ class BbsePrior(NamedTuple):
 def estimate_prior_em(
     posterior: np.ndarray, training: np.ndarray, *, tolerance: float = 1e-6, max_iterations: int = 1000
 ) -> EmPrior:
-    """Estimates the maximum-likelihood class prior of unlabelled images by EM (Saerens et al. 2002, equation 2.9).
+    """Estimates the maximum-likelihood class prior of unlabelled images by EM.
 
-    Starts from `training`. Each iteration corrects the posterior to the current prior and takes its mean as the next prior
-    (Saerens, Latinne and Decaestecker 2002). The posterior must be calibrated (Alexandari, Kundaje and Shrikumar 2020,
-    arXiv 1901.06852). Alexandari et al. set `training` to the mean posterior of validation images under the training prior,
-    so that without a shift the prior does not change, even if the calibration is imperfect.
-
-    Args:
-      posterior: [n, K + 1], of the unlabelled images, under the prior `training`.
-      training: [K + 1]. A class with a prior of 0 keeps it.
-      tolerance: EM has converged if no entry of the prior changes by more in an iteration.
-      max_iterations: the limit, after which `converged` is False.
+    Saerens, Latinne and Decaestecker 2002, equation 2.9. Starts from `training`. Each iteration corrects the posterior to
+    the current prior and takes its mean as the next prior, until no entry changes by more than the tolerance. The posterior
+    must be calibrated (Alexandari, Kundaje and Shrikumar 2020, arXiv 1901.06852). Alexandari et al. set `training` to the
+    mean posterior of validation images under the training prior, so that without a shift the prior does not change, even if
+    the calibration is imperfect. A class with a prior of 0 keeps it.
 
     Raises:
       ValueError: there is no image, a row of `posterior` is not a distribution, or `training` is not a prior.
@@ -88,21 +75,14 @@ def estimate_prior_bbse(
     training prior nor the class shares of the validation images. The posterior need not be calibrated. Negative entries
     become 0, and the prior is normalised.
 
-    Args:
-      validation_posterior, posterior: [n, K + 1], [m, K + 1], from the same network and under the same prior.
-      validation_label: int [n] in [0, K], K is "none".
-      names: [K + 1], of the classes and "none", for messages.
-      max_condition: maximum condition number of the confusion matrix.
-
     Raises:
-      ValueError: a class has no validation image; the confusion matrix is ill-conditioned, for example because the network
-        always answers "none" (the message names two classes that it does not distinguish); there is no unlabelled image; or
-        an argument is not as above.
+      ValueError: a class has no validation image; the condition number of the confusion matrix exceeds `max_condition`, for
+        example because the network always answers "none" (the message names two classes that it does not distinguish);
+        there is no unlabelled image; or an argument is not as above.
     """
     validation_posterior = _nonempty(validation_posterior, "validation_posterior")
     posterior = _nonempty(posterior, "posterior")
-    label, width = _labels(validation_posterior, validation_label, posterior)
-    names = _names(names, width)
+    label, width, names = _checked(validation_posterior, validation_label, posterior, names)
     count = np.bincount(label, minlength=width)
     if not count.all():
         raise ValueError(f"{names[int(count.argmin())]!r} has no validation image, so its share cannot be estimated")
@@ -133,8 +113,8 @@ def implausibility(
     """Tests label shift: returns a warning if unlabelled images differ from validation images under `prior`, else "".
 
     Two chi-square tests (Pearson 1900) compare the unlabelled images with the validation images weighted to `prior`: one
-    test the frequencies of the argmax classes, the other those of p_none between its deciles. Their covariance
-    includes the sampling error of the validation images. For the maximum-likelihood prior (EM) the tests are conservative
+    the frequencies of the argmax classes, the other those of p_none between its deciles. Their covariance includes the
+    sampling error of the validation images. For the maximum-likelihood prior (EM) the tests are conservative
     (Chernoff and Lehmann 1954). The prior of BBSE matches the decisions by construction and has an error of its own, which
     the tests ignore, so that a warning from p_none alone is less reliable. For classes of 100 validation images or fewer
     `level` is approximate.
@@ -142,11 +122,8 @@ def implausibility(
     An empty result does not prove label shift: unknowns with the posteriors of validation images are not detectable.
 
     Args:
-      validation_posterior, posterior: [n, K + 1], [m, K + 1], from the same network and under the same prior, without
-        correction to `prior`.
-      validation_label: int [n] in [0, K], K is "none"; any class shares.
-      prior: [K + 1], the estimated or declared prior of the unlabelled images.
-      names: [K + 1], of the classes and "none", for the message.
+      validation_posterior, posterior: without correction to `prior`.
+      prior: the estimated or declared prior of the unlabelled images.
       level: significance level of both tests together.
       min_distance: no warning below this total variation distance, because with many images every small difference is
         significant.
@@ -155,23 +132,18 @@ def implausibility(
       ValueError: a class with a positive prior has no validation image, or an argument is not as above.
     """
     validation_posterior, posterior = checks.posterior(validation_posterior), checks.posterior(posterior)
-    label, width = _labels(validation_posterior, validation_label, posterior)
+    label, width, names = _checked(validation_posterior, validation_label, posterior, names)
     prior, count = checks.prior(prior, width), np.bincount(label, minlength=width)
     missing = (count == 0) & (prior > checks.TOLERANCE)
     if missing.any():
         k = int(missing.argmax())
         raise ValueError(f"class {k} of {width} has a prior of {prior[k]:.3g} but no validation image")
-    names = _names(names, width)
-    p_none = validation_posterior[:, -1]
-    edges = _tenths(p_none, (prior / np.maximum(count, 1))[label])
-    between = [0.0, *edges, 1.0]
+    edges = _tenths(validation_posterior[:, -1], (prior / np.maximum(count, 1))[label])
+    tenth = lambda p: np.searchsorted(edges, p[:, -1], side="right")
+    tenths = [f"have a p_none of {a:.3g} to {b:.3g}" for a, b in itertools.pairwise([0.0, *edges, 1.0])]
     aspects = (
         (validation_posterior.argmax(axis=1), posterior.argmax(axis=1), [f'are decided "{name}"' for name in names]),
-        (
-            np.searchsorted(edges, p_none, side="right"),
-            np.searchsorted(edges, posterior[:, -1], side="right"),
-            [f"have a p_none of {a:.3g} to {b:.3g}" for a, b in itertools.pairwise(between)],
-        ),
+        (tenth(validation_posterior), tenth(posterior), tenths),
     )
     for then, now, texts in aspects:
         share = _shares(then, label, len(texts), width)
@@ -189,16 +161,10 @@ def implausibility(
     return ""
 
 
-def _names(names, width):
-    return [*(f"class {k}" for k in range(width - 1)), "none"] if names is None else list(names)
-
-
 def _chi_square(share, count, observed, size, prior):
     """Returns (statistic, degrees of freedom) of `observed` [cells], from `size` images, against share @ prior.
 
-    Args:
-      share: [cells, classes], of the validation images.
-      count: [classes], number of validation images.
+    `share` [cells, classes] and `count` [classes], the numbers of images, are those of validation.
     """
     expected = share @ prior
     noise = prior**2 / np.maximum(count, 1)  # of the validation images of each class
@@ -214,9 +180,8 @@ def _chi_square(share, count, observed, size, prior):
     kept = cells[:-1]  # the last follows from the others
     merge = np.stack([np.isin(np.arange(len(share)), cell) for cell in kept]).astype(float)
     share, expected, observed = merge @ share, merge @ expected, merge @ observed
-    covariance = (
-        (np.diag(expected) - np.outer(expected, expected)) / size + np.diag(share @ noise) - (share * noise) @ share.T
-    )
+    covariance = (np.diag(expected) - np.outer(expected, expected)) / size
+    covariance = covariance + np.diag(share @ noise) - (share * noise) @ share.T
     difference = observed - expected
     return float(difference @ np.linalg.solve(covariance, difference)), len(difference)
 
@@ -245,9 +210,10 @@ def _nonempty(posterior: np.ndarray, name: str) -> np.ndarray:
     return posterior
 
 
-def _labels(validation_posterior: np.ndarray, label: np.ndarray, posterior: np.ndarray) -> tuple[np.ndarray, int]:
-    """Returns (the checked labels, K + 1)."""
+def _checked(validation_posterior, label, posterior, names):
+    """Returns (the labels of the validation images, K + 1, the names of the classes and "none")."""
     width = validation_posterior.shape[1]
     if posterior.shape[1] != width:
         raise ValueError(f"validation_posterior has {width} classes and posterior has {posterior.shape[1]}; they must agree")
-    return checks.labels(label, len(validation_posterior), width), width
+    names = [*(f"class {k}" for k in range(width - 1)), "none"] if names is None else names
+    return checks.labels(label, len(validation_posterior), width), width, names

@@ -1,9 +1,8 @@
 """The posterior over K known classes and "none", and its correction to another class prior.
 
 Every objective has a posterior of the same form, float64 [n, K + 1], "none" last, rows summing to 1, so that the code for
-priors, costs and thresholds is shared. For a softmax over K + 1 classes it is `logit_scores.softmax`.
-
-Use posteriors for decisions, and scores for ranking: probabilities near 0 and 1 tie while scores still differ.
+priors, costs and thresholds is shared. For a softmax over K + 1 classes it is `logit_scores.softmax`. Use posteriors for
+decisions, and scores for ranking: probabilities near 0 and 1 tie while scores still differ.
 """
 
 import numpy as np
@@ -15,18 +14,12 @@ EPSILON = 1e-6  # lower bound of p_none in `from_sigmoids`
 
 
 def from_sigmoids(logits: np.ndarray) -> np.ndarray:
-    """Returns the posterior of K sigmoid heads that were trained with the all-zeros label for negatives (one-vs-rest).
+    """Returns the posterior of K sigmoid heads, [n, K], that were trained with the all-zeros label for negatives.
 
     A calibrated head has s_k = p_k, because its negative side contains the other classes and the negatives. The K + 1
     events are mutually exclusive, so p_k = s_k and p_none = 1 - sum s_k. (The product of 1 - s_k over all heads only
     approximates p_none.) The heads need not be consistent: if sum s_k exceeds 1 - 1e-6 (`EPSILON`), p_none is 1e-6 and the
     s_k are scaled to sum to 1 - 1e-6, so that a prior can still raise p_none.
-
-    Args:
-      logits: [n, K], finite.
-
-    Returns:
-      float64 [n, K + 1], "none" last.
 
     Raises:
       ValueError: a logit is not finite.
@@ -39,17 +32,10 @@ def from_sigmoids(logits: np.ndarray) -> np.ndarray:
 
 
 def with_none(class_posterior: np.ndarray, p_none: np.ndarray) -> np.ndarray:
-    """Returns the posterior with p_k = (1 - p_none) p(k | known).
+    """Returns the posterior with p_k = (1 - p_none) p(k | known), from p(k | known), [n, K], and p_none, [n].
 
     For a p_none that is a calibrated score: that of a softmax over K classes, and that of other objectives with the
     calibration "logistic" or "isotonic".
-
-    Args:
-      class_posterior: [n, K], p(k | known), rows summing to 1.
-      p_none: [n] in [0, 1].
-
-    Returns:
-      float64 [n, K + 1], "none" last.
 
     Raises:
       ValueError: a row of `class_posterior` is not a distribution, the lengths differ, or a p_none is not in [0, 1].
@@ -70,15 +56,9 @@ def correct_prior(posterior: np.ndarray, training: np.ndarray, deployment: np.nd
 
     Bayes' rule under label shift: the images of each class have the same distribution under both priors (Saerens, Latinne
     and Decaestecker 2002, equation 2.4; for two classes Elkan 2001, theorem 2). It does not correct for a change of the
-    images of "none" themselves; `label_shift.implausibility` tests for that.
-
-    Args:
-      posterior: [n, K + 1], "none" last, calibrated under the prior `training`.
-      training: [K + 1], the effective prior of training, which includes sampling and weights.
-      deployment: [K + 1].
-
-    Returns:
-      float64 [n, K + 1]. A row that is 0 wherever `deployment` is positive is replaced by `deployment`.
+    images of "none" themselves; `label_shift.implausibility` tests for that. Both priors are [K + 1]. The posterior is
+    calibrated under `training`, the effective prior of training, which includes sampling and weights. A row that is 0
+    wherever `deployment` is positive is replaced by `deployment`.
 
     Raises:
       ValueError: a row of `posterior` is not a distribution; a prior has the wrong length, a negative entry, or a sum that

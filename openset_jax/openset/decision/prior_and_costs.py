@@ -1,4 +1,7 @@
-"""The class prior and the costs of the deployment: parsed, validated and completed."""
+"""The class prior and the costs of the deployment: parsed, validated and completed.
+
+`classes` are the names of the K known classes. `field` is the config field or the flag of the value, for messages.
+"""
 
 import json
 from collections.abc import Sequence
@@ -13,13 +16,7 @@ COSTS = ("accept_none", "confuse_knowns", "reject_known")
 
 
 def parse(text: str, field: str) -> object:
-    """Parses the text of a prior or of costs: "name=number,name=number", or JSON.
-
-    Args:
-      field: config field or flag of the text, for messages.
-
-    Returns:
-      {name: number}, or the JSON value; None for an empty text.
+    """Parses "name=number,name=number" to a dictionary, JSON to its value, and an empty text to None.
 
     Raises:
       UserError: the text has neither format, or a name occurs twice.
@@ -43,8 +40,6 @@ def cost_matrix(given: object, classes: Sequence[str], field: str = "decision.co
     Args:
       given: {name of `COSTS`: cost}, missing costs are 1, correct decisions cost 0; or the whole matrix; or None: every
         wrong decision costs 1.
-      classes: names of the K known classes.
-      field: config field or flag of the costs, for messages.
 
     Raises:
       UserError: an unknown name, a matrix of another shape, or a cost that is negative or not finite.
@@ -69,9 +64,8 @@ def cost_matrix(given: object, classes: Sequence[str], field: str = "decision.co
                 f"{field}: the matrix's shape is {costs.shape}; with {len(classes)} classes and 'none' it must be "
                 f"({size}, {size}): rows are the truth, columns the decision, in the order {', '.join(classes)}, none"
             )
-    wrong = ~(np.isfinite(costs) & (costs >= 0))
-    if wrong.any():
-        (truth, answer), names = np.argwhere(wrong)[0], [*classes, "none"]
+    if len(wrong := np.argwhere(~(np.isfinite(costs) & (costs >= 0)))):
+        (truth, answer), names = wrong[0], [*classes, "none"]
         raise UserError(
             f"{field}: {names[answer]!r} for an image of {names[truth]!r} costs {costs[truth, answer]:g}; a cost must be a "
             "number, 0 or more"
@@ -87,9 +81,7 @@ def deployment_prior(
     Args:
       given: {class name or "none": share}; missing classes share the rest in proportion to the training prior. None for the
         training prior, or, if training had no negatives, for a uniform prior over all K + 1.
-      classes: names of the K known classes.
       training: float [K + 1], the effective prior of training.
-      field: config field or flag of the prior, for messages.
 
     Raises:
       UserError: an unknown class name, a share outside [0, 1], or shares that do not sum to 1.

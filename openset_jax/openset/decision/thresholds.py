@@ -21,10 +21,8 @@ RESAMPLES = 1_000
 class Rule:
     """A rule to choose the threshold.
 
-    Attributes:
-      name: "keep_knowns": accept at least the share `target` of knowns; "accept_negatives": accept at most the share
-        `target` of negatives; "least_cost": least expected cost under the deployment prior.
-      target: a share in [0, 1]; None for "least_cost".
+    "keep_knowns": accept at least the share `target`, in [0, 1], of knowns; "accept_negatives": accept at most the share
+    `target` of negatives; "least_cost": least expected cost under the deployment prior, without a target.
     """
 
     name: str
@@ -32,11 +30,7 @@ class Rule:
 
     @property
     def share(self) -> float:
-        """The target.
-
-        Raises:
-          ValueError: the rule has none.
-        """
+        """The target; raises ValueError if the rule has none."""
         if self.target is None:
             raise ValueError(f"rule {self.name!r} has no target share")
         return self.target
@@ -148,31 +142,22 @@ def _cheapest(score: np.ndarray, cost: np.ndarray) -> float:
 
 
 def acceptance_costs(known_class: np.ndarray, truth: np.ndarray, costs: np.ndarray, prior: np.ndarray) -> np.ndarray:
-    """Returns the cost of accepting each image minus the cost of rejecting it, weighted to the deployment prior.
+    """Returns the cost of accepting each image minus that of rejecting it, weighted to the deployment prior, float64 [n].
 
-    Args:
-      known_class: int [n] in [0, K), the class of each image if accepted.
-      truth: int [n] in [0, K].
-      costs: float [K + 1, K + 1], rows are the truth, columns the decision.
-      prior: float [K + 1], of the deployment. Classes without images do not contribute.
-
-    Returns:
-      float64 [n].
+    `known_class`, int [n] in [0, K), is the class of each image if accepted, `truth`, int [n] in [0, K], the true one. The
+    costs are [K + 1, K + 1], rows the truth, columns the decision. Classes without images do not contribute.
     """
-    none = len(prior) - 1
     count = np.bincount(truth, minlength=len(prior))
-    return (costs[truth, known_class] - costs[truth, none]) * prior[truth] / count[truth]
+    return (costs[truth, known_class] - costs[truth, -1]) * prior[truth] / count[truth]
 
 
 def promise(rule: Rule, threshold: Threshold, count: int) -> Interval | None:
     """Predicts the share of `count` new knowns ("keep_knowns") or negatives ("accept_negatives") that is accepted.
 
+    Returns the mean and the 95 % prediction interval; None for "least_cost", which has no target share, or if `count` is 0.
     Validation images and new images are samples of one population. The share of the population at or below an order
     statistic has a beta distribution for all continuous scores, so the number accepted is beta-binomial (Wilks 1941; Fligner
     and Wolfe 1976). With ties the interval is conservative.
-
-    Returns:
-      The mean and the 95 % prediction interval; None for "least_cost", which has no target share, or if `count` is 0.
     """
     accepted = threshold.kept
     if accepted is None or not count:
@@ -196,11 +181,8 @@ def decide(score: np.ndarray, known_class: np.ndarray, threshold: float, num_cla
 def cheapest_class(posterior: np.ndarray, costs: np.ndarray) -> np.ndarray:
     """Returns the class of least expected cost if the image is accepted, int [n] in [0, K).
 
-    With equal costs of all errors it is the most probable class.
-
-    Args:
-      posterior: float [n, K + 1].
-      costs: float [K + 1, K + 1], rows are the truth, columns the decision.
+    With equal costs of all errors it is the most probable class. The posterior is [n, K + 1]; the costs are
+    [K + 1, K + 1], rows the truth, columns the decision.
     """
     beyond = costs[:, :-1] - costs[:, :-1].min(axis=1, keepdims=True)  # large common costs would round differences away
     return (posterior @ beyond).argmin(axis=1)

@@ -32,7 +32,7 @@ class Loss(Protocol):
         """Returns the loss of each example, float32 [b], in nats.
 
         Args:
-          logits: float32 [b, K], or [b, K + 1] with "none" last.
+          logits: float32 [b, K]; for `background` [b, K + 1], "none" last.
           features: float32 [b, F], of the penultimate layer.
           label: int32 [b] in [0, K].
           adjustment: float32 [outputs], added to the logits: see `Weights.adjustment`.
@@ -43,9 +43,6 @@ def background(logits: jax.Array, features: jax.Array, label: jax.Array, adjustm
     """Computes the softmax cross-entropy over K classes and "none", the class of all negatives.
 
     Also called "garbage class"; Dhamija, Guenther and Boult 2018 (arXiv 1811.04110), section 2. See `Loss` for arguments.
-
-    Args:
-      logits: float32 [b, K + 1], "none" last.
     """
     return optax.softmax_cross_entropy_with_integer_labels(logits + adjustment, label)
 
@@ -53,20 +50,14 @@ def background(logits: jax.Array, features: jax.Array, label: jax.Array, adjustm
 def one_vs_rest(logits: jax.Array, features: jax.Array, label: jax.Array, adjustment: ArrayLike) -> jax.Array:
     """Computes the sum of K binary cross-entropies, one for each class against the rest. Negatives have all targets 0.
 
-    Args:
-      logits: float32 [b, K].
-      adjustment: not used; logit adjustment is defined for a softmax only.
+    The adjustment is not used: logit adjustment is defined for a softmax only.
     """
     targets = jax.nn.one_hot(label, logits.shape[-1])  # all zeros for label K
     return optax.sigmoid_binary_cross_entropy(logits, targets).sum(-1)
 
 
 def softmax(logits: jax.Array, features: jax.Array, label: jax.Array, adjustment: ArrayLike) -> jax.Array:
-    """Computes the cross-entropy over K classes for knowns, and 0 for negatives.
-
-    Args:
-      logits: float32 [b, K].
-    """
+    """Computes the cross-entropy over K classes for knowns, and 0 for negatives."""
     own = jnp.take_along_axis(logits + adjustment, jnp.minimum(label, logits.shape[-1] - 1)[:, None], -1)[:, 0]
     return jnp.where(_known(logits, label), jax.nn.logsumexp(logits + adjustment, -1) - own, 0.0)
 
@@ -76,31 +67,18 @@ def entropic(logits: jax.Array, features: jax.Array, label: jax.Array, adjustmen
 
     Entropic open-set loss (Dhamija, Guenther and Boult 2018, arXiv 1811.04110, equation 2). Outlier exposure (Hendrycks,
     Mazeika and Dietterich 2019, arXiv 1812.04606, section 3) is the same function with another weight of negatives.
-
-    Args:
-      logits: float32 [b, K].
     """
     uniform = jax.nn.logsumexp(logits, -1) - logits.mean(-1)  # not adjusted: uniform outputs are the target
     return softmax(logits, features, label, adjustment) + jnp.where(_known(logits, label), 0.0, uniform)
 
 
 def objectosphere(
-    logits: jax.Array,
-    features: jax.Array,
-    label: jax.Array,
-    adjustment: ArrayLike,
-    *,
-    magnitude: float,
-    ring_weight: float,
+    logits: jax.Array, features: jax.Array, label: jax.Array, adjustment: ArrayLike, *, magnitude: float, ring_weight: float
 ) -> jax.Array:
     """Computes the entropic loss plus a penalty on knowns with a small feature norm and negatives with a large one.
 
     The penalty is ring_weight * max(0, magnitude - ||F||)^2 for knowns and ring_weight * ||F||^2 for negatives (Dhamija,
     Guenther and Boult 2018, arXiv 1811.04110, equation 3; the authors use a magnitude xi of 50 and a weight of 1e-4).
-
-    Args:
-      logits: float32 [b, K].
-      magnitude: the feature norm from which knowns have no penalty.
     """
     squared = jnp.square(features).sum(-1)
     length = jnp.sqrt(jnp.maximum(squared, 1e-12))  # the derivative of the root is infinite at 0
@@ -120,11 +98,8 @@ def energy_margin(
     """Computes the cross-entropy for knowns plus squared hinges that separate the energies E = -logsumexp(z).
 
     The hinges are negative_weight * max(0, E - m_known)^2 for knowns and max(0, m_negative - E)^2 for negatives; `Weights`
-    multiplies the latter by negative_weight, too (Liu, Wang, Owens and Li 2020, arXiv 2010.03759, equation 8).
-
-    Args:
-      logits: float32 [b, K].
-      margins: (m_known, m_negative); None for the cross-entropy alone.
+    multiplies the latter by negative_weight, too (Liu, Wang, Owens and Li 2020, arXiv 2010.03759, equation 8). The margins
+    are (m_known, m_negative); None for the cross-entropy alone.
     """
     loss = softmax(logits, features, label, adjustment)
     if margins is None:
@@ -142,7 +117,6 @@ class Objective(NamedTuple):
     """A loss, the outputs that it needs, and its score.
 
     Attributes:
-      name: in the config, `objective.name`.
       loss: a `Loss` that also takes `options` as keywords.
       none_output: whether the network has an output for "none".
       negative_weight: the default of `objective.negative_weight`: the weight of the negative term relative to the known
@@ -192,23 +166,14 @@ OBJECTIVES: dict[str, Objective] = {
         Objective("outlier_exposure", entropic, False, 0.5),
         Objective("objectosphere", objectosphere, False, None, options=("magnitude", "ring_weight")),
         Objective(
-            "energy_margin",
-            energy_margin,
-            False,
-            0.1,
-            score=logit_scores.energy,
-            options=("margins", "negative_weight"),
+            "energy_margin", energy_margin, False, 0.1, score=logit_scores.energy, options=("margins", "negative_weight")
         ),
     )
 }
 
 
 def get(name: str) -> Objective:
-    """Returns the objective of that name.
-
-    Raises:
-      UserError: no objective has that name.
-    """
+    """Returns the objective of that name; raises UserError if there is none."""
     if name not in OBJECTIVES:
         raise UserError(f"objective.name: {name!r} is not one of {', '.join(OBJECTIVES)}")
     return OBJECTIVES[name]

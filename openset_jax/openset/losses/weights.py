@@ -23,7 +23,6 @@ class Weights(NamedTuple):
 
     Attributes:
       by_class: float64 [K + 1], the weight of an example of each class, "none" last; mean 1 under the sampler's prior.
-      negative_weight: w, or None.
       tau: the strength of logit adjustment, 0 for none.
       prior: float64 [K + 1], of the sampler.
     """
@@ -63,11 +62,7 @@ class Weights(NamedTuple):
 def example_weights(label: jax.Array, by_class: ArrayLike, negative_weight: float | None, axis: str) -> jax.Array:
     """Returns weights, float32 [b]: the sum of weight x loss on each device, averaged over devices, is the reduced loss.
 
-    Args:
-      label: int32 [b] in [0, K], of one device's share of the batch.
-      by_class: float [K + 1], see `Weights`.
-      negative_weight: see `Weights`.
-      axis: name of the mapped axis over devices.
+    The labels are int32 [b] in [0, K], of one device's share of the batch; `axis` names the mapped axis over devices.
     """
     table = jnp.asarray(by_class, jnp.float32)
     weight = table[label]
@@ -93,11 +88,8 @@ def make_weights(
     Args:
       prior: float [K + 1], of the sampler.
       counts: int [K + 1], number of training images of each class.
-      negative_weight: see `Weights`.
       class_weights: "inverse_frequency": 1 / prior; "effective_number": (1 - beta) / (1 - beta^count) (Cui et al. 2019,
-        arXiv 1901.05555, equation 2); "none": 1.
-      beta: of "effective_number", in [0, 1).
-      tau: see `Weights`.
+        arXiv 1901.05555, equation 2), with beta in [0, 1); "none": 1.
 
     Raises:
       UserError: `class_weights` is not one of `CLASS_WEIGHTS`.
@@ -118,10 +110,6 @@ def plateau_loss(loss: Loss, weights: Weights, num_outputs: int) -> float:
     """Returns the minimum of the loss over constant logits, with features 0: that of a network that ignores its images.
 
     For `background` without weights it is the entropy of the prior.
-
-    Args:
-      loss: with its own options bound.
-      num_outputs: of the network, K or K + 1.
     """
     labels = np.flatnonzero(weights.mass > 0)
     mass = jnp.asarray(weights.mass[labels], jnp.float32)

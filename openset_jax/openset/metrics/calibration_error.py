@@ -1,7 +1,8 @@
 """Calibration metrics of a posterior over K classes and "none".
 
-Every metric takes a weight for each image: an image of weight 2 counts as two images. Multiplying all weights by a constant
-changes nothing.
+Posteriors are [n, K + 1], rows summing to 1; labels are int [n] in [0, K], K is "none". Every metric takes a weight for each
+image, at least 0: an image of weight 2 counts as two images. Multiplying all weights by a constant changes nothing. `bins`
+is the maximum number of bins.
 
 The expected calibration error depends on the bins, and in a finite sample it is positive even for a correct posterior, and
 larger for fewer images. The negative log-likelihood and the Brier score are proper scoring rules without these problems, but
@@ -36,34 +37,21 @@ def reliability(posterior: np.ndarray, label: np.ndarray, bins: int = 15, weight
 
     The diagram is that of Guo et al. 2017 (arXiv 1706.04599), the bins are those of Nguyen and O'Connor 2015 (EMNLP).
     Images of equal confidence are in one bin, which contains the middle of their mass. Therefore the order of the images
-    does not matter. Empty bins are left out.
-
-    Args:
-      posterior: [n, K + 1], rows summing to 1.
-      label: int [n] in [0, K], K is "none".
-      bins: maximum number of bins.
-      weight: float [n], at least 0; None for ones.
-
-    Returns:
-      Arrays of length b <= bins, of length 0 if no image has a positive weight.
+    does not matter. Empty bins are left out, so that there are no bins if all weights are 0. The default weight is 1.
 
     Raises:
       ValueError: an argument is not as above.
     """
     if bins < 1:
         raise ValueError(f"there must be at least one bin, not {bins}")
-    posterior, label, weight = _checked(posterior, label, weight)
-    top, place = _confidences(posterior)
+    posterior = checks.posterior(posterior)
+    label, weight = checks.labels(label, *posterior.shape), checks.weights(weight, len(posterior))
+    top, place = np.unique(posterior.max(axis=1), return_inverse=True)
     return _binned(top, place, posterior.argmax(axis=1) == label, weight, bins)
 
 
-def _confidences(posterior: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns (the distinct confidences, ascending; the index of each image's confidence among them)."""
-    top, place = np.unique(posterior.max(axis=1), return_inverse=True)
-    return top, place
-
-
 def _binned(top: np.ndarray, place: np.ndarray, right: np.ndarray, weight: np.ndarray, bins: int) -> Reliability:
+    """Returns the diagram for the distinct confidences `top`, ascending, and the index of each image's among them."""
     if not weight.sum():
         return Reliability(*np.empty((3, 0)))
     mass, hits = (np.bincount(place, w, len(top)) for w in (weight, weight * right))
@@ -84,13 +72,9 @@ def by_chance(posterior: np.ndarray, weight: np.ndarray, *, bins: int = 15, resa
 
     Consistency resampling (Broecker and Smith 2007, Weather and Forecasting 22): each image is classified correctly with
     the probability of its most likely class. A measured error at or below the quantile does not differ significantly from 0.
-
-    Args:
-      posterior: [n, K + 1], rows summing to 1.
-      weight: float [n], at least 0.
     """
-    posterior, rng = checks.posterior(posterior), np.random.default_rng(seed)
-    top, place = _confidences(posterior)
+    top, place = np.unique(checks.posterior(posterior).max(axis=1), return_inverse=True)
+    rng = np.random.default_rng(seed)
     resampled = lambda: _error(_binned(top, place, rng.random(len(place)) < top[place], weight, bins))
     return float(np.quantile([resampled() for _ in range(resamples)], 0.975)) if weight.sum() else 0.0
 
@@ -105,16 +89,12 @@ def measures(posterior: np.ndarray, label: np.ndarray, *, bins: int = 15) -> dic
     sum_k (p_k - [label = k])^2 over all K + 1 classes (Brier 1950); for two classes, twice the value that is often called
     the Brier score. All are None if no image has a positive weight.
 
-    Args:
-      posterior: [n, K + 1], rows summing to 1.
-      label: int [n] in [0, K], K is "none".
-      bins: maximum number of bins.
-
     Raises:
       ValueError: an argument is not as above.
     """
-    posterior, label, _ = _checked(posterior, label, None)
-    top, place = _confidences(posterior)
+    posterior = checks.posterior(posterior)
+    label = checks.labels(label, *posterior.shape)
+    top, place = np.unique(posterior.max(axis=1), return_inverse=True)
     right, own = posterior.argmax(axis=1) == label, posterior[np.arange(len(label)), label]
     log_loss = -np.log(np.clip(own, np.finfo(np.float64).eps, 1))
     square_loss = (posterior**2).sum(axis=1) - 2 * own + 1
@@ -128,8 +108,3 @@ def measures(posterior: np.ndarray, label: np.ndarray, *, bins: int = 15) -> dic
 def _mean(values: np.ndarray, weight: np.ndarray) -> float | None:
     total = weight.sum()
     return float(np.sum(values * weight) / total) if total else None
-
-
-def _checked(posterior, label, weight):
-    posterior = checks.posterior(posterior)
-    return posterior, checks.labels(label, *posterior.shape), checks.weights(weight, len(posterior))

@@ -3,7 +3,7 @@
 They cover the variation between samples of test images, not the variation between training seeds.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,8 +15,9 @@ from openset_jax.openset.metrics.ranking import Ranking
 LEVEL = 0.95
 _TAIL = (1 - LEVEL) / 2
 _MOST, _FEWEST, _DRAWS = 2_000, 100, 20_000_000  # limits of the number of resamples; images drawn in all of them
-_MOST_OF_CURVES = 500  # maximum number of resamples of curves
 _CHUNK = 4_000_000  # numbers held in memory at once
+
+Metric = Callable[[Ranking], np.ndarray]  # from a ranking of [..., g] to float64 [...] in [0, 1]
 
 
 class Interval(NamedTuple):
@@ -28,9 +29,7 @@ class Interval(NamedTuple):
 
 
 class Bands(NamedTuple):
-    """Pointwise 95 % intervals of the ROC and OSCR curves.
-
-    Each point is in its interval with 95 % confidence; that a whole curve is in its band is less certain.
+    """Pointwise 95 % intervals of the ROC and OSCR curves; that a whole curve is in its band is less certain.
 
     Attributes:
       unknown: float64 [p], share of unknowns accepted, from 0 to 1, dense near 0, where thresholds are.
@@ -44,10 +43,7 @@ class Bands(NamedTuple):
 
 
 def proportion(hits: int, count: int) -> Interval:
-    """Returns hits / count with the exact binomial interval (Clopper and Pearson 1934).
-
-    The interval has a positive width at 0 and at 1, too.
-    """
+    """Returns hits / count with the exact binomial interval (Clopper and Pearson 1934), which never has width 0."""
     low = special.betaincinv(hits, count - hits + 1, _TAIL) if hits else 0.0
     high = special.betaincinv(hits + 1, count - hits, 1 - _TAIL) if hits < count else 1.0
     return Interval(hits / count, float(low), float(high))
@@ -85,12 +81,7 @@ def num_resamples(images: int) -> int:
 
 
 def bootstrap(
-    ranking: Ranking,
-    metrics: Mapping[str, Callable[[Ranking], np.ndarray]],
-    *,
-    seed: int = 0,
-    groups: np.ndarray | None = None,
-    resamples: int = _MOST,
+    ranking: Ranking, metrics: dict[str, Metric], *, seed: int = 0, groups: np.ndarray | None = None, resamples: int = _MOST
 ) -> dict[str, Interval]:
     """Returns percentile bootstrap intervals (Efron 1979) of several metrics, all from the same resamples.
 
@@ -98,25 +89,23 @@ def bootstrap(
     interval of min(m, n) independent images (with `groups`: of the number of groups).
 
     Args:
-      metrics: name -> function from a `Ranking` of [..., g] to float64 [...] in [0, 1].
       groups: int64 [c, g]: the number of unknowns of each group at each score. If given, whole groups are resampled instead
         of unknown images: the interval covers the variation between groups.
       resamples: maximum number of resamples; see `num_resamples`.
     """
-    values: dict[str, list[np.ndarray]] = {name: [] for name in metrics}
     m, n = int(ranking.known.sum()), int(ranking.unknown.sum())
     if min(m, n) < 2:
         return {name: Interval(float(metric(ranking)), 0.0, 1.0) for name, metric in metrics.items()}
-    for resampled in resampled_rankings(ranking, resamples=resamples, seed=seed, groups=groups):
-        for name, metric in metrics.items():
-            values[name].append(metric(resampled))
+    chunks = [
+        {name: metric(resampled) for name, metric in metrics.items()}
+        for resampled in _resampled(ranking, resamples, seed, groups)
+    ]
+    values = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in metrics}
     count = min(m, n) if groups is None else len(groups)
-    return {name: _percentiles(metric(ranking), np.concatenate(values[name]), count) for name, metric in metrics.items()}
+    return {name: _percentiles(metric(ranking), values[name], count) for name, metric in metrics.items()}
 
 
-def resampled_rankings(
-    ranking: Ranking, *, resamples: int, seed: int = 0, groups: np.ndarray | None = None
-) -> Iterator[Ranking]:
+def _resampled(ranking: Ranking, resamples: int, seed: int = 0, groups: np.ndarray | None = None) -> Iterator[Ranking]:
     """Yields the resamples of `bootstrap` in chunks: rankings with one leading axis."""
     rng, wrong = np.random.default_rng(seed), ranking.known - ranking.correct
     m, n, width = int(ranking.known.sum()), int(ranking.unknown.sum()), len(ranking.score)
@@ -141,16 +130,13 @@ def _resample(rng, counts, resamples):
     return np.bincount(place.ravel(), minlength=resamples * width).reshape(resamples, width)
 
 
-def bands(ranking: Ranking, *, points: int = 201, resamples: int = _MOST_OF_CURVES, seed: int = 0) -> Bands:
+def bands(ranking: Ranking, *, points: int = 201, resamples: int = 500) -> Bands:
     """Returns percentile bootstrap bands at fixed shares of unknowns ("vertical averaging", Fawcett 2006, section 7).
 
     Knowns and unknowns are resampled separately. Curves are linear between thresholds, as ties count one half in the
     areas. A low end that is 1 everywhere is not informative, and is replaced by that of the exact binomial interval of
-    min(m, n) independent images. With fewer than 2 images on a side the bands are [0, 1].
-
-    Args:
-      points: p, the number of shares.
-      resamples: maximum number of resamples; see `num_resamples`.
+    min(m, n) independent images. With fewer than 2 images on a side the bands are [0, 1]. The number of resamples is at
+    most `resamples`; see `num_resamples`.
     """
     m, n = int(ranking.known.sum()), int(ranking.unknown.sum())
     grid = np.linspace(0, 1, points) ** 2
@@ -159,7 +145,7 @@ def bands(ranking: Ranking, *, points: int = 201, resamples: int = _MOST_OF_CURV
         return Bands(grid, widest, widest)
     curves = [
         [np.interp(grid, accepted, share) for share in shares]
-        for resampled in resampled_rankings(ranking, resamples=resamples, seed=seed)
+        for resampled in _resampled(ranking, resamples)
         for accepted, *shares in zip(*rankings.curve(resampled), strict=True)
     ]
     low, high = np.quantile(np.array(curves), [_TAIL, 1 - _TAIL], axis=0)
@@ -174,13 +160,11 @@ def weighted(
     """Returns the basic bootstrap interval (Davison and Hinkley 1997, equation 5.6) of a measure that is at least 0.
 
     Its ends are 2 v - q, for the value v and the quantiles q of the resamples. A calibration error is biased upwards, and
-    resampling adds about the same bias again, which percentiles would count twice. Images of each label are resampled
-    separately.
+    resampling adds about the same bias again, which percentiles would count twice. Images of each label, int [n], are
+    resampled separately.
 
     Args:
       measure: weights of the images, float64 [n] -> the value; None only if all weights are 0.
-      label: int [n].
-      weight: float64 [n].
       resamples: maximum number of resamples; see `num_resamples`.
 
     Raises:
@@ -215,15 +199,12 @@ def mean_of_proportions(hits: Sequence[int], counts: Sequence[int]) -> Interval 
 def expected_cost(confusion: np.ndarray, costs: np.ndarray, prior: np.ndarray) -> Interval | None:
     """Returns the sum over true classes y of prior_y times the mean cost of the decisions for images of y.
 
-    Parametric bootstrap; images of each true class are resampled separately.
+    Parametric bootstrap; images of each true class are resampled separately. None if a class with a positive prior has no
+    image.
 
     Args:
       confusion: int [K + 1, K + 1], number of images; rows are the truth, columns the decision.
       costs: float [K + 1, K + 1], likewise.
-      prior: float [K + 1].
-
-    Returns:
-      None if a class with a positive prior has no image.
     """
     counts = confusion.sum(1)
     if (counts[prior > 0] == 0).any():

@@ -35,11 +35,9 @@ class Ranking:
 
 
 def rank(known_score: np.ndarray, unknown_score: np.ndarray, correct: np.ndarray | None = None) -> Ranking:
-    """Sorts the scores of known and unknown images.
+    """Sorts the scores of known and unknown images, float [m] and [n], which may be infinite.
 
-    Args:
-      known_score, unknown_score: float [m], [n]; may be infinite.
-      correct: bool [m], whether each known image is classified correctly; None if all are.
+    `correct`, bool [m], is whether each known image is classified correctly; None if all are.
 
     Raises:
       ValueError: a score is NaN (the message has its index), or a side has no scores.
@@ -52,8 +50,7 @@ def rank(known_score: np.ndarray, unknown_score: np.ndarray, correct: np.ndarray
     score = np.concatenate([known_score, unknown_score]).astype(np.float64)
     known = np.arange(len(score)) < len(known_score)
     right = known.copy()
-    if correct is not None:
-        right[: len(known_score)] = correct
+    right[: len(known_score)] = True if correct is None else correct
     order = np.argsort(score)
     score = score[order]
     first = np.flatnonzero(np.concatenate([[True], score[1:] != score[:-1]]))
@@ -77,7 +74,7 @@ def oscr(ranking: Ranking) -> np.ndarray:
     below an unknown's) + P(correct and equal) / 2, which is OpenAUC (Wang et al. 2022, arXiv 2210.13458). It is at most the
     accuracy and at most the AUROC.
     """
-    return _area(ranking.correct, ranking.unknown) * _share(ranking.correct, ranking.known)
+    return _area(ranking.correct, ranking.unknown) * (ranking.correct.sum(-1) / ranking.known.sum(-1))
 
 
 def _area(below, above):
@@ -86,25 +83,30 @@ def _area(below, above):
     return halves / np.maximum(2.0 * below.sum(-1) * above.sum(-1), 1)
 
 
-def _share(part, whole):
-    return part.sum(-1) / whole.sum(-1)
+def _accepted(part, whole):
+    """Returns the share of `whole` that is in `part` and accepted at every threshold, [..., g + 1], ascending from 0."""
+    counts = np.concatenate([np.zeros_like(part[..., :1]), np.cumsum(part, -1)], -1)
+    return counts / whole.sum(-1, keepdims=True)
 
 
-def average_precision(ranking: Ranking) -> np.ndarray:
+def _at(index, values):
+    return np.take_along_axis(values, index[..., None], -1)[..., 0]
+
+
+def average_precision(ranking: Ranking, known_weight: np.ndarray | float = 1.0) -> np.ndarray:
     """Returns the mean over unknowns of the precision at the score of each. Unknowns are positive.
 
     Equal to scikit-learn's average_precision_score. It depends on the ratio of unknowns to knowns; see
-    `average_precision_balanced`. For knowns as the positive side, pass `ranking.swapped()`.
+    `average_precision_balanced`. For knowns as the positive side, pass `ranking.swapped()`. Each known counts
+    `known_weight` times ([..., 1]).
     """
-    precision, unknown = _precision(ranking, 1.0)
+    precision, unknown = _precision(ranking, known_weight)
     return (precision * unknown).sum(-1) / unknown.sum(-1)
 
 
 def average_precision_balanced(ranking: Ranking) -> np.ndarray:
     """Returns the average precision as if there were as many knowns as unknowns, which makes test sets comparable."""
-    weight = ranking.unknown.sum(-1, keepdims=True) / ranking.known.sum(-1, keepdims=True)
-    precision, unknown = _precision(ranking, weight)
-    return (precision * unknown).sum(-1) / unknown.sum(-1)
+    return average_precision(ranking, ranking.unknown.sum(-1, keepdims=True) / ranking.known.sum(-1, keepdims=True))
 
 
 def aupr_trapezoid(ranking: Ranking) -> np.ndarray:
@@ -128,26 +130,21 @@ def _precision(ranking, known_weight):
     return hits / np.maximum(hits + known_weight * np.cumsum(known, -1), np.finfo(float).tiny), unknown
 
 
-def unknowns_accepted(ranking: Ranking, known_recall: float = 0.95) -> np.ndarray:
-    """Returns the share of unknowns accepted at the smallest threshold that accepts at least `known_recall` of knowns.
+def unknowns_accepted(ranking: Ranking) -> np.ndarray:
+    """Returns the share of unknowns accepted at the smallest threshold that accepts at least 95 % of knowns.
 
     "FPR at 95 % TPR" with knowns as the positive side. An image is accepted if its score is at or below the threshold.
     """
-    return _at_recall(ranking.unknown, ranking.known, known_recall)
+    reached = np.argmax(_accepted(ranking.known, ranking.known) >= 0.95, -1)
+    return _at(reached, _accepted(ranking.unknown, ranking.unknown))
 
 
-def knowns_rejected(ranking: Ranking, unknown_recall: float = 0.95) -> np.ndarray:
-    """Returns the share of knowns rejected at the largest threshold that rejects at least `unknown_recall` of unknowns.
+def knowns_rejected(ranking: Ranking) -> np.ndarray:
+    """Returns the share of knowns rejected at the largest threshold that rejects at least 95 % of unknowns.
 
     "FPR at 95 % TPR" with unknowns as the positive side. An image is rejected if its score is at or above the threshold.
     """
-    return unknowns_accepted(ranking.swapped(), unknown_recall)
-
-
-def _at_recall(measured, recalled, recall):
-    """Returns the share of `measured` accepted at the smallest threshold that accepts at least `recall` of `recalled`."""
-    reached = np.argmax(np.cumsum(recalled, -1) / recalled.sum(-1, keepdims=True) >= recall, -1)
-    return np.take_along_axis(np.cumsum(measured, -1), reached[..., None], -1)[..., 0] / measured.sum(-1)
+    return unknowns_accepted(ranking.swapped())
 
 
 def ccr_at_fpr(ranking: Ranking, fpr: float) -> np.ndarray:
@@ -158,17 +155,13 @@ def ccr_at_fpr(ranking: Ranking, fpr: float) -> np.ndarray:
     """
     if ranking.unknown.ndim == 1 and fpr * (count := int(ranking.unknown.sum())) < 1:  # not for resamples
         raise ValueError(f"a rate of {fpr:g} needs at least {np.ceil(1 / fpr):,.0f} unknowns; there are {count:,}")
-    accepted = np.cumsum(ranking.unknown, -1) / ranking.unknown.sum(-1, keepdims=True)
-    reached = (accepted <= fpr).sum(-1)  # number of thresholds within the rate; the rates ascend
-    right = np.concatenate([np.zeros_like(ranking.correct[..., :1]), np.cumsum(ranking.correct, -1)], -1)
-    return np.take_along_axis(right, reached[..., None], -1)[..., 0] / ranking.known.sum(-1)
+    last = (_accepted(ranking.unknown, ranking.unknown) <= fpr).sum(-1) - 1  # of the thresholds within the rate
+    return _at(last, _accepted(ranking.correct, ranking.known))
 
 
 def detection_error(ranking: Ranking) -> np.ndarray:
     """Returns the smallest mean, over all thresholds, of the rates of knowns rejected and of unknowns accepted."""
-    error = 1 - np.cumsum(ranking.known, -1) / ranking.known.sum(-1, keepdims=True)
-    error = error + np.cumsum(ranking.unknown, -1) / ranking.unknown.sum(-1, keepdims=True)
-    return np.minimum(error.min(-1), 1) / 2  # the sum is 1 if all are rejected
+    return (1 - _accepted(ranking.known, ranking.known) + _accepted(ranking.unknown, ranking.unknown)).min(-1) / 2
 
 
 def aurc(ranking: Ranking) -> np.ndarray:
@@ -192,11 +185,8 @@ def aurc(ranking: Ranking) -> np.ndarray:
 def curve(ranking: Ranking) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns the shares accepted at every threshold: (of unknowns, of knowns, of knowns and classified correctly).
 
-    The second over the first is the ROC with knowns as the positive side; the third over the first is OSCR.
-
-    Returns:
-      Three float64 [..., g + 1], ascending from 0.
+    Each is float64 [..., g + 1], ascending from 0. The second over the first is the ROC with knowns as the positive side;
+    the third over the first is OSCR.
     """
-    start = lambda x: np.concatenate([np.zeros_like(x[..., :1]), np.cumsum(x, -1)], -1)
-    m, n = ranking.known.sum(-1, keepdims=True), ranking.unknown.sum(-1, keepdims=True)
-    return start(ranking.unknown) / n, start(ranking.known) / m, start(ranking.correct) / m
+    known, unknown = ranking.known, ranking.unknown
+    return _accepted(unknown, unknown), _accepted(known, known), _accepted(ranking.correct, known)

@@ -4,11 +4,6 @@ Each function makes a `Scorer` from the statistics of the training images (`trai
 maps features [n, F] and logits [n, K] to float64 [n], **larger = more unknown**. `SCORES` is the table of all scores, with
 those of `logit_scores`; adding a score is one function and one line.
 
-    first pass:   accumulator = training_features.Accumulator(K); accumulator.update(features, logits, label) ...
-                  training = accumulator.finish()
-    then:         made = {name: score.make(training, head) for name, score in SCORES.items()}
-    second pass:  made[name](features, logits)
-
 For a network with K + 1 outputs, the logits and the last layer are those of the K known classes. Features are the inputs of
 the last layer; ASH needs features of at least 0 (after a ReLU).
 """
@@ -30,12 +25,7 @@ Scorer = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (features [n, F], log
 
 
 class Head(NamedTuple):
-    """The last layer: logits = features @ kernel + bias.
-
-    Attributes:
-      kernel: [F, K].
-      bias: [K].
-    """
+    """The last layer: logits = features @ kernel + bias, with a kernel [F, K] and a bias [K]."""
 
     kernel: np.ndarray
     bias: np.ndarray
@@ -68,25 +58,23 @@ def relative_mahalanobis(training: TrainingFeatures, head: Head | None = None) -
     Raises:
       ValueError: the training features do not vary within the classes.
     """
-    to_class = _squared_distance(training.whitening_within, training.mean, training.class_mean)
+    to_class = mahalanobis(training)
     to_all = _squared_distance(training.whitening_total, training.mean, training.mean[None])
-    return lambda features, logits: to_class(features).min(axis=1) - to_all(features)[:, 0]
+    return lambda features, logits: to_class(features, logits) - to_all(features)[:, 0]
 
 
 def _squared_distance(whitening, origin, centres):
     whitened = lambda x: (np.asarray(x, np.float64) - origin) @ whitening
-    whitened_centres = whitened(centres)
-    return lambda features: distance.cdist(whitened(features), whitened_centres, "sqeuclidean")
+    centres = whitened(centres)
+    return lambda features: distance.cdist(whitened(features), centres, "sqeuclidean")
 
 
 def knn(training: TrainingFeatures, head: Head | None = None, *, k: int = 50) -> Scorer:
     """Makes the distance of the normalised features to their k-th nearest neighbour in the training sample.
 
     Sun et al. 2022, arXiv 2204.06507. In [0, 2]; OpenOOD squares it, pytorch-ood does not normalise. Features that are all 0
-    have the distance 1 to all images; it is NaN in OpenOOD.
-
-    Args:
-      k: 50 in the paper, for 50,000 images; scale it with the number of stored images.
+    have the distance 1 to all images; it is NaN in OpenOOD. The paper has k = 50 for 50,000 images; scale k with the number
+    of stored images.
 
     Raises:
       ValueError: k is not in [1, number of stored images].
@@ -134,7 +122,7 @@ def vim(training: TrainingFeatures, head: Head, *, dim: int | None = None) -> Sc
 
 
 def react(training: TrainingFeatures, head: Head, *, percentile: float = 90) -> Scorer:
-    """Makes ReAct: the energy of features that are clipped at a percentile of the features of the training sample.
+    """Makes ReAct: the energy of features clipped at a percentile of those of the training sample.
 
     Sun, Guo and Li 2021, arXiv 2111.12797.
     """
@@ -146,7 +134,7 @@ def ash(training: TrainingFeatures | None, head: Head, *, percentile: float = 90
     """Makes ASH: the energy from the largest features of each image alone (Djurisic et al. 2023, arXiv 2209.09858).
 
     Args:
-      percentile: share of each image's features that are set to 0, in percent.
+      percentile: share of each image's features that are set to 0.
       variant: of the kept features: "p", unchanged; "b", all equal, with the sum of all features; "s", multiplied by
         exp(sum of all features / sum of the kept features).
 
@@ -177,10 +165,7 @@ def ash(training: TrainingFeatures | None, head: Head, *, percentile: float = 90
 def dice(training: TrainingFeatures, head: Head, *, percentile: float = 90) -> Scorer:
     """Makes DICE: the energy from only those weights with the largest contribution, weight times mean feature.
 
-    Sun and Li 2022, arXiv 2111.09805.
-
-    Args:
-      percentile: share of the weights that are set to 0, in percent.
+    Sun and Li 2022, arXiv 2111.09805. The percentile is the share of the weights that are set to 0.
     """
     contribution = training.mean[:, None] * head.kernel
     sparse = head._replace(kernel=np.where(contribution > np.percentile(contribution, percentile), head.kernel, 0.0))

@@ -1,10 +1,9 @@
 """Open-set scores from logits; larger means more likely "none".
 
-`none_log_odds` needs an output for "none". All others take the logits of the K known classes; for a network with K + 1
-outputs, the first K. Scores are computed in the log domain, never from probabilities, which round to 0 and 1 and then tie
-for images whose logits still differ.
-
-Scores that use features or training images are in `feature_scores`, with the table of all scores.
+`none_log_odds` needs an output for "none". All others take the logits of the K known classes, [n, K]; for a network with
+K + 1 outputs, the first K. Scores are float64 [n]. They are computed in the log domain, never from probabilities, which
+round to 0 and 1 and then tie for images whose logits still differ. Scores that use features or training images are in
+`feature_scores`, with the table of all scores.
 """
 
 import numpy as np
@@ -12,14 +11,7 @@ from scipy.special import log_softmax, logsumexp
 
 
 def none_log_odds(logits: np.ndarray) -> np.ndarray:
-    """Returns log p(none) / (1 - p(none)) under a softmax over K classes and "none".
-
-    Args:
-      logits: [n, K + 1], "none" last.
-
-    Returns:
-      float64 [n].
-    """
+    """Returns log p(none) / (1 - p(none)) under a softmax over K classes and "none", from logits [n, K + 1], "none" last."""
     logits = np.asarray(logits, np.float64)
     return logits[:, -1] - logsumexp(logits[:, :-1], axis=1)
 
@@ -31,16 +23,10 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def msp(logits: np.ndarray) -> np.ndarray:
-    """Returns the log-odds log (1 - p) / p, where p is the maximum softmax probability.
+    """Returns the log-odds log (1 - p) / p, at most log(K - 1), where p is the maximum softmax probability.
 
     Strictly decreasing in p: the same ranking as by -p (Hendrycks and Gimpel 2017, arXiv 1610.02136), but images for which p
     rounds to 1 do not tie.
-
-    Args:
-      logits: [n, K] of the known classes.
-
-    Returns:
-      float64 [n], at most log(K - 1).
 
     Raises:
       ValueError: there are fewer than two classes, so that p is always 1.
@@ -50,22 +36,12 @@ def msp(logits: np.ndarray) -> np.ndarray:
 
 
 def max_logit(logits: np.ndarray) -> np.ndarray:
-    """Returns minus the largest logit, float64 [n].
-
-    Hendrycks et al. 2022, arXiv 1911.11132; Vaze et al. 2022, arXiv 2110.06207.
-
-    Args:
-      logits: [n, K] of the known classes.
-    """
+    """Returns minus the largest logit (Hendrycks et al. 2022, arXiv 1911.11132; Vaze et al. 2022, arXiv 2110.06207)."""
     return -np.asarray(logits, np.float64).max(axis=1)
 
 
 def energy(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """Returns the energy -T log sum exp(z / T), float64 [n] (Liu et al. 2020, arXiv 2010.03759, equation 4).
-
-    Args:
-      logits: [n, K] of the known classes.
-      temperature: T > 0. The limit for T -> 0 is `max_logit`.
+    """Returns the energy -T log sum exp(z / T) (Liu et al. 2020, arXiv 2010.03759, equation 4); `max_logit` for T -> 0.
 
     Raises:
       ValueError: T is not positive.
@@ -76,13 +52,7 @@ def energy(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
 
 
 def entropy(logits: np.ndarray) -> np.ndarray:
-    """Returns the entropy -sum p log p of the softmax, in nats: float64 [n], in [0, log K].
-
-    0 log 0 is 0; it is NaN in pytorch-ood.
-
-    Args:
-      logits: [n, K] of the known classes.
-    """
+    """Returns the entropy -sum p log p of the softmax, in nats, in [0, log K]; 0 log 0 is 0, but NaN in pytorch-ood."""
     log_p = log_softmax(np.asarray(logits, np.float64), axis=1)
     return -(np.exp(log_p) * log_p).sum(axis=1)
 
@@ -94,12 +64,8 @@ def generalised_entropy(logits: np.ndarray, *, gamma: float = 0.1, top: int = 10
     of the other probabilities; in OpenOOD it is computed from a rounded p, and is 0 or has no correct digit for p near 1.
 
     Args:
-      logits: [n, K] of the known classes.
       gamma: in (0, 1).
       top: M; all classes if there are fewer.
-
-    Returns:
-      float64 [n], at least 0.
 
     Raises:
       ValueError: there are fewer than two classes, or gamma or M is out of range.
@@ -117,15 +83,8 @@ def generalised_entropy(logits: np.ndarray, *, gamma: float = 0.1, top: int = 10
 def kl_matching(logits: np.ndarray, log_typical: np.ndarray) -> np.ndarray:
     """Returns the divergence KL(p || d) to the nearest typical posterior d (Hendrycks et al. 2022, arXiv 1911.11132).
 
-    As in OpenOOD; pytorch-ood uses the d of the predicted class, which need not be the nearest.
-
-    Args:
-      logits: [n, K] of the known classes.
-      log_typical: [c, K], finite, natural logarithms of the mean softmax of the training images predicted as each class;
-        see `TrainingFeatures`.
-
-    Returns:
-      float64 [n], nats, at least 0 up to rounding.
+    In nats, at least 0 up to rounding. As in OpenOOD; pytorch-ood uses the d of the predicted class, which need not be the
+    nearest. The logarithms of the typical posteriors, [c, K], are finite; see `TrainingFeatures`.
     """
     log_p = log_softmax(np.asarray(logits, np.float64), axis=1)
     cross = -np.exp(log_p) @ np.asarray(log_typical, np.float64).T
@@ -135,11 +94,8 @@ def kl_matching(logits: np.ndarray, log_typical: np.ndarray) -> np.ndarray:
 def odin(logits: np.ndarray, temperature: float = 1000.0) -> np.ndarray:
     """Returns `msp` of z / T (Liang, Li and Srikant 2018, arXiv 1706.02690); the same ranking as by -S(x; T) of the paper.
 
-    At T = 1000 all probabilities are within rounding of 1 / K in float32; log-odds in float64 still differ.
-
-    Args:
-      logits: [n, K] of the known classes, of images perturbed by `eval_program.perturbed_logits`.
-      temperature: T > 0, the temperature of the perturbation.
+    The logits are those of images perturbed by `eval_program.perturbed_logits` at the same T > 0. At T = 1000 all
+    probabilities are within rounding of 1 / K in float32; log-odds in float64 still differ.
     """
     return msp(np.asarray(logits, np.float64) / temperature)
 

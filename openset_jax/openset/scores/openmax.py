@@ -22,7 +22,6 @@ class Tails(NamedTuple):
     Attributes:
       centre: float64 [K, K], the mean logits of each class.
       smallest, shape, log_scale: float64 [K].
-      shift: see `fit`.
     """
 
     centre: np.ndarray
@@ -82,18 +81,13 @@ def _weibull(distances, shift):
 
 
 def openmax(logits: np.ndarray, tails: Tails, *, revised: int = 3) -> np.ndarray:
-    """Returns log p(none) / (1 - p(none)) under OpenMax.
+    """Returns log p(none) / (1 - p(none)) under OpenMax, float64 [n], for logits [n, K].
 
     OpenOOD's score is p(none). pytorch-ood sets the distance from classes that are not predicted for any image of the batch
     to 0, so that its scores depend on the batch.
 
     Args:
-      logits: [n, K] of the known classes.
-      tails: of the training images.
       revised: alpha, how many of the largest logits lose a part to "none"; all if there are fewer classes.
-
-    Returns:
-      float64 [n].
     """
     logits = np.asarray(logits, np.float64)
     revised = min(revised, logits.shape[1])

@@ -70,38 +70,27 @@ class TrainingFeatures:
 class Accumulator:
     """Accumulates the statistics of the training images batch by batch.
 
-    For the same images in the same order, neither the sample nor, up to rounding, the moments depend on the batch size.
+    The sample has at most `cap` images, and its features are float32 (328 MB for 4096 features and 20,000 images). For the
+    same images in the same order, neither the sample nor, up to rounding, the moments depend on the batch size.
+
+    Raises:
+      ValueError: there is no class, or the cap is less than 1.
     """
 
     def __init__(self, num_classes: int, *, cap: int = 20_000, seed: int = 0):
-        """Creates an accumulator without images.
-
-        Args:
-          num_classes: K.
-          cap: the largest size of the sample, whose features are float32 (328 MB for 4096 features); at least 1.
-          seed: of the sample.
-
-        Raises:
-          ValueError: there is no class, or the cap is less than 1.
-        """
         if num_classes < 1 or cap < 1:
             raise ValueError(f"num_classes and cap must be at least 1, not {num_classes} and {cap}")
         self._num_classes, self._cap, self._rng = num_classes, cap, np.random.default_rng(seed)
-        self._count = np.zeros(num_classes, np.int64)
-        self._given = np.zeros(num_classes, np.int64)
-        self._right = np.zeros(num_classes, np.int64)
+        self._count, self._given, self._right = np.zeros((3, num_classes), np.int64)
         self._log_sum = np.full((num_classes, num_classes), -np.inf)
         self._right_sum = np.zeros((num_classes, num_classes))
         self._max_sum = 0.0
         self._width: int | None = None
+        self._key = np.empty(0)
+        self._logits, self._label = np.empty((cap, num_classes)), np.empty(cap, np.int64)  # no memory before written
 
     def update(self, features: np.ndarray, logits: np.ndarray, label: np.ndarray) -> None:
-        """Adds a batch.
-
-        Args:
-          features: [n, F].
-          logits: [n, K] of the known classes.
-          label: int [n]; images with a label below 0 (negatives, padding) are left out.
+        """Adds a batch of features [n, F], logits [n, K] and labels int [n], without the images with a label below 0.
 
         Raises:
           ValueError: the shapes do not agree, a label is K or more, or a feature or a logit is not finite.
@@ -112,10 +101,8 @@ class Accumulator:
         features, logits, label = features[known], logits[known], label[known].astype(np.int64)
         if not len(label):
             return
-        wide = features.astype(np.float64)
-        self._add_moments(wide, label)
-        given = logits.argmax(axis=1)
-        log_p = log_softmax(logits, axis=1)
+        self._add_moments(features.astype(np.float64), label)
+        given, log_p = logits.argmax(axis=1), log_softmax(logits, axis=1)
         for k in np.unique(given):
             self._log_sum[k] = np.logaddexp(self._log_sum[k], logsumexp(log_p[given == k], axis=0))
         right = given == label
@@ -140,19 +127,12 @@ class Accumulator:
             if (wrong := ~np.isfinite(values).all(axis=1)).any():
                 raise ValueError(f"{wrong.sum()} of {len(label)} training images have a {name} that is not finite")
 
-    def _allocate(self, width):
-        self._width = width
-        self._class_sum = np.zeros((self._num_classes, width))
-        self._mean, self._scatter = np.zeros(width), np.zeros((width, width))
-        self._key = np.empty(0)
-        self._features = np.empty((self._cap, width), np.float32)  # occupies no memory before it is written
-        self._logits = np.empty((self._cap, self._num_classes))
-        self._label = np.empty(self._cap, np.int64)
-
     def _add_moments(self, features, label):
         """Merges centred moments (Chan, Golub and LeVeque 1983); sums of raw squares would cancel for large means."""
         if self._width is None:
-            self._allocate(features.shape[1])
+            self._width = width = features.shape[1]
+            self._class_sum, self._features = np.zeros((self._num_classes, width)), np.empty((self._cap, width), np.float32)
+            self._mean, self._scatter = np.zeros(width), np.zeros((width, width))
         self._class_sum += self._sum_by_class(features, label)
         before, new = self._count.sum(), len(label)
         mean = features.mean(axis=0)

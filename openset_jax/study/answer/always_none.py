@@ -1,6 +1,6 @@
 """The section on networks that always answer "none": whether it happens with many negatives, and why."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -8,7 +8,6 @@ import numpy as np
 from openset_jax.openset.metrics.intervals import Interval
 from openset_jax.report.formatting import title
 from openset_jax.study.answer import phrases
-from openset_jax.study.stats.analysis import Analysis
 from openset_jax.study.stats.arm_outcome import DECISIONS
 from openset_jax.study.stats.comparisons import Comparisons
 from openset_jax.study.stats.measurements import KNOWN, Measurement
@@ -17,41 +16,26 @@ from openset_jax.study.stats.treatments import NEGATIVES, Treatment
 ALWAYS = 0.05  # a network that accepts a smaller share of known images always answers "none"
 RANKS = 0.6  # lowest AUROC of a ranking that counts as informative; chance is 0.5
 RECOVERED = 0.5  # a decision that accepts this share of known images recovers them
-
 OWN_RECALL = Measurement("recall", KNOWN, "argmax")
 
 
-def verdict(recalls: Sequence[float]) -> str:
-    """Returns "always", "sometimes" or "no": in all, some or no seeds the network always answers "none".
-
-    Args:
-      recalls: for each seed, the share of known images that are accepted.
-    """
+def verdict(recalls: Iterable[float]) -> str:
+    """Returns "always", "sometimes" or "no": in all, some or no seeds the network accepts a smaller share than `ALWAYS`."""
     collapsed = [recall < ALWAYS for recall in recalls]
     return "always" if all(collapsed) else "sometimes" if any(collapsed) else "no"
 
 
 class CollapsedNetwork(NamedTuple):
-    """A network that always answers "none".
-
-    Attributes:
-      auroc: over test images; None without test images of "none".
-      accuracy: among the K classes.
-      recalls: decision -> share of known images that it accepts, for all decisions except argmax.
-    """
+    """A network that always answers "none"."""
 
     seed: int
-    auroc: Interval | None
-    accuracy: Interval
-    recalls: Mapping[str, float]
+    auroc: Interval | None  # over test images; None without test images of "none"
+    accuracy: Interval  # among the K classes
+    recalls: Mapping[str, float]  # decision -> share of known images that it accepts, for all decisions except argmax
 
 
 def cause(network: CollapsedNetwork, chance: float) -> str:
-    """Returns why a network always answers "none".
-
-    Args:
-      chance: the accuracy of guessing among the K classes.
-    """
+    """Returns why a network always answers "none"; `chance` is the accuracy of guessing among the K classes."""
     seed = f"Seed {network.seed}:"
     knows = f"among the K classes it classifies {phrases.percent(network.accuracy)} of known images correctly"
     if network.auroc is None:
@@ -86,39 +70,31 @@ def most_negatives(comparisons: Comparisons) -> list[Treatment]:
 
 def section(comparisons: Comparisons) -> Iterator[str]:
     """Yields the section, with one paragraph for each of `most_negatives`; nothing if no arm had negatives."""
-    treatments = most_negatives(comparisons)
-    if not treatments:
+    if not (treatments := most_negatives(comparisons)):
         return
     yield '## Does the network always answer "none"?'
     for treatment in treatments:
         yield from phrases.heading(treatment.without(NEGATIVES), alone=len(treatments) == 1)
-        if comparisons.analysis.first(treatment).has_none_output:
-            yield " ".join([_verdict(comparisons.analysis, treatment), *_effects(comparisons, treatment)])
+        outcome = comparisons.analysis.first(treatment)
+        if outcome.has_none_output:
+            yield " ".join([_verdict(comparisons, treatment), *_effects(comparisons, treatment)])
         else:
-            yield _cannot(comparisons.analysis, treatment)
+            yield (
+                f'With {phrases.negatives(outcome)} the objective {outcome.objective} has no output for "none": only a '
+                'threshold rejects images, so the network cannot always answer "none" by itself.'
+            )
         yield from _causes(comparisons, treatment)
 
 
-def _cannot(analysis: Analysis, treatment: Treatment) -> str:
-    outcome = analysis.first(treatment)
-    return (
-        f'With {phrases.negatives(outcome)} the objective {outcome.objective} has no output for "none": only a threshold '
-        'rejects images, so the network cannot always answer "none" by itself.'
-    )
-
-
-def _verdict(analysis: Analysis, treatment: Treatment) -> str:
+def _verdict(comparisons: Comparisons, treatment: Treatment) -> str:
+    analysis = comparisons.analysis
     recalls, mean = analysis.per_seed(treatment, OWN_RECALL), analysis.mean(treatment, OWN_RECALL)
     collapsed, seeds = sum(recall < ALWAYS for recall in recalls.values()), phrases.counted(len(recalls), "seed")
-    start = {
-        "always": f"Yes, in {collapsed} of {seeds}",
-        "sometimes": f"Sometimes, in {collapsed} of {seeds}",
-        "no": f"No, in none of {seeds}",
-    }
+    start = {"always": "Yes", "sometimes": "Sometimes", "no": "No"}[verdict(recalls.values())]
     by_seed = ", ".join(f"{100 * recall:.1f}" for recall in recalls.values())
     return (
-        f'**{start[verdict(list(recalls.values()))]}** ("always" means for more than {100 - 100 * ALWAYS:.0f} % of known '
-        f"images). With {phrases.negatives(analysis.first(treatment))} the network's own answer accepts "
+        f'**{start}, in {collapsed or "none"} of {seeds}** ("always" means for more than {100 - 100 * ALWAYS:.0f} % of '
+        f"known images). With {phrases.negatives(analysis.first(treatment))} the network's own answer accepts "
         f"{phrases.percent(mean)} of known images (by seed: {by_seed} %)."
     )
 
@@ -141,24 +117,18 @@ def _effects(comparisons: Comparisons, treatment: Treatment) -> Iterator[str]:
 
 def _causes(comparisons: Comparisons, treatment: Treatment) -> Iterator[str]:
     analysis, kinds = comparisons.analysis, comparisons.kinds
-    recalls = analysis.per_seed(treatment, OWN_RECALL)
-    collapsed = [seed for seed, recall in recalls.items() if recall < ALWAYS]
-    if not collapsed:
-        return
-    yield "Why?" + (f" (AUROC against {title(kinds[0])}.)" if kinds else "")
-    chance = 1 / len(analysis.first(treatment).classes)
-    networks = [_network(comparisons, treatment, seed) for seed in collapsed]
-    yield "\n".join(f"- {cause(network, chance)}" for network in networks)
+    collapsed = [seed for seed, recall in analysis.per_seed(treatment, OWN_RECALL).items() if recall < ALWAYS]
+    if collapsed:
+        yield "Why?" + (f" (AUROC against {title(kinds[0])}.)" if kinds else "")
+        chance = 1 / len(analysis.first(treatment).classes)
+        yield "\n".join(f"- {cause(_network(comparisons, treatment, seed), chance)}" for seed in collapsed)
 
 
 def _network(comparisons: Comparisons, treatment: Treatment, seed: int) -> CollapsedNetwork:
     measured = lambda *measurement: comparisons.analysis.arm_interval(treatment, seed, Measurement(*measurement))
     accuracy = measured("accuracy", KNOWN)
     assert accuracy is not None, "every arm has test images of known classes"
-    recalls = {decision: measured("recall", KNOWN, decision) for decision in DECISIONS if decision != "argmax"}
-    return CollapsedNetwork(
-        seed=seed,
-        auroc=measured("auroc", comparisons.kinds[0]) if comparisons.kinds else None,
-        accuracy=accuracy,
-        recalls={decision: share.value for decision, share in recalls.items() if share is not None},
-    )
+    auroc = measured("auroc", comparisons.kinds[0]) if comparisons.kinds else None
+    shares = {decision: measured("recall", KNOWN, decision) for decision in DECISIONS if decision != "argmax"}
+    recalls = {decision: share.value for decision, share in shares.items() if share is not None}
+    return CollapsedNetwork(seed, auroc, accuracy, recalls)

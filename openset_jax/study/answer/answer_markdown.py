@@ -1,6 +1,6 @@
 """Writes ANSWER.md, the results of an experiment in sentences. Every sentence is derived from the numbers."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -9,16 +9,8 @@ from openset_jax.report.formatting import title
 from openset_jax.study.answer import always_none, imbalance_methods, phrases, retraining, sample_size, summary
 from openset_jax.study.stats.analysis import Analysis
 from openset_jax.study.stats.arm_outcome import DECISIONS
-from openset_jax.study.stats.comparisons import Comparisons, Metric
-from openset_jax.study.stats.treatments import (
-    GROUPS,
-    NEGATIVES,
-    TRAINABLE,
-    Treatment,
-    differing_only_in,
-    field_names,
-    imbalance_fields,
-)
+from openset_jax.study.stats.comparisons import Comparisons
+from openset_jax.study.stats.treatments import GROUPS, NEGATIVES, TRAINABLE, differing_only_in, field_names, imbalance_fields
 
 
 def answer(analysis: Analysis) -> str:
@@ -26,17 +18,19 @@ def answer(analysis: Analysis) -> str:
     if not analysis.treatments:
         return "# The answer\n\nNo arm is finished.\n"
     comparisons = Comparisons(analysis)
-    sections = (
-        always_none.section,
-        sample_size.negatives,
-        imbalance_methods.section,
-        retraining.section,
-        sample_size.groups,
-        _other_fields,
-    )
-    parts = [part for section in sections for part in section(comparisons)]
-    short = "\n".join(f"- {sentence}" for sentence in summary.sentences(comparisons))
-    parts = ["# The answer", short, _experiment(comparisons), *parts, *_tables(comparisons), *_intervals(comparisons)]
+    parts = [
+        "# The answer",
+        "\n".join(f"- {sentence}" for sentence in summary.sentences(comparisons)),
+        _experiment(comparisons),
+        *always_none.section(comparisons),
+        *sample_size.section(comparisons, NEGATIVES, phrases.negatives, "How many negatives are enough?"),
+        *imbalance_methods.section(comparisons),
+        *retraining.section(comparisons),
+        *sample_size.section(comparisons, GROUPS, phrases.negative_groups, "How many kinds of negatives are needed?"),
+        *_other_fields(comparisons),
+        *_tables(comparisons),
+        *_intervals(comparisons),  # last, since it counts the differences of the other sections
+    ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -51,21 +45,16 @@ def _experiment(comparisons: Comparisons) -> str:
         counts = [int(((outcome.scored.group == group) & (label < 0)).sum()) for group in groups]
         tested = phrases.counted(sum(count > 0 for count in counts), "kind")
         images += [f"{sum(counts):,} {title(kind)} of {tested}"] if sum(counts) else []
-    decisions = [f"- {name}: {text}" for name, text in DECISIONS.items() if name in outcome.decisions]
+    decisions = "\n".join(f"- {name}: {text}" for name, text in DECISIONS.items() if name in outcome.decisions)
     prices = outcome.costs[~np.eye(k + 1, dtype=bool)]
     price = f"{prices.min():g}" if prices.min() == prices.max() else f"{prices.min():g} to {prices.max():g}"
-    none = f' In use, {100 * outcome.deployment[k]:.1f} % of images are "none"; a wrong answer costs {price}.'
     treatments = phrases.counted(len(comparisons.treatments), "treatment")
-    factor = ' After a number of negatives, "x" is the mean number of training images of a known class.'
-    factor = factor if any(analysis.first(treatment).negatives for treatment in comparisons.treatments) else ""
-    return "\n\n".join(
-        [
-            f"{phrases.counted(arms, 'arm')}: {treatments}. Test images: {phrases.listed(images)}."
-            f"{none if comparisons.kinds else ''}{factor} Each of these decisions turns a network's outputs into answers, "
-            "without training again:",
-            "\n".join(decisions),
-        ]
-    )
+    text = f"{phrases.counted(arms, 'arm')}: {treatments}. Test images: {phrases.listed(images)}."
+    if comparisons.kinds:
+        text += f' In use, {100 * outcome.deployment[k]:.1f} % of images are "none"; a wrong answer costs {price}.'
+    if any(analysis.first(treatment).negatives for treatment in comparisons.treatments):
+        text += ' After a number of negatives, "x" is the mean number of training images of a known class.'
+    return f"{text} Each of these decisions turns a network's outputs into answers, without training again:\n\n{decisions}"
 
 
 def _other_fields(comparisons: Comparisons) -> Iterator[str]:
@@ -74,24 +63,21 @@ def _other_fields(comparisons: Comparisons) -> Iterator[str]:
     covered = {NEGATIVES, GROUPS, TRAINABLE, *imbalance_fields(names)}
     covered |= {"init_from"} if TRAINABLE in names else set()
     for field in (name for name in names if name not in covered):
-        lines = differing_only_in(comparisons.treatments, field)
-        if lines:
+        if lines := differing_only_in(comparisons.treatments, field):
             yield f"## Does {field} matter?"
         for line in lines:
             yield from phrases.heading(line[0].without(field), alone=len(lines) == 1)
-            values = [f"{t.get(field)}" if field in dict(t.fields) else "the configured value" for t in line]
+            (first, reference), *others = [(t.get(field, "the configured value"), t) for t in line]
             texts = []
-            for treatment, value in zip(line[1:], values[1:], strict=True):
-                compared = comparisons.differences(treatment, line[0], *comparisons.metrics, comparisons.accuracy)
-                headline = f"**{value}**, compared with {values[0]}:"
-                texts += [phrases.bullets(headline, phrases.by_verdict(compared))] if compared else []
+            for value, treatment in others:
+                if compared := comparisons.differences(treatment, reference, *comparisons.metrics, comparisons.accuracy):
+                    texts.append(phrases.by_verdict(f"**{value}**, compared with {first}:", compared))
             yield "\n".join(texts)
 
 
 def _tables(comparisons: Comparisons) -> Iterator[str]:
     """Yields tables of means over seeds: of metrics without a decision, then of the others by the best decision."""
-    analysis = comparisons.analysis
-    ranked = (comparisons.accuracy, *comparisons.ranked)
+    analysis, ranked = comparisons.analysis, (comparisons.accuracy, *comparisons.ranked)
     rows = [["treatment", "negatives", "seeds", *(metric.title for metric in ranked)]]
     for treatment in comparisons.treatments:
         numbers = [phrases.number(comparisons.mean(treatment, metric)) for metric in ranked]
@@ -104,29 +90,24 @@ def _tables(comparisons: Comparisons) -> Iterator[str]:
     rows = [["treatment", "known recall by argmax", *(metric.title for metric in comparisons.decided)]]
     for treatment in comparisons.treatments:
         recall = phrases.percent(analysis.mean(treatment, always_none.OWN_RECALL))
-        rows.append([treatment.label, recall, *(_best(comparisons, treatment, m) for m in comparisons.decided)])
+        best = [(metric, comparisons.best(treatment, metric)) for metric in comparisons.decided]
+        numbers = [f"{phrases.number(by.mean, metric.largest)} {by.decision}" if by else "-" for metric, by in best]
+        rows.append([treatment.label, recall, *numbers])
     yield "By the best decision for each number:"
     yield phrases.table(rows)
 
 
-def _best(comparisons: Comparisons, treatment: Treatment, metric: Metric) -> str:
-    best = comparisons.best(treatment, metric)
-    return f"{phrases.number(best.mean, metric.largest)} {best.decision}" if best else "-"
-
-
 def _intervals(comparisons: Comparisons) -> Iterator[str]:
     """Yields what the intervals cover, how many differences were examined, and what was not measured."""
-    seeds = {t: sorted(comparisons.analysis.outcomes(t)) for t in comparisons.treatments}
-    counts = sorted({len(of_treatment) for of_treatment in seeds.values()})
+    counts = sorted({len(comparisons.analysis.outcomes(treatment)) for treatment in comparisons.treatments})
     yield "## What these intervals are"
     each = phrases.counted(counts[0], "seed") if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
-    texts = [
+    text = (
         f"They are {100 * LEVEL:.0f} % confidence intervals (CI) over seeds and test images, from {each} of each treatment."
-        if counts[-1] > 1
-        else f"There are none: {each} of each treatment, and {phrases.ONE_SEED}."
-    ]
-    if comparisons.examined:
-        count, missed = comparisons.examined, comparisons.examined * (1 - LEVEL)
+    )
+    texts = [text if counts[-1] > 1 else f"There are none: {each} of each treatment, and {phrases.ONE_SEED}."]
+    if count := len(comparisons.examined):
+        missed = count * (1 - LEVEL)
         texts.append(
             f"{phrases.counted(count, 'paired difference')} with an interval {'was' if count == 1 else 'were'} examined. Of "
             f"such intervals 1 in {1 / (1 - LEVEL):.0f} misses the true difference by chance, here about {missed:.1f}. The "
@@ -134,14 +115,14 @@ def _intervals(comparisons: Comparisons) -> Iterator[str]:
             "which favours them slightly."
         )
     yield " ".join(texts)
-    missing = list(_missing(comparisons, seeds))
-    if missing:
+    if missing := list(_missing(comparisons)):
         yield "Not measured:"
         yield "\n".join(f"- {text}" for text in missing)
 
 
-def _missing(comparisons: Comparisons, seeds: Mapping[Treatment, list[int]]) -> Iterator[str]:
-    every = sorted({seed for of_treatment in seeds.values() for seed in of_treatment})
+def _missing(comparisons: Comparisons) -> Iterator[str]:
+    seeds = {treatment: list(comparisons.analysis.outcomes(treatment)) for treatment in comparisons.treatments}
+    every = sorted(set().union(*seeds.values()))
     for treatment, present in seeds.items():
         if len(present) == 1:
             yield f"{treatment.label}: there is only seed {present[0]}, and {phrases.ONE_SEED}."

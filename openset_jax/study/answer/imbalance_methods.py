@@ -5,33 +5,19 @@ them: it trains on the pools as they are.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
 
 from openset_jax.study.answer import phrases
 from openset_jax.study.stats.comparisons import Best, Comparison, Comparisons, Metric
-from openset_jax.study.stats.treatments import (
-    NEGATIVES,
-    Treatment,
-    differing_only_in,
-    field_names,
-    imbalance_fields,
-)
+from openset_jax.study.stats.treatments import NEGATIVES, Treatment, differing_only_in, field_names, imbalance_fields
 
 
-class Methods(NamedTuple):
-    """A natural run, and runs that differ from it in methods against class imbalance only."""
-
-    natural: Treatment
-    others: list[Treatment]
-
-
-def methods(comparisons: Comparisons) -> list[Methods]:
-    """Returns the natural runs that have counterparts with a method."""
+def methods(comparisons: Comparisons) -> list[tuple[Treatment, list[Treatment]]]:
+    """Returns natural runs, each with the runs that differ from it in methods against class imbalance only."""
     result = []
     for line in differing_only_in(comparisons.treatments, *imbalance_fields(field_names(comparisons.treatments))):
         natural, others = [t for t in line if t.is_natural], [t for t in line if not t.is_natural]
         if natural and others:
-            result.append(Methods(natural[0], others))
+            result.append((natural[0], others))
     return result
 
 
@@ -41,20 +27,16 @@ def section(comparisons: Comparisons) -> Iterator[str]:
         return
     yield "## Undersample, reweight, or move the threshold?"
     yield "The natural run trains on the images as they are, without a method against class imbalance."
-    names = imbalance_fields(field_names(comparisons.treatments))
     for natural, others in groups:
-        outcome, shared = comparisons.analysis.first(natural), natural.without(*names, NEGATIVES)
+        shared = natural.without(*imbalance_fields(dict(natural.fields)), NEGATIVES)
+        outcome = comparisons.analysis.first(natural)
         yield f"### {phrases.capital(phrases.negatives(outcome))}" + (f", {shared.label}" if shared.fields else "")
         if comparisons.decided:
             yield "\n".join(_by_decisions(comparisons, metric, natural, others) for metric in comparisons.decided)
-        rankings = {t: comparisons.differences(t, natural, *comparisons.ranked) for t in others}
-        rankings = {t: compared for t, compared in rankings.items() if compared}
+        rankings = [(t, compared) for t in others if (compared := comparisons.differences(t, natural, *comparisons.ranked))]
         if rankings:
             yield "The ranking of each run trained again, compared with the natural run's:"
-            yield "\n".join(
-                phrases.bullets(f"{t.imbalance_method.label}:", phrases.by_verdict(compared))
-                for t, compared in rankings.items()
-            )
+            yield "\n".join(phrases.by_verdict(f"{t.imbalance_method.label}:", compared) for t, compared in rankings)
 
 
 def _by_decisions(comparisons: Comparisons, metric: Metric, natural: Treatment, others: Sequence[Treatment]) -> str:
@@ -63,13 +45,10 @@ def _by_decisions(comparisons: Comparisons, metric: Metric, natural: Treatment, 
     runs = {natural: f"the natural run by {best[natural].decision}"}
     for treatment in (t for t in others if t in best):
         name, decision = treatment.imbalance_method.label, best[treatment].decision
-        at_argmax = comparisons.difference(treatment, natural, metric, "argmax", "argmax")
+        at_argmax = comparisons.difference(treatment, natural, metric, ("argmax", "argmax"))
         at_best = comparisons.difference(treatment, natural, metric)
-        texts = []
-        if at_argmax:
-            texts.append(f"both by argmax, {phrases.comparison(at_argmax)}")
-        if at_best:
-            texts.append(f"each by its best decision (here {decision}), {phrases.comparison(at_best)}")
+        texts = [f"both by argmax, {phrases.comparison(at_argmax)}"] if at_argmax else []
+        texts += [f"each by its best decision (here {decision}), {phrases.comparison(at_best)}"] if at_best else []
         if texts:
             lines.append(f"  - {name}, trained again, compared with the natural run: {'; '.join(texts)}.")
             runs[treatment] = f"{name} by {decision}"
@@ -83,20 +62,16 @@ def _by_decisions(comparisons: Comparisons, metric: Metric, natural: Treatment, 
 def _without_retraining(comparisons: Comparisons, metric: Metric, natural: Treatment, best: Best) -> str:
     means = {d: comparisons.mean(natural, metric, d) for d in comparisons.analysis.first(natural).decisions}
     text = ", ".join(f"{d} {phrases.number(mean, metric.largest)}" for d, mean in means.items() if mean is not None)
-    gain = comparisons.difference(natural, natural, metric, best.decision, "argmax")
-    return f"The natural run by each decision: {text}. " + (
-        f"The best decision, {best.decision}, compared with argmax: {phrases.comparison(gain)}."
-        if gain
-        else "The best decision is argmax."
-    )
+    start = f"The natural run by each decision: {text}. The best decision"
+    gain = comparisons.difference(natural, natural, metric, (best.decision, "argmax"))
+    return f"{start}, {best.decision}, compared with argmax: {phrases.comparison(gain)}." if gain else f"{start} is argmax."
 
 
 def winner(lead: str, others: Mapping[str, Comparison]) -> str:
-    """Returns a sentence that names the winner, if it is significantly better than all others.
+    """Returns a sentence that names the winner: the run with the best mean, if it is significantly better than all others.
 
     Args:
-      lead: the run with the best mean.
-      others: name of every other run -> difference of the lead, lead minus other.
+      others: name of every other run -> difference, lead minus other.
     """
     if any(other.verdict == "one seed" for other in others.values()):
         return f"No winner: {lead} has the best mean, but {phrases.ONE_SEED}."

@@ -73,17 +73,17 @@ def allowed(compared: Comparison) -> str:
     return f"{interval}: the interval allows up to {compared.bound:.{digits}f}{cost}"
 
 
-def by_verdict(compared: Sequence[Comparison]) -> list[str]:
-    """Returns one phrase for each verdict: the metrics that are worse, better, not significantly different, of one seed."""
-    parts = []
+def by_verdict(headline: str, compared: Sequence[Comparison]) -> str:
+    """Returns a Markdown list item with sub-items: the metrics that are worse, better, not different, and of one seed."""
+    parts = [f"- {headline}"]
     for verdict in ("worse", "better"):
         if some := [f"{c.metric.title} by {size(c)}" for c in compared if c.verdict == verdict]:
-            parts.append(f"{verdict} in {listed(some)}")
+            parts.append(f"  - {verdict} in {listed(some)}")
     if some := [f"{c.metric.title} ({allowed(c)})" for c in compared if c.verdict == "not significant"]:
-        parts.append(f"not significantly different in {listed(some)}")
+        parts.append(f"  - not significantly different in {listed(some)}")
     if some := [f"{c.metric.title} {_signed(c.difference.value, 3)}" for c in compared if c.verdict == "one seed"]:
-        parts.append(f"{listed(some)}, but {ONE_SEED}")
-    return parts
+        parts.append(f"  - {listed(some)}, but {ONE_SEED}")
+    return "\n".join(parts)
 
 
 def negatives(outcome: Outcome) -> str:
@@ -100,17 +100,8 @@ def negative_groups(outcome: Outcome) -> str:
 
 
 def heading(shared: Treatment, *, alone: bool) -> list[str]:
-    """Returns a heading with the fields that the treatments below it share.
-
-    Args:
-      alone: True if the section has no other heading; then there is none if no field is shared either.
-    """
+    """Returns a heading with the fields that the treatments below share; none without fields if it is the only heading."""
     return [f"### {shared.label if shared.fields else capital(shared.label)}"] if shared.fields or not alone else []
-
-
-def bullets(headline: str, parts: Sequence[str]) -> str:
-    """Returns a Markdown list item with sub-items."""
-    return "\n".join([f"- {headline}", *(f"  - {part}" for part in parts)])
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
@@ -132,11 +123,6 @@ def listed(items: Sequence[str]) -> str:
 def counted(number: int, noun: str) -> str:
     """Returns "1 seed" or "2 seeds"."""
     return f"{number:,} {noun}{'s' if number != 1 else ''}"
-
-
-def decimals(size: float) -> str:
-    """Returns a size with three decimals, or with two significant digits below 0.01."""
-    return f"{size:.3f}" if size >= 0.01 else f"{size:.2g}"
 
 
 def _signed(value: float, digits: int) -> str:

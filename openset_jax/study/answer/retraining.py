@@ -21,8 +21,7 @@ def _layers(treatment: Treatment) -> str | None:
 
 def section(comparisons: Comparisons) -> Iterator[str]:
     """Yields the section; nothing if the trained layers do not vary."""
-    groups = retrained(comparisons)
-    if not groups:
+    if not (groups := retrained(comparisons)):
         return
     yield "## Is retraining the last layer enough?"
     if any(t.get("init_from") for group in groups for t in group):
@@ -33,8 +32,8 @@ def section(comparisons: Comparisons) -> Iterator[str]:
         texts = []
         for reference in references:
             for treatment in group[: group.index(reference)]:
-                compared = comparisons.differences(treatment, reference, *comparisons.metrics, comparisons.accuracy)
-                texts += [enough(name(treatment), name(reference), compared)] if compared else []
+                if compared := comparisons.differences(treatment, reference, *comparisons.metrics, comparisons.accuracy):
+                    texts.append(enough(name(treatment), name(reference), compared))
         yield "\n".join(texts)
 
 
@@ -53,6 +52,4 @@ def enough(treatment: str, reference: str, compared: Sequence[Comparison]) -> st
         text = "unknown"
     elif "worse" in verdicts:
         text = "not enough"
-    return phrases.bullets(
-        f"**{phrases.capital(treatment)}, compared with {reference}: {text}.** It is", phrases.by_verdict(compared)
-    )
+    return phrases.by_verdict(f"**{phrases.capital(treatment)}, compared with {reference}: {text}.** It is", compared)

@@ -1,7 +1,4 @@
-"""The sections on how many negatives, and how many groups of negatives, are enough.
-
-Each section compares treatments that differ in one number. "Enough" means not significantly worse than the best number.
-"""
+"""The sections on how many negatives or groups of them are enough, that is, not significantly worse than the best number."""
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,20 +11,16 @@ from openset_jax.report.formatting import title
 from openset_jax.study.answer import phrases
 from openset_jax.study.stats.arm_outcome import Outcome
 from openset_jax.study.stats.comparisons import Comparison, Comparisons, Metric
-from openset_jax.study.stats.treatments import GROUPS, NEGATIVES, Treatment, differing_only_in
+from openset_jax.study.stats.treatments import GROUPS, Treatment, differing_only_in
 
 
-def negatives(comparisons: Comparisons) -> Iterator[str]:
-    """Yields the section on how many negatives are enough; nothing if their number does not vary."""
-    yield from _section(comparisons, NEGATIVES, phrases.negatives, "How many negatives are enough?")
+def section(comparisons: Comparisons, field: str, name: Callable[[Outcome], str], heading: str) -> Iterator[str]:
+    """Yields the section on the values of a field that are enough; nothing if the field does not vary.
 
-
-def groups(comparisons: Comparisons) -> Iterator[str]:
-    """Yields the section on how many groups of negatives are enough; nothing if their number does not vary."""
-    yield from _section(comparisons, GROUPS, phrases.negative_groups, "How many kinds of negatives are needed?")
-
-
-def _section(comparisons: Comparisons, field: str, name: Callable[[Outcome], str], heading: str) -> Iterator[str]:
+    Args:
+      field: `sampling.negatives` or `data.negative_groups`.
+      name: returns the number that the field resolves to, as text.
+    """
     analysis, lines = comparisons.analysis, differing_only_in(comparisons.treatments, field)
     if not lines:
         return
@@ -47,25 +40,21 @@ def _section(comparisons: Comparisons, field: str, name: Callable[[Outcome], str
         if field == GROUPS and (same := same_groups(comparisons, line)):
             yield f"{phrases.capital(same)}: the comparison depends on which kinds these are, not only on their number."
         curves = {m: curve for m in comparisons.metrics if (curve := point_by_point(comparisons, m, line)) is not None}
-        if not curves:
-            continue
-        yield smallest_by_metric({metric: smallest_enough(c.best, c.compared) for metric, c in curves.items()}, names)
-        yield "\n".join(f"- {enough(metric, names, curve)}" for metric, curve in curves.items())
+        if curves:
+            yield _smallest_by_metric(curves, names)
+            yield "\n".join(f"- {enough(metric, names, curve)}" for metric, curve in curves.items())
 
 
 def same_groups(comparisons: Comparisons, line: Sequence[Treatment]) -> str:
     """Returns the treatments with the same groups of negatives in all seeds, as "1 kind is n1 in all seeds"; or ""."""
     analysis = comparisons.analysis
-    used = {
-        t: [frozenset(o.kinds.get("seen_negatives", ())) for o in analysis.outcomes(t).values()] for t in line
-    }  # treatment -> the groups of each seed
+    used = {t: [frozenset(o.kinds.get("seen_negatives", ())) for o in analysis.outcomes(t).values()] for t in line}
     every = frozenset().union(*itertools.chain(*used.values()))
-    texts = [
-        f"{phrases.negative_groups(analysis.first(t))} {'is' if len(by_seed[0]) == 1 else 'are'} "
-        f"{phrases.listed(sorted(by_seed[0]))} in all seeds"
-        for t, by_seed in used.items()
-        if len(by_seed) > 1 and len(set(by_seed)) == 1 and by_seed[0] != every
-    ]
+    texts = []
+    for t, (groups, *others) in used.items():
+        if others and set(others) == {groups} and groups != every:
+            count, verb = phrases.negative_groups(analysis.first(t)), "is" if len(groups) == 1 else "are"
+            texts.append(f"{count} {verb} {phrases.listed(sorted(groups))} in all seeds")
     return phrases.listed(texts) if texts else ""
 
 
@@ -105,11 +94,11 @@ def smallest_enough(best: int, compared: Mapping[int, Comparison]) -> int | None
     return min([best, *(i for i, other in known.items() if other.verdict != "worse")]) if known else None
 
 
-def smallest_by_metric(smallest: Mapping[Metric, int | None], names: Sequence[str]) -> str:
+def _smallest_by_metric(curves: Mapping[Metric, Curve], names: Sequence[str]) -> str:
     """Returns a sentence with the smallest number that is enough, by each metric."""
     titles: dict[int, list[str]] = {}
-    for metric, i in smallest.items():
-        if i is not None:
+    for metric, curve in curves.items():
+        if (i := smallest_enough(curve.best, curve.compared)) is not None:
             titles.setdefault(i, []).append(metric.title)
     if not titles:
         return f"Which number is enough is unknown: {phrases.ONE_SEED}."
@@ -118,14 +107,9 @@ def smallest_by_metric(smallest: Mapping[Metric, int | None], names: Sequence[st
 
 
 def enough(metric: Metric, names: Sequence[str], curve: Curve) -> str:
-    """Returns the best point of a curve, the smallest that is enough, and the differences of the others to the best.
-
-    Args:
-      names: of the points, the smallest number first.
-    """
+    """Returns the best point of a curve, the smallest that is enough, and the differences of the others to the best."""
     best, compared = curve.best, curve.compared
-    by = f", by {curve.decision}" if curve.decision else ""
-    mean = phrases.number(curve.mean, metric.largest)
+    by, mean = f", by {curve.decision}" if curve.decision else "", phrases.number(curve.mean, metric.largest)
     start = f"**{phrases.capital(metric.title)}** is best with {names[best]}{by}: {mean}."
     text = lambda points: "; ".join(f"{names[i]}: {phrases.comparison(compared[i])}" for i in points)
     points, smallest = sorted(compared), smallest_enough(best, compared)

@@ -20,16 +20,12 @@ def sentences(comparisons: Comparisons) -> Iterator[str]:
 def _always_none(comparisons: Comparisons) -> Iterator[str]:
     analysis = comparisons.analysis
     for treatment in always_none.most_negatives(comparisons)[:1]:
-        outcome = analysis.first(treatment)
-        if not outcome.has_none_output:
-            continue
-        verdict = always_none.verdict(list(analysis.per_seed(treatment, always_none.OWN_RECALL).values()))
-        start = {"always": "Yes", "sometimes": "In some seeds", "no": "No"}[verdict]
-        mean = phrases.percent(analysis.mean(treatment, always_none.OWN_RECALL))
-        yield (
-            f'**Always "none"?** {start}: with {phrases.negatives(outcome)} the network\'s own answer accepts {mean} of '
-            "known images."
-        )
+        if (outcome := analysis.first(treatment)).has_none_output:
+            verdict = always_none.verdict(analysis.per_seed(treatment, always_none.OWN_RECALL).values())
+            start = {"always": "Yes", "sometimes": "In some seeds", "no": "No"}[verdict]
+            mean = phrases.percent(analysis.mean(treatment, always_none.OWN_RECALL))
+            accepts = f"with {phrases.negatives(outcome)} the network's own answer accepts {mean} of known images"
+            yield f'**Always "none"?** {start}: {accepts}.'
 
 
 def _enough(comparisons: Comparisons, field: str, name: Callable[[Outcome], str], question: str) -> Iterator[str]:
@@ -38,11 +34,8 @@ def _enough(comparisons: Comparisons, field: str, name: Callable[[Outcome], str]
     if not lines:
         return
     names = [name(comparisons.analysis.first(treatment)) for treatment in lines[0]]
-    texts = []
-    for metric in _without_oscr(comparisons):
-        curve = sample_size.point_by_point(comparisons, metric, lines[0])
-        if curve is not None:
-            texts.append(_enough_by(comparisons, metric, lines[0], names, curve))
+    curves = {metric: sample_size.point_by_point(comparisons, metric, lines[0]) for metric in _without_oscr(comparisons)}
+    texts = [_enough_by(comparisons, m, lines[0], names, curve) for m, curve in curves.items() if curve is not None]
     if texts:
         same = sample_size.same_groups(comparisons, lines[0]) if field == GROUPS else ""
         yield f"**{question}** {phrases.capital('; '.join(texts))}{f' ({same})' if same else ''}."
@@ -72,7 +65,8 @@ def _enough_by(
 
 
 def _not_better(bound: float) -> str:
-    return f"not significantly better (the interval allows up to {phrases.decimals(bound)})"
+    number = f"{bound:.3f}" if bound >= 0.01 else f"{bound:.2g}"
+    return f"not significantly better (the interval allows up to {number})"
 
 
 def _methods(comparisons: Comparisons) -> Iterator[str]:
@@ -104,8 +98,7 @@ def _layers(comparisons: Comparisons) -> Iterator[str]:
     for least, *more in retraining.retrained(comparisons)[:1]:
         alike = [t for t in more if bool(t.get("init_from")) == bool(least.get("init_from"))]
         most = (alike or more)[-1]
-        compared = comparisons.differences(least, most, *_without_oscr(comparisons), comparisons.accuracy)
-        if compared:
+        if compared := comparisons.differences(least, most, *_without_oscr(comparisons), comparisons.accuracy):
             texts = phrases.listed([f"{c.metric.title} {_short(c)}" for c in compared])
             names = f"{phrases.capital(retraining.name(least))}, compared with {retraining.name(most)}"
             yield f"**How much of the network?** {names}: {texts}."

@@ -1,7 +1,7 @@
 """The charts of an experiment as plain data: the numbers of each line of a layout, independent of how they are drawn."""
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from openset_jax.openset.metrics.intervals import Interval
@@ -11,80 +11,46 @@ from openset_jax.study.stats.analysis import Analysis
 from openset_jax.study.stats.measurements import KNOWN, Measurement
 from openset_jax.study.stats.treatments import Treatment
 
-_OF_KIND = {"auroc": "AUROC", "oscr": "OSCR", "balanced_accuracy": "balanced accuracy"}
-_RECALL = {"recall": "known recall"}
-_CLOSED = {
-    "one_vs_rest_auc": "AUROC, a class against the rest",
-    "balanced_accuracy": "balanced accuracy",
-    "accuracy": "accuracy",
-}
+_TITLES = {"auroc": "AUROC", "oscr": "OSCR", "one_vs_rest_auc": "AUROC, a class against the rest", "recall": "known recall"}
 _DECIDED = ("balanced_accuracy", "recall")
 _DODGE = 0.5  # the points of a category spread over this share of its width
 
 
 class Point(NamedTuple):
-    """A treatment.
-
-    Attributes:
-      treatment: whose numbers these are.
-      place: on the axis, shifted if several lines have the same category.
-      mean: over seeds; its ends are infinite with one seed.
-      seeds: seed -> value.
-    """
+    """A treatment."""
 
     treatment: Treatment
-    place: float
-    mean: Interval
-    seeds: dict[int, float]
+    place: float  # on the axis, shifted if several lines have the same category
+    mean: Interval  # over seeds; its ends are infinite with one seed
+    seeds: dict[int, float]  # seed -> value
 
 
 class Line(NamedTuple):
-    """Points of one colour and style.
-
-    Attributes:
-      row: the line's row in the layout.
-      decision: a name in `DECISIONS`; "" if the quantity needs none.
-      points: from left to right.
-      start: the point without negatives that the line starts from; None if there is none.
-    """
+    """Points of one colour and style."""
 
     row: Row
-    decision: str
-    points: tuple[Point, ...]
-    start: Point | None = None
+    decision: str  # a name in `DECISIONS`; "" if the quantity needs none
+    points: tuple[Point, ...]  # from left to right
+    start: Point | None = None  # the point without negatives that the line starts from; None if there is none
 
 
 class Panel(NamedTuple):
-    """One quantity, a share; higher is better.
+    """One quantity, a share; higher is better."""
 
-    Attributes:
-      title: its name, and the kind of "none" that it is measured on.
-      lines: in the order of the layout.
-    """
-
-    title: str
-    lines: tuple[Line, ...]
+    title: str  # the quantity's name, and the kind of "none" that it is measured on
+    lines: tuple[Line, ...]  # in the order of the layout
 
 
 class Chart(NamedTuple):
-    """Panels that share a layout.
-
-    Attributes:
-      rows: of panels; the last may be shorter.
-    """
+    """Panels that share a layout."""
 
     layout: Layout
-    rows: tuple[tuple[Panel, ...], ...]
+    rows: tuple[tuple[Panel, ...], ...]  # the last may be shorter
 
     @property
     def panels(self) -> tuple[Panel, ...]:
         """All panels, in reading order."""
         return tuple(itertools.chain.from_iterable(self.rows))
-
-    @property
-    def lines(self) -> tuple[Line, ...]:
-        """The lines of all panels."""
-        return tuple(line for panel in self.panels for line in panel.lines)
 
 
 def charts(analysis: Analysis) -> tuple[Chart, ...]:
@@ -115,45 +81,43 @@ def kinds_measured(analysis: Analysis) -> list[str]:
 
 
 def _rows(analysis: Analysis, layout: Layout) -> tuple[tuple[Panel, ...], ...]:
-    def panels(metrics: Mapping[str, str], subset: str) -> tuple[Panel, ...]:
-        of_kind = "" if subset == KNOWN else f", {title(subset)}"
-        return tuple(_panel(analysis, layout, metric, f"{name}{of_kind}", subset) for metric, name in metrics.items())
-
     measured = kinds_measured(analysis)
+    panels = lambda subset, *metrics: tuple(_panel(analysis, layout, metric, subset) for metric in metrics)
     if not measured:
-        return (panels(_CLOSED, KNOWN),)
-    recall = panels(_RECALL, KNOWN)
+        return (panels(KNOWN, "one_vs_rest_auc", "balanced_accuracy", "accuracy"),)
+    recall = panels(KNOWN, "recall")
     alike = lambda kind: all(analysis.tested_alike([t for t, _ in row.treatments], kind) for row in layout.rows)
     kinds = [kind for kind in measured if alike(kind)]
     if not kinds:
         return (recall,)
-    first, *others = (panels(_OF_KIND, kind) for kind in kinds)
+    first, *others = (panels(kind, "auroc", "oscr", "balanced_accuracy") for kind in kinds)
     return ((*first, *recall), *others) if others else (first[:2], first[2:] + recall)  # 2 x 2, not 1 x 4
 
 
-def _panel(analysis: Analysis, layout: Layout, metric: str, name: str, subset: str) -> Panel:
+def _panel(analysis: Analysis, layout: Layout, metric: str, subset: str) -> Panel:
+    name = _TITLES.get(metric, metric.replace("_", " "))
     lines = []
     for row in layout.rows:
         for decision in row.decisions if metric in _DECIDED else ("",):
-            if points := tuple(_points(analysis, row.treatments, Measurement(metric, subset, decision))):
-                lines.append(Line(row, decision, points))
+            measurement = Measurement(metric, subset, decision)
+            points = []
+            for treatment, place in row.treatments:
+                if (mean := analysis.mean(treatment, measurement)) is not None:
+                    points.append(Point(treatment, place, mean, analysis.per_seed(treatment, measurement)))
+            if points:
+                lines.append(Line(row, decision, tuple(points)))
     if not layout.is_sweep:
         lines = _dodged(lines)
+    points_of: dict[tuple[Treatment | None, str], Point]
     points_of = {(p.treatment, line.decision): p for line in lines for p in line.points}
-    start = lambda line: None if line.row.start is None else points_of.get((line.row.start, line.decision))
-    return Panel(name, tuple(line._replace(start=start(line)) for line in lines))
-
-
-def _points(analysis: Analysis, treatments: Sequence[tuple[Treatment, float]], measurement: Measurement) -> Iterator[Point]:
-    for treatment, place in treatments:
-        mean = analysis.mean(treatment, measurement)
-        if mean is not None:
-            yield Point(treatment, place, mean, analysis.per_seed(treatment, measurement))
+    lines = [line._replace(start=points_of.get((line.row.start, line.decision))) for line in lines]
+    return Panel(name if subset == KNOWN else f"{name}, {title(subset)}", tuple(lines))
 
 
 def _dodged(lines: Sequence[Line]) -> list[Line]:
     """Shifts the points of each line sideways, so that points of one category do not hide each other."""
-    step = _DODGE / max(3, len(lines) - 1)
-    shifts = [step * (place - (len(lines) - 1) / 2) for place in range(len(lines))]
-    moved = lambda points, shift: tuple(point._replace(place=point.place + shift) for point in points)
-    return [line._replace(points=moved(line.points, shift)) for line, shift in zip(lines, shifts, strict=True)]
+    step, moved = _DODGE / max(3, len(lines) - 1), []
+    for i, line in enumerate(lines):
+        shift = step * (i - (len(lines) - 1) / 2)
+        moved.append(line._replace(points=tuple(p._replace(place=p.place + shift) for p in line.points)))
+    return moved

@@ -57,19 +57,13 @@ class Tick(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """A chart without measurements.
+    """A chart without measurements."""
 
-    Attributes:
-      axis: title of the axis.
-      gap: place of the break between 0 and the logarithmic scale; None without a break.
-      left_out: labels of lines or categories beyond `MOST_LINES` or `MOST_VALUES`.
-    """
-
-    axis: str
+    axis: str  # title
     ticks: tuple[Tick, ...]
-    gap: float | None
+    gap: float | None  # place of the break between 0 and the logarithmic scale; None without a break
     rows: tuple[Row, ...]
-    left_out: tuple[str, ...]
+    left_out: tuple[str, ...]  # labels of lines or categories beyond `MOST_LINES` or `MOST_VALUES`
 
     @property
     def is_sweep(self) -> bool:
@@ -85,7 +79,10 @@ def layouts(analysis: Analysis) -> tuple[Layout, ...]:
         lines.setdefault(treatment.without(NEGATIVES), []).append(treatment)
     swept = [rest for rest, ts in lines.items() if len({_negatives(analysis, t) for t in ts}) > 1]
     if not swept:
-        return tuple(_side_by_side(analysis, group) for group in _all_groups(treatments))
+        groups = list(_groups([t for t in treatments if _category_fields(t)], treatments))
+        others = [t for t in treatments if not _category_fields(t)]
+        groups = groups if set(others) <= set().union(*groups) else [others, *groups]
+        return tuple(_side_by_side(analysis, group) for group in groups)
     apart = [t for rest, ts in lines.items() if rest not in swept and _category_fields(rest) for t in ts]
     on_axis = [ts for rest, ts in lines.items() if rest in swept or not _category_fields(rest)]
     return _sweep(analysis, on_axis), *(_side_by_side(analysis, group) for group in _groups(apart, treatments))
@@ -98,10 +95,6 @@ def short(fields: Sequence[tuple[str, Any]]) -> str:
 
 def _negatives(analysis: Analysis, treatment: Treatment) -> int:
     return round(np.mean([outcome.negatives for outcome in analysis.outcomes(treatment).values()]))
-
-
-def _has_none_output(analysis: Analysis, treatment: Treatment) -> bool:
-    return all(outcome.has_none_output for outcome in analysis.outcomes(treatment).values())
 
 
 def _category_fields(treatment: Treatment) -> list[str]:
@@ -124,7 +117,7 @@ def _sweep(analysis: Analysis, on_axis: Sequence[Sequence[Treatment]]) -> Layout
     rows = []
     for palette, ts in enumerate(drawn):
         shift = _DODGE * span * (single.index(ts) - (len(single) - 1) / 2) if ts in single else 0.0
-        rest, own = ts[0].without(NEGATIVES), "argmax" if _has_none_output(analysis, ts[0]) else "rule"
+        rest, own = ts[0].without(NEGATIVES), "argmax" if analysis.first(ts[0]).has_none_output else "rule"
         decisions = tuple(dict.fromkeys([own, "prior", "rule"])) if ts is natural else (own,)
         starts = len(ts) > 1 or ts is natural  # a single point of another objective is not connected to the start
         start = next((t for t in none if starts and _start_of(t) == _start_of(rest)), None)
@@ -134,7 +127,9 @@ def _sweep(analysis: Analysis, on_axis: Sequence[Sequence[Treatment]]) -> Layout
         others = _start_of(treatment).fields if len(none) > 1 else ()
         label = "no negatives" + (f", {short(others)}" if others else "")
         rows.append(Row(label, None, ((treatment, place(0)),), False, ("argmax", "rule")))
-    ticks = _ticks(set(numbers.values()), place, span, _images_per_class(analysis, numbers))
+    images = [outcome.images_per_class for t in numbers for outcome in analysis.outcomes(t).values()]
+    per_class = float(np.mean(images)) if max(images) <= 1.02 * min(images) else None  # None if arms differ in it
+    ticks = _ticks(set(numbers.values()), place, span, per_class)
     below = ", and as multiples of a known class" if any(tick.below for tick in ticks) else ""
     left_out = tuple(short(ts[0].without(NEGATIVES).fields) for ts in lines if ts not in kept)
     return Layout(f"negative training images{below}", ticks, gap, tuple(rows), left_out)
@@ -153,22 +148,14 @@ def _scale(numbers: Sequence[int]) -> tuple[Callable[[int], float], float | None
     return (lambda n: float(np.log10(n) if n > 0 else zero)), gap
 
 
-def _images_per_class(analysis: Analysis, treatments: Mapping[Treatment, int]) -> float | None:
-    """Returns the mean number of training images of a known class; None if arms differ in it."""
-    images = [outcome.images_per_class for t in treatments for outcome in analysis.outcomes(t).values()]
-    return float(np.mean(images)) if max(images) <= 1.02 * min(images) else None
-
-
-def _ticks(
-    numbers: set[int], place: Callable[[int], float], span: float, images_per_class: float | None
-) -> tuple[Tick, ...]:
+def _ticks(numbers: set[int], place: Callable[[int], float], span: float, per_class: float | None) -> tuple[Tick, ...]:
     """Returns ticks far enough apart for their text; the right end always has one."""
     *wanted, last = sorted(numbers)
     kept = [last]
     for n in wanted:
         if all(abs(place(n) - place(other)) > _TICK_DISTANCE * span for other in kept):
             kept.append(n)
-    below = lambda n: f"{n / images_per_class:.2g}×" if images_per_class and n else ""  # noqa: RUF001
+    below = lambda n: f"{n / per_class:.2g}×" if per_class and n else ""  # noqa: RUF001
     return tuple(Tick(place(n), _count(n), below(n)) for n in sorted(kept))
 
 
@@ -193,13 +180,6 @@ def _groups(treatments: Sequence[Treatment], everything: Sequence[Treatment]) ->
         yield [t for t in everything if t in group or t in plain]
 
 
-def _all_groups(treatments: Sequence[Treatment]) -> list[list[Treatment]]:
-    groups = list(_groups([t for t in treatments if _category_fields(t)], treatments))
-    rest = [t for t in treatments if not _category_fields(t)]
-    covered = all(any(t in group for group in groups) for t in rest)
-    return groups if covered else [rest, *groups]
-
-
 def _side_by_side(analysis: Analysis, treatments: Sequence[Treatment]) -> Layout:
     values = {name: [t.get(name) for t in treatments] for t in treatments for name, _ in t.fields}
     varied = [name for name in sorted(values) if any(value != values[name][0] for value in values[name])]
@@ -210,7 +190,7 @@ def _side_by_side(analysis: Analysis, treatments: Sequence[Treatment]) -> Layout
     rows = []
     for palette, fields in enumerate(lines[:MOST_LINES]):
         ts = [t for t in treatments if of_line(t) == fields and of_axis(t) in categories[:MOST_VALUES]]
-        own = "argmax" if any(_has_none_output(analysis, t) for t in ts) else "rule"
+        own = "argmax" if any(analysis.first(t).has_none_output for t in ts) else "rule"
         where = tuple((t, float(categories.index(of_axis(t)))) for t in ts)
         decisions = ("argmax", "prior", "rule") if palette == 0 else (own,)
         rows.append(Row(short(fields) if len(lines) > 1 else "", palette, where, False, decisions))

@@ -32,19 +32,11 @@ _NAMED = 6  # names listed at most as "Not drawn"
 _LONGEST = 38  # maximum length of a slanted name
 _STYLE: dict[Any, Any] = {  # keys are literals of matplotlib
     "text.parse_math": False,  # names may contain dollar signs
-    "font.family": "DejaVu Sans",
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#999999",
-    "axes.titlesize": 11,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "text.color": "#222222",
-    "axes.labelcolor": "#222222",
-    "xtick.color": "#444444",
-    "ytick.color": "#444444",
-}
+    "font.family": "DejaVu Sans", "font.size": 10,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#999999",
+    "axes.titlesize": 11, "axes.titleweight": "bold", "axes.titlelocation": "left",
+    "text.color": "#222222", "axes.labelcolor": "#222222", "xtick.color": "#444444", "ytick.color": "#444444",
+}  # fmt: skip
 
 
 def write_figure(analysis: Analysis, path: pathlib.Path) -> None:
@@ -136,23 +128,17 @@ def _panel(ax: Axes, panel: Panel, chart: Chart) -> None:
     for line in panel.lines:
         _line(ax, line)
     places = [tick.place for tick in chart.layout.ticks]
-    look: dict[str, Any] = {}
-    if _slanted(chart):
-        look = {"rotation": 35 if len(places) <= 5 else 60, "ha": "right", "rotation_mode": "anchor"}
-    ax.set_xticks(places, [_tick(tick, len(places)) for tick in chart.layout.ticks], fontsize=9, **look)
+    slant: dict[str, Any] = {"rotation": 35 if len(places) <= 5 else 60, "ha": "right", "rotation_mode": "anchor"}
+    names = [_tick(tick, len(places)) for tick in chart.layout.ticks]
+    ax.set_xticks(places, names, fontsize=9, **(slant if _slanted(chart) else {}))
     edge = 0.06 * (places[-1] - places[0]) if chart.layout.is_sweep else 0.6
     ax.set_xlim(places[0] - edge, places[-1] + edge)
     ax.margins(y=0.08)
     low, high = ax.get_ylim()
     ax.set_ylim(max(low, -0.02), min(high, 1 + 0.04 * (1 - low)))
     if chart.layout.gap is not None:
-        look = {
-            "ha": "center",
-            "va": "center",
-            "fontsize": 9,
-            "color": "#777777",
-            "bbox": {"fc": "white", "ec": "none", "pad": 1},
-        }
+        look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 9, "color": "#777777"}
+        look |= {"bbox": {"fc": "white", "ec": "none", "pad": 1}}
         ax.text(chart.layout.gap, 0, "//", transform=ax.get_xaxis_transform(), **look)
 
 
@@ -172,69 +158,46 @@ def _line(ax: Axes, line: Line) -> None:
     low, high = np.array([p.mean[1:] for p in line.points]).T
     look: dict[str, Any] = {"color": colour, "marker": _MARKERS[line.decision], "markersize": 5.5, "zorder": 3}
     look |= {"linestyle": _DASHES[line.decision], "linewidth": 1.8, "markeredgecolor": "white", "markeredgewidth": 0.7}
-    has_intervals = np.isfinite(low).all()
-    if line.row.joined and len(x) > 1:
-        if has_intervals:
-            ax.fill_between(x, *np.clip([low, high], 0, 1), color=colour, alpha=0.13, linewidth=0)
-        else:
-            _bars(ax, line, colour)
-        ax.plot(x, y, **look)
+    joined = line.row.joined and len(x) > 1
+    if joined and np.isfinite(low).all():
+        ax.fill_between(x, *np.clip([low, high], 0, 1), color=colour, alpha=0.13, linewidth=0)
     else:
-        _bars(ax, line, colour)
-        if line.row.palette is None:
-            look |= {
-                "marker": "D",
-                "markerfacecolor": "white" if line.decision == "rule" else colour,
-                "markeredgecolor": colour,
-            }
-            if line.decision != "rule":
-                ax.axhline(y[0], color=colour, linewidth=0.9, linestyle=(0, (1, 3)), zorder=1)
-        ax.plot(x, y, **look | {"linestyle": "none", "markersize": 6.5})
+        bar: dict[str, Any] = {"color": colour, "linewidth": 1.3, "alpha": 0.75, "zorder": 2, "solid_capstyle": "butt"}
+        for point in (p for p in line.points if np.isfinite(p.mean.low)):
+            ax.plot([point.place] * 2, np.clip(point.mean[1:], 0, 1), **bar)
+    if not joined:
+        look |= {"linestyle": "none", "markersize": 6.5}
+    if line.row.palette is None:
+        look |= {"marker": "D", "markeredgecolor": colour, "markerfacecolor": colour}
+        if line.decision == "rule":
+            look |= {"markerfacecolor": "white"}
+        else:
+            ax.axhline(y[0], color=colour, linewidth=0.9, linestyle=(0, (1, 3)), zorder=1)
+    ax.plot(x, y, **look)
     if line.start is not None:
         to = ([line.start.place, x[0]], [line.start.mean.value, y[0]])
         ax.plot(*to, color=colour, linewidth=1, linestyle=(0, (2, 2)), alpha=0.7, zorder=2)
     dots = [(p.place, value) for p in line.points for value in p.seeds.values() if len(p.seeds) > 1]
     if dots:
-        ax.scatter(
-            [place for place, _ in dots], [value for _, value in dots], s=9, color=colour, alpha=0.5, linewidths=0, zorder=2
-        )
-
-
-def _bars(ax: Axes, line: Line, colour: str) -> None:
-    for point in line.points:
-        if np.isfinite(point.mean.low):
-            ax.plot(
-                [point.place] * 2,
-                np.clip(point.mean[1:], 0, 1),
-                color=colour,
-                linewidth=1.3,
-                alpha=0.75,
-                zorder=2,
-                solid_capstyle="butt",
-            )
+        places, values = zip(*dots, strict=True)
+        ax.scatter(places, values, s=9, color=colour, alpha=0.5, linewidths=0, zorder=2)
 
 
 def _legend(chart: Chart) -> list[Line2D]:
-    lines = chart.lines
-    handles: dict[tuple[object, ...], Line2D] = {}
+    lines = [line for panel in chart.panels for line in panel.lines]
+    handles: dict[tuple[str, int | None], Line2D] = {}  # (label, palette) -> handle
     wrapped = lambda text: "\n".join(textwrap.wrap(_text(text), 38))
     for line in [line for line in lines if line.row.label]:
-        joined = line.row.joined and any(len(other.points) > 1 for other in lines if other.row.label == line.row.label)
-        look: dict[str, Any] = {
-            "color": line.row.colour,
-            "linestyle": "-" if joined else "none",
-            "marker": "D" if line.row.palette is None else "o",
-        }
-        key: tuple[object, ...] = (line.row.label, line.row.palette)
-        label = line.row.label
-        if line.row.palette is None and line.decision == "rule":
-            key, label, look = (*key, "rule"), f"{label}, by the threshold", look | {"markerfacecolor": "white"}
-        handles.setdefault(key, Line2D([], [], label=wrapped(label), linewidth=1.8, **look))
+        row, label = line.row, line.row.label
+        joined = row.joined and any(len(other.points) > 1 for other in lines if other.row.label == label)
+        look: dict[str, Any] = {"color": row.colour, "linestyle": "-" if joined else "none"}
+        look |= {"marker": "D" if row.palette is None else "o"}
+        if row.palette is None and line.decision == "rule":
+            label, look = f"{label}, by the threshold", look | {"markerfacecolor": "white"}
+        handles.setdefault((label, row.palette), Line2D([], [], label=wrapped(label), linewidth=1.8, **look))
+    by_decision = []
     for decision in [name for name in DECISIONS if any(line.decision == name for line in lines)]:
-        look = {
-            "linestyle": _DASHES[decision] if any(line.row.joined for line in lines) else "none",
-            "marker": _MARKERS[decision],
-        }
-        label = wrapped(f"by {DECISIONS[decision]}")
-        handles[(decision,)] = Line2D([], [], color="#222222", label=label, linewidth=1.5, markersize=5, **look)
-    return list(handles.values())
+        look = {"linestyle": _DASHES[decision] if any(line.row.joined for line in lines) else "none"}
+        look |= {"marker": _MARKERS[decision], "label": wrapped(f"by {DECISIONS[decision]}")}
+        by_decision.append(Line2D([], [], color="#222222", linewidth=1.5, markersize=5, **look))
+    return [*handles.values(), *by_decision]

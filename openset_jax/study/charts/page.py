@@ -10,7 +10,6 @@ from plotly.offline import get_plotlyjs
 
 from openset_jax.report import template
 from openset_jax.study.charts import chart_data, plotly_traces
-from openset_jax.study.charts.chart_data import Chart
 from openset_jax.study.charts.tables import COSTS, tables
 from openset_jax.study.stats.analysis import Analysis
 from openset_jax.study.stats.arm_outcome import DECISIONS
@@ -20,23 +19,19 @@ _PACKAGE = "openset_jax.study.charts"
 
 
 def render(
-    analysis: Analysis,
-    answer_markdown: str,
-    *,
-    missing: Sequence[tuple[str, str]] = (),
-    reference: Treatment | None = None,
+    analysis: Analysis, answer: str, *, missing: Sequence[tuple[str, str]] = (), reference: Treatment | None = None
 ) -> str:
     """Returns the page, as HTML that can be encoded as UTF-8.
 
     Args:
-      answer_markdown: the content of `ANSWER.md`.
+      answer: the content of `ANSWER.md`.
       missing: (name of the arm, reason) for each arm without a result.
       reference: the treatment that the others are compared with; by default the runs as configured, else the first.
     """
     treatments, charts = analysis.treatments, chart_data.charts(analysis)
     if reference is None and treatments:
         reference = Treatment(()) if Treatment(()) in treatments else treatments[0]
-    short, heading, detail = answer_markdown.partition("\n## ")
+    short, heading, detail = answer.partition("\n## ")
     return template.render(
         "study.html",
         package=_PACKAGE,
@@ -44,7 +39,7 @@ def render(
         answer=markdown(short),
         detail=markdown(heading + detail),
         charts=charts,
-        legends=[_legend(chart) for chart in charts],
+        legends=[[(i, row.label, row.colour) for i, row in enumerate(c.layout.rows) if row.label] for c in charts],
         drawn=[[plotly_traces.panel_figure(chart, panel) for panel in chart.panels] for chart in charts],
         seeds=chart_data.seeds_text(analysis),
         bands=chart_data.bands_text(analysis),
@@ -62,11 +57,6 @@ def markdown(text: str) -> str:
     parser = MarkdownIt("js-default")
     parser.add_render_rule("image", lambda *_: "")
     return parser.render(text)
-
-
-def _legend(chart: Chart) -> list[tuple[int, str, str]]:
-    """Returns (index in the layout, label, colour) of each line that has a label."""
-    return [(i, row.label, row.colour) for i, row in enumerate(chart.layout.rows) if row.label]
 
 
 def _about(analysis: Analysis, treatment: Treatment) -> tuple[int, float, float]:

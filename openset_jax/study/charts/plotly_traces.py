@@ -40,8 +40,8 @@ def panel_figure(chart: Chart, panel: Panel) -> dict[str, Any]:
     return made
 
 
-def _brief(name: str, most: int = 28) -> str:
-    return name if len(name) <= most else name[: most - 1] + "…"
+def _brief(name: str) -> str:
+    return name if len(name) <= 28 else name[:27] + "…"
 
 
 def _text(name: str) -> str:
@@ -64,32 +64,23 @@ def _traces(line: Line, ends: Sequence[float]) -> Iterator[dict[str, Any]]:
         yield faded | start | {"line": {"color": colour, "width": 1, "dash": "dot"}}
     dots = [(p.place, value) for p in line.points for value in p.seeds.values() if len(p.seeds) > 1]
     if dots:
-        marker = {"color": colour, "size": 4, "opacity": 0.5}
-        yield faded | {"mode": "markers", "x": [d[0] for d in dots], "y": [d[1] for d in dots], "marker": marker}
+        dot = {"color": colour, "size": 4, "opacity": 0.5}
+        yield faded | {"mode": "markers", "x": [d[0] for d in dots], "y": [d[1] for d in dots], "marker": dot}
     symbol = ("diamond-open" if line.decision == "rule" else "diamond") if without_negatives else _SYMBOLS[line.decision]
-    made = {
-        "type": "scatter",
-        "mode": "lines+markers" if joined else "markers",
-        "x": x,
-        "y": y,
-        "line": {"color": colour, "width": 2, "dash": _DASHES[line.decision]},
-        "marker": {
-            "color": colour,
-            "size": 9 if not joined else 7,
-            "symbol": symbol,
-            "line": {"color": colour, "width": 1},
-        },
-        "text": [_hover(line, point) for point in line.points],
-        "hovertemplate": "%{text}<extra></extra>",
-    }
+    made: dict[str, Any] = {"type": "scatter", "mode": "lines+markers" if joined else "markers", "x": x, "y": y}
+    marker = {"color": colour, "size": 7 if joined else 9, "symbol": symbol, "line": {"color": colour, "width": 1}}
+    made |= {"line": {"color": colour, "width": 2, "dash": _DASHES[line.decision]}, "marker": marker}
+    made |= {"text": [_hover(line, point) for point in line.points], "hovertemplate": "%{text}<extra></extra>"}
     yield made if joined and has_intervals else made | {"error_y": _bars(line.points, intervals)}
 
 
 def _bars(points: Sequence[Point], intervals: np.ndarray) -> dict[str, Any]:
     """Returns Plotly's error bars; of length 0 with one seed, which has no interval."""
-    reach = [(high - p.mean.value, p.mean.value - low) for p, (low, high) in zip(points, intervals.tolist(), strict=True)]
-    reach = [ends if np.isfinite(p.mean.low) else (0, 0) for p, ends in zip(points, reach, strict=True)]
-    up, down = ([max(0.0, end) for end in side] for side in zip(*reach, strict=True))
+    up, down = [], []
+    for point, (low, high) in zip(points, intervals.tolist(), strict=True):
+        has_interval = np.isfinite(point.mean.low)
+        up.append(max(0.0, high - point.mean.value) if has_interval else 0.0)
+        down.append(max(0.0, point.mean.value - low) if has_interval else 0.0)
     return {"type": "data", "symmetric": False, "array": up, "arrayminus": down, "thickness": 1.3, "width": 0}
 
 

@@ -1,6 +1,7 @@
 """The tables of an experiment's page: a row for each treatment, or each of its decisions, and a column for each metric."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from openset_jax.openset.metrics.intervals import Interval
@@ -12,31 +13,24 @@ from openset_jax.study.stats.measurements import KNOWN, Measurement
 from openset_jax.study.stats.treatments import Treatment
 
 Columns = Mapping[str, tuple[str, str]]  # heading -> (metric, subset)
+Number = Callable[[Treatment, Measurement], Interval | None]  # such as `Analysis.mean`
 COSTS = "expected cost"  # the headings of costs begin with it; smaller is better
 
 
 class TableRow(NamedTuple):
-    """A row of a table.
-
-    Attributes:
-      treatment: whose numbers these are.
-      decision: "" if the columns need none.
-      cells: one for each column; None if it was not measured.
-    """
+    """The numbers of a treatment."""
 
     treatment: Treatment
-    decision: str
-    cells: list[Interval | None]
+    decision: str  # "" if the columns need none
+    cells: list[Interval | None]  # one for each column; None if it was not measured
 
 
 def ranking_columns(analysis: Analysis) -> Columns:
     """Returns the columns that need no decision."""
     columns: dict[str, tuple[str, str]] = {}
-    kinds = kinds_measured(analysis)
-    for kind in kinds:
+    for kind in kinds_measured(analysis):
         columns |= {f"AUROC, {title(kind)}": ("auroc", kind), f"OSCR, {title(kind)}": ("oscr", kind)}
-    if not kinds:
-        columns |= {"AUROC, a class against the rest": ("one_vs_rest_auc", KNOWN)}
+    columns = columns or {"AUROC, a class against the rest": ("one_vs_rest_auc", KNOWN)}
     return columns | {"accuracy among the known classes": ("accuracy", KNOWN)}
 
 
@@ -49,25 +43,16 @@ def answer_columns(analysis: Analysis) -> Columns:
     return columns if kinds else columns | {"balanced accuracy": ("balanced_accuracy", KNOWN)}
 
 
-def rows(
-    treatments: Sequence[Treatment],
-    columns: Columns,
-    number: Callable[[Treatment, Measurement], Interval | None],
-    decisions: Sequence[str] = ("",),
-) -> Iterator[TableRow]:
-    """Yields the rows with a number in any column.
-
-    Args:
-      treatments: in the order of the rows.
-      columns: as `ranking_columns` or `answer_columns`.
-      number: such as `Analysis.mean`.
-      decisions: one row for each.
-    """
-    for treatment in treatments:
-        for decision in decisions:
-            cells = [number(treatment, Measurement(metric, subset, decision)) for metric, subset in columns.values()]
-            if any(cell is not None for cell in cells):
-                yield TableRow(treatment, decision, cells)
+def _rows(
+    treatments: Sequence[Treatment], columns: Columns, number: Number, decisions: Iterable[str] = ("",)
+) -> list[TableRow]:
+    """Returns one row for each treatment and decision that has a number in any column."""
+    rows = []
+    for treatment, decision in itertools.product(treatments, decisions):
+        cells = [number(treatment, Measurement(metric, subset, decision)) for metric, subset in columns.values()]
+        if any(cell is not None for cell in cells):
+            rows.append(TableRow(treatment, decision, cells))
+    return rows
 
 
 def tables(analysis: Analysis, reference: Treatment) -> dict[str, tuple[Columns, list[TableRow]]]:
@@ -80,8 +65,8 @@ def tables(analysis: Analysis, reference: Treatment) -> dict[str, tuple[Columns,
     others = [treatment for treatment in analysis.treatments if treatment != reference]
     ranking, answer = ranking_columns(analysis), answer_columns(analysis)
     return {
-        "rankings": (ranking, list(rows(analysis.treatments, ranking, analysis.mean))),
-        "answers": (answer, list(rows(analysis.treatments, answer, analysis.mean, tuple(DECISIONS)))),
-        "ranking_gains": (ranking, list(rows(others, ranking, gain))),
-        "answer_gains": (answer, list(rows(others, answer, gain, tuple(DECISIONS)))),
+        "rankings": (ranking, _rows(analysis.treatments, ranking, analysis.mean)),
+        "answers": (answer, _rows(analysis.treatments, answer, analysis.mean, DECISIONS)),
+        "ranking_gains": (ranking, _rows(others, ranking, gain)),
+        "answer_gains": (answer, _rows(others, answer, gain, DECISIONS)),
     }

@@ -16,8 +16,7 @@ from openset_jax.data.pools import TEST
 from openset_jax.errors import UserError
 from openset_jax.files import write_whole
 from openset_jax.spec import DecisionSpec
-from openset_jax.study.runs import grid
-from openset_jax.study.runs.grid import Arm
+from openset_jax.study.runs.grid import Arm, arms_of
 from openset_jax.study.runs.outcome import outcome
 from openset_jax.study.stats.arm_outcome import Outcome
 from openset_jax.training import saved_decision
@@ -29,12 +28,9 @@ EXPERIMENT = "experiment.json"  # in the experiment's folder: its config and the
 
 @contextlib.contextmanager
 def claimed(folder: pathlib.Path, *, wait: bool = False) -> Iterator[bool]:
-    """Locks a folder, which is created if necessary; yields False if another process has the lock.
+    """Locks a folder, which is created if necessary. If another process has the lock: yields False, or waits (`wait`).
 
     A process that ends, or is killed, releases its locks.
-
-    Args:
-      wait: wait for the other process.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as file:
@@ -49,9 +45,8 @@ def claimed(folder: pathlib.Path, *, wait: bool = False) -> Iterator[bool]:
 def save_outcome(network: TrainedNetwork) -> None:
     """Saves the outputs of a finished arm on validation and test images, instead of an evaluation as of a single run."""
     pool, spec = network.pool, network.spec
-    rows_by_class = training_set.training_rows(
-        pool, spec.sampling, seed=spec.seed, uses_negatives=spec.objective.uses_negatives
-    )
+    uses_negatives = spec.objective.uses_negatives
+    rows_by_class = training_set.training_rows(pool, spec.sampling, seed=spec.seed, uses_negatives=uses_negatives)
     negatives = rows_by_class[pool.num_classes :]
     rows, logits = network.inference.logits(network.variables, pool.rows(TEST))
     validation_logits, validation_label = saved_decision.read_outputs(spec.workdir, network.step)
@@ -102,13 +97,12 @@ def read_outcomes(workdir: pathlib.Path) -> tuple[list[Outcome], list[Arm]]:
     path = workdir / EXPERIMENT
     try:
         config = config_json.from_json(json.loads(path.read_text()))
-        arms, decision = grid.arms_of(config), DecisionSpec(**config.run.decision.to_dict())
+        arms, decision = arms_of(config), DecisionSpec(**config.run.decision.to_dict())
     except (OSError, ValueError, AttributeError, TypeError, KeyError) as error:
         raise UserError(
             f"--workdir: {path} is missing or damaged ({type(error).__name__}: {error}); run the experiment's "
             "command again, which keeps finished arms"
         ) from error
-    there = [arm for arm in arms if (workdir / "arms" / arm.name / OUTCOME).exists()]
-    return [read_outcome(workdir / "arms" / arm.name, arm, decision) for arm in there], [
-        arm for arm in arms if arm not in there
-    ]
+    folder = {arm: workdir / "arms" / arm.name for arm in arms}
+    done = [arm for arm in arms if (folder[arm] / OUTCOME).exists()]
+    return [read_outcome(folder[arm], arm, decision) for arm in done], [arm for arm in arms if arm not in done]

@@ -21,27 +21,17 @@ Phases = tuple[RunSpec, ...]  # of one arm, from `config.resolve`
 
 
 class Size(NamedTuple):
-    """The amount of data of an arm.
+    """The amount of data of an arm."""
 
-    Attributes:
-      known, negatives: number of different training images that are drawn.
-      groups: number of groups of those negatives.
-      none: share of "none" in the training stream.
-      examples: number of examples drawn, with repetitions.
-    """
-
-    known: int
+    known: int  # number of different training images that are drawn
     negatives: int
-    groups: int
-    none: float
-    examples: int
+    groups: int  # of those negatives
+    none: float  # share of "none" in the training stream
+    examples: int  # drawn, with repetitions
 
 
 def resolve_arm(arm: Arm, config: ml_collections.ConfigDict, workdir: pathlib.Path, *, dtype: str | None = None) -> Phases:
-    """The runs of an arm; see `config.resolve`.
-
-    Args:
-      config: of the arm, from `grid.config_of`.
+    """The runs of an arm, from its config of `grid.config_of`; see `config.resolve`.
 
     Raises:
       UserError: names the block and the field.
@@ -60,7 +50,7 @@ def check_grid(arms: Sequence[Arm], phases: Mapping[Arm, Phases], cache: RunCach
     sizes: dict[str, Size] = {}
     first_with: dict[tuple[str, int], Arm] = {}
     for arm in arms:
-        sizes[arm.name], effect = check_arm(arm, phases[arm], cache)
+        sizes[arm.name], effect = _check_arm(arm, phases[arm], cache)
         twin = first_with.setdefault((effect, arm.seed), arm)
         if twin is not arm:
             differ = sorted({n for n, _ in set(arm.treatment.fields) ^ set(twin.treatment.fields)})
@@ -77,12 +67,8 @@ def check_grid(arms: Sequence[Arm], phases: Mapping[Arm, Phases], cache: RunCach
     return sizes
 
 
-def check_arm(arm: Arm, phases: Phases, cache: RunCache) -> tuple[Size, str]:
-    """Returns (size of the arm, hash of everything that its result depends on except the seed).
-
-    Raises:
-      UserError: the arm cannot be run; names its block.
-    """
+def _check_arm(arm: Arm, phases: Phases, cache: RunCache) -> tuple[Size, str]:
+    """Returns (size of the arm, hash of everything that its result depends on except the seed)."""
     with _naming(arm):
         if phases[-1].stopping.patience:
             raise UserError("early_stopping.patience: all arms must see the same number of examples; set it to 0")
@@ -124,14 +110,9 @@ def _check_phase(spec: RunSpec, cache: RunCache) -> tuple[Size, tuple[object, ..
 
 
 def arm_table(arms: Sequence[Arm], sizes: Mapping[str, Size], finished: Sequence[Arm]) -> str:
-    """Returns the sizes of the arms as text, one line for all seeds of a treatment.
-
-    Args:
-      sizes: by the name of the arm, from `check_grid`.
-    """
-    rows: list[Sequence[console.Cell]] = [
-        ["arms", "known images", "negatives", "kinds", 'share of "none"', "examples seen", "seeds done"]
-    ]
+    """Returns the sizes of the arms (see `check_grid`) as text, one line for all seeds of a treatment."""
+    head = ["arms", "known images", "negatives", "kinds", 'share of "none"', "examples seen", "seeds done"]
+    rows: list[Sequence[console.Cell]] = [head]
     for treatment in dict.fromkeys(arm.treatment for arm in arms):
         alike = [arm for arm in arms if arm.treatment == treatment]
         size, done = sizes[alike[0].name], sum(arm in finished for arm in alike)

@@ -23,11 +23,7 @@ def work(phases: Phases) -> float:
 
 
 class Clock:
-    """Reports the time taken and the time left, from the work done and the work left.
-
-    Args:
-      total: the work of all arms; see `work`.
-    """
+    """Reports the time taken and the time left, from the work done and the work left; `total` is the work of all arms."""
 
     def __init__(self, total: float):
         self._left, self._done, self._began, self._last = total, 0.0, time.monotonic(), time.monotonic()

@@ -26,16 +26,11 @@ ARM = "arm:"
 
 @dataclasses.dataclass(frozen=True)
 class Arm:
-    """One run.
+    """One run."""
 
-    Attributes:
-      treatment: fields that differ from `config.run`.
-      block: the first block that has the arm.
-    """
-
-    treatment: Treatment
+    treatment: Treatment  # fields that differ from `config.run`
     seed: int
-    block: str
+    block: str  # the first block that has the arm
 
     @property
     def name(self) -> str:
@@ -73,18 +68,14 @@ def arms_of(config: ml_collections.ConfigDict) -> list[Arm]:
             found.setdefault(treatment, block)
     arms = [Arm(treatment, seed, block) for seed in seeds for treatment, block in found.items()]
     for arm in arms:
-        asked, base = arm.treatment.get("init_from") or "", arm.starts_from(arms)
+        asked, base, field = arm.treatment.get("init_from") or "", arm.starts_from(arms), f"grid.{arm.block}.init_from"
         if not asked.startswith(ARM):
             continue
         if base is None or base is arm:
             there = "; ".join(dict.fromkeys(a.treatment.label for a in arms))
-            raise UserError(
-                f"grid.{arm.block}.init_from: there is no other arm {asked.removeprefix(ARM)!r}; the arms are: {there}"
-            )
+            raise UserError(f"{field}: there is no other arm {asked.removeprefix(ARM)!r}; the arms are: {there}")
         if (base.treatment.get("init_from") or "").startswith(ARM):
-            raise UserError(
-                f"grid.{arm.block}.init_from: {asked!r} itself starts from another arm; chains of arms are not supported"
-            )
+            raise UserError(f"{field}: {asked!r} itself starts from another arm; chains of arms are not supported")
     data = lambda arm: repr([field for field in arm.treatment.fields if field[0].startswith("data.")])
     return sorted(arms, key=lambda arm: (arm.seed, data(arm.starts_from(arms) or arm), arm.starts_from(arms) is not None))
 
@@ -106,9 +97,8 @@ def _treatments(block: str, axes: ml_collections.ConfigDict, run: ml_collections
             raise UserError(f"grid.{block}.seed: every arm is run with each seed in `seeds`; set the seeds there")
         if field not in there:
             near = difflib.get_close_matches(field, there, 1)
-            raise UserError(
-                f"grid.{block}: run has no field {field!r}" + (f"; did you mean {near[0]!r}?" if near else "; see --help")
-            )
+            remedy = f"did you mean {near[0]!r}?" if near else "see --help"
+            raise UserError(f"grid.{block}: run has no field {field!r}; {remedy}")
         if not isinstance(values, tuple | list) or not len(values):
             raise UserError(f"grid.{block}.{field}: {values!r} is not a tuple of values")
         if repeated := [v for i, v in enumerate(values) if v in values[:i]]:
@@ -116,10 +106,8 @@ def _treatments(block: str, axes: ml_collections.ConfigDict, run: ml_collections
         if list(values) == [there[field]]:
             raise UserError(f"grid.{block}.{field}: {there[field]!r} is already the value in run: this axis changes nothing")
     for values in itertools.product(*asked.values()):
-        changed = {
-            field: _plain(v, f"grid.{block}.{field}") for field, v in zip(asked, values, strict=True) if v != there[field]
-        }
-        yield Treatment(tuple(sorted(changed.items())))
+        changed = [(field, v) for field, v in zip(asked, values, strict=True) if v != there[field]]
+        yield Treatment(tuple(sorted((field, _plain(v, f"grid.{block}.{field}")) for field, v in changed)))
 
 
 def _plain(value: Any, field: str) -> Any:
@@ -159,7 +147,7 @@ def share(arms: Sequence[Arm], cost: Mapping[str, float], part: tuple[int, int])
     """Returns the arms of part i of n. Parts cost about the same; an arm is in the same part as the arm that it starts from.
 
     Args:
-      cost: name of an arm -> its cost.
+      cost: by the name of the arm.
       part: (i, n).
     """
     together: dict[str, list[Arm]] = {}

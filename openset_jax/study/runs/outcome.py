@@ -52,8 +52,8 @@ def outcome(arm: Arm, arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]
         decisions["prior"] = posterior.correct_prior(own_posterior, before, after).argmax(1)
     return Outcome(
         treatment=arm.treatment, seed=arm.seed, name=arm.name, objective=about["objective"], classes=classes,
-        class_sizes=tuple(about["class_sizes"]),
-        kinds=about["kinds"], negatives=about["negatives"], negative_groups=about["negative_groups"],
-        deployment=asked.prior, costs=asked.costs, key=arrays["key"], scored=scored,
-        probabilities=known.astype(np.float32), decisions={name: decisions[name] for name in DECISIONS if name in decisions},
+        class_sizes=tuple(about["class_sizes"]), kinds=about["kinds"], negatives=about["negatives"],
+        negative_groups=about["negative_groups"], deployment=asked.prior, costs=asked.costs, key=arrays["key"],
+        scored=scored, probabilities=known.astype(np.float32),
+        decisions={name: decisions[name] for name in DECISIONS if name in decisions},
     )  # fmt: skip

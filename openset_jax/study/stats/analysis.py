@@ -40,37 +40,28 @@ def over_seeds(values: Sequence[np.ndarray]) -> Interval:
 
 
 class Analysis:
-    """All finished arms of an experiment.
-
-    Args:
-      outcomes: several treatments, several seeds of each, in any order.
-    """
+    """All finished arms of an experiment: several treatments, several seeds of each, in any order."""
 
     def __init__(self, outcomes: Sequence[Outcome]):
         self._outcomes: dict[Treatment, dict[int, Outcome]] = {outcome.treatment: {} for outcome in outcomes}
         for outcome in sorted(outcomes, key=lambda o: o.seed):
             self._outcomes[outcome.treatment][outcome.seed] = outcome
+        self.treatments = tuple(self._outcomes)  # in the order of their first arms
         self._measured = functools.cache(lambda treatment, seed: measure(self._outcomes[treatment][seed]))
-
-    @property
-    def treatments(self) -> tuple[Treatment, ...]:
-        """All treatments, in the order of their first arms."""
-        return tuple(self._outcomes)
 
     def ordered(self) -> tuple[Treatment, ...]:
         """Returns all treatments, sorted by their fields (`sort_key`); independent of the order of the arms."""
-        names, first = field_names(self.treatments), {t: self.first(t) for t in self.treatments}
-        key = lambda t: sort_key(t, names, negatives=first[t].negatives, negative_groups=first[t].negative_groups)
+        names = field_names(self.treatments)
+        key = lambda t: sort_key(t, names, negatives=self.first(t).negatives, negative_groups=self.first(t).negative_groups)
         return tuple(sorted(self.treatments, key=key))
 
     def outcomes(self, treatment: Treatment) -> dict[int, Outcome]:
-        """Returns seed -> outcome."""
+        """Returns seed -> outcome, sorted by seed."""
         return self._outcomes[treatment]
 
     def first(self, treatment: Treatment) -> Outcome:
         """Returns the outcome of the lowest seed, for the properties that all arms of a treatment share."""
-        outcomes = self._outcomes[treatment]
-        return outcomes[min(outcomes)]
+        return next(iter(self._outcomes[treatment].values()))
 
     def measurements(self, treatment: Treatment) -> tuple[Measurement, ...]:
         """Returns the measurements that all seeds of a treatment have."""
@@ -79,8 +70,12 @@ class Analysis:
 
     def per_seed(self, treatment: Treatment, measurement: Measurement) -> dict[int, float]:
         """Returns seed -> value, of the seeds that have this measurement."""
+        return {seed: float(values[0]) for seed, values in self._values(treatment, measurement).items()}
+
+    def _values(self, treatment: Treatment, measurement: Measurement) -> dict[int, np.ndarray]:
+        """Returns seed -> values as `measure` returns them, of the seeds that have this measurement."""
         measured = {seed: self._measured(treatment, seed) for seed in self._outcomes[treatment]}
-        return {seed: float(values[measurement][0]) for seed, values in measured.items() if measurement in values}
+        return {seed: values[measurement] for seed, values in measured.items() if measurement in values}
 
     def arm_interval(self, treatment: Treatment, seed: int, measurement: Measurement) -> Interval | None:
         """Returns one arm's value and its 95 % percentile interval over test images; None if it was not measured."""
@@ -92,9 +87,8 @@ class Analysis:
 
     def mean(self, treatment: Treatment, measurement: Measurement) -> Interval | None:
         """Returns the mean over seeds, with its interval over seeds and test images; None if any seed lacks it."""
-        measured = [self._measured(treatment, seed).get(measurement) for seed in self._outcomes[treatment]]
-        present = [values for values in measured if values is not None]
-        return over_seeds(present) if len(present) == len(measured) else None
+        values = self._values(treatment, measurement)
+        return over_seeds(list(values.values())) if len(values) == len(self._outcomes[treatment]) else None
 
     def tested_alike(self, treatments: Sequence[Treatment], subset: str) -> bool:
         """Returns whether the arms of each seed have the same groups of a kind among their test images.
@@ -105,17 +99,12 @@ class Analysis:
         Args:
           subset: as in `Measurement`; True unless it is a kind.
         """
-        groups: dict[int, set[frozenset[str]]] = {}
-        for outcome in (outcome for treatment in treatments for outcome in self._outcomes[treatment].values()):
-            groups.setdefault(outcome.seed, set()).add(frozenset(outcome.kinds.get(subset, ())))
-        return all(len(different) == 1 for different in groups.values())
+        outcomes = [outcome for treatment in treatments for outcome in self._outcomes[treatment].values()]
+        tested = {(outcome.seed, frozenset(outcome.kinds.get(subset, ()))) for outcome in outcomes}
+        return len(tested) == len({seed for seed, _ in tested})
 
     def difference(
-        self,
-        treatment: Treatment,
-        reference: Treatment,
-        measurement: Measurement,
-        reference_measurement: Measurement | None = None,
+        self, treatment: Treatment, reference: Treatment, measurement: Measurement, of_reference: Measurement | None = None
     ) -> Interval | None:
         """Returns the treatment's value minus the reference's, paired by seed and test images.
 
@@ -123,19 +112,11 @@ class Analysis:
         `tested_alike`.
 
         Args:
-          reference_measurement: of the reference, such as the same metric by another decision; None for `measurement`.
+          of_reference: measurement of the reference, such as the same metric by another decision; None for `measurement`.
         """
         seeds = [seed for seed in self._outcomes[treatment] if seed in self._outcomes[reference]]
-        pairs = [
-            (
-                self._measured(treatment, seed).get(measurement),
-                self._measured(reference, seed).get(reference_measurement or measurement),
-            )
-            for seed in seeds
-        ]
-        differences = [one - other for one, other in pairs if one is not None and other is not None]
-        if not pairs or len(differences) < len(pairs):
-            return None
-        if not self.tested_alike((treatment, reference), measurement.subset):
+        one, other = self._values(treatment, measurement), self._values(reference, of_reference or measurement)
+        differences = [one[seed] - other[seed] for seed in seeds if seed in one and seed in other]
+        if not seeds or len(differences) < len(seeds) or not self.tested_alike((treatment, reference), measurement.subset):
             return None
         return over_seeds(differences)

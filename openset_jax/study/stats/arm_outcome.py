@@ -22,7 +22,6 @@ class Outcome:
     """The test images of one arm: one run, with one treatment and one seed.
 
     Attributes:
-      treatment, seed: identify the arm.
       name: of the arm's folder.
       objective: name of the training objective.
       classes: names of the K known classes.
@@ -35,8 +34,8 @@ class Outcome:
       key: uint64 [n], a hash of each test image's id; the same image has the same key in all arms.
       scored: labels, groups, scores and known classes of the n test images; its `decision` is not used.
       probabilities: float32 [n, K], the network's probabilities of the known classes, uncorrected.
-      decisions: name in `DECISIONS` -> int [n] in [0, K], K for "none". "argmax" and "rule" are always present. With a
-        network that has no output for "none", "argmax" and "prior" never give K.
+      decisions: name in `DECISIONS` -> int [n] in [0, K], K for "none". "argmax" and "rule" are always present. "argmax" and
+        "prior" never give K if the network has no output for "none".
     """
 
     treatment: Treatment

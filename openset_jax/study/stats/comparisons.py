@@ -1,5 +1,6 @@
 """Compares treatments by metrics, and counts the differences examined: of their intervals, some miss the truth by chance."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,14 +17,10 @@ _TITLES = {"auroc": "AUROC", "oscr": "OSCR", "one_vs_rest_auc": "one-vs-rest AUC
 
 
 class Metric(NamedTuple):
-    """A metric that treatments are compared by: a `Measurement` whose decision is not chosen yet.
+    """A metric that treatments are compared by: a `Measurement` whose decision is not chosen yet."""
 
-    Attributes:
-      name, subset: `Measurement.metric` and `Measurement.subset`.
-    """
-
-    name: str
-    subset: str
+    name: str  # `Measurement.metric`
+    subset: str  # `Measurement.subset`
 
     @property
     def needs_decision(self) -> bool:
@@ -37,7 +34,7 @@ class Metric(NamedTuple):
 
     @property
     def largest(self) -> float:
-        """The largest possible value: 1, infinity for costs."""
+        """The largest possible value."""
         return 1.0 if self.higher_is_better else float("inf")
 
     @property
@@ -88,10 +85,12 @@ class Comparisons:
     Attributes:
       treatments: in the order of `Analysis.ordered`.
       kinds: kinds of "none" with test images in every arm.
-      ranked: metrics that need no decision, except the known accuracy.
-      decided: metrics that need a decision.
+      ranked, decided, metrics: metrics that need no decision, except the known accuracy; those that need one; both.
       accuracy: the accuracy among the K classes.
+      examined: the distinct paired differences with an interval that were requested so far.
     """
+
+    accuracy = Metric("accuracy", KNOWN)
 
     def __init__(self, analysis: Analysis):
         self.analysis, self.treatments = analysis, analysis.ordered()
@@ -104,18 +103,8 @@ class Comparisons:
             ranked, decided = [Metric("one_vs_rest_auc", KNOWN)], [Metric("balanced_accuracy", KNOWN)]
         available = {(measurement.metric, measurement.subset) for measurement in measured}
         self.ranked, self.decided = (tuple(m for m in metrics if m in available) for metrics in (ranked, decided))
-        self.accuracy = Metric("accuracy", KNOWN)
-        self._examined: set[frozenset[tuple[Treatment, Measurement]]] = set()
-
-    @property
-    def metrics(self) -> tuple[Metric, ...]:
-        """All metrics except the known accuracy, those that need no decision first."""
-        return (*self.ranked, *self.decided)
-
-    @property
-    def examined(self) -> int:
-        """The number of distinct paired differences with an interval that were requested so far."""
-        return len(self._examined)
+        self.metrics = (*self.ranked, *self.decided)
+        self.examined: set[frozenset[tuple[Treatment, Measurement]]] = set()
 
     def mean(self, treatment: Treatment, metric: Metric, decision: str = "") -> Interval | None:
         """Returns the mean over seeds; None if it was not measured."""
@@ -124,30 +113,22 @@ class Comparisons:
     def best(self, treatment: Treatment, metric: Metric) -> Best | None:
         """Returns the decision with the best mean (the first, if equal); None if the metric was not measured."""
         side = 1 if metric.higher_is_better else -1
-        means = [(d, self.mean(treatment, metric, d)) for d in (DECISIONS if metric.needs_decision else [""])]
-        measured = [Best(decision, mean) for decision, mean in means if mean is not None]
+        decisions = DECISIONS if metric.needs_decision else ("",)
+        measured = [Best(d, mean) for d in decisions if (mean := self.mean(treatment, metric, d)) is not None]
         return max(measured, key=lambda best: side * best.mean.value, default=None)
 
     def difference(
-        self,
-        treatment: Treatment,
-        reference: Treatment,
-        metric: Metric,
-        decision: str | None = None,
-        reference_decision: str | None = None,
+        self, treatment: Treatment, reference: Treatment, metric: Metric, decisions: Sequence[str] | None = None
     ) -> Comparison | None:
         """Compares two treatments; None if `Analysis.difference` is None.
 
         Args:
-          decision, reference_decision: None for the best decision of each.
+          decisions: of the treatment and of the reference; None for the best decision of each.
         """
-        measurements = []
-        for one, name in ((treatment, decision), (reference, reference_decision)):
-            if name is None:
-                best = self.best(one, metric)
-                name = best.decision if best else ""
-            measurements.append(metric.by(name))
-        difference = self.measurement_difference(treatment, reference, *measurements)
+        if decisions is None:
+            bests = [self.best(one, metric) for one in (treatment, reference)]
+            decisions = [best.decision if best else "" for best in bests]
+        difference = self.measurement_difference(treatment, reference, *map(metric.by, decisions))
         return None if difference is None else Comparison(metric, difference)
 
     def measurement_difference(
@@ -158,10 +139,9 @@ class Comparisons:
             return None
         difference = self.analysis.difference(treatment, reference, measurement, reference_measurement)
         if difference is not None and np.isfinite(difference).all():
-            self._examined.add(frozenset({(treatment, measurement), (reference, reference_measurement)}))
+            self.examined.add(frozenset({(treatment, measurement), (reference, reference_measurement)}))
         return difference
 
     def differences(self, treatment: Treatment, reference: Treatment, *metrics: Metric) -> list[Comparison]:
         """Compares two treatments by several metrics; leaves out metrics whose difference is None."""
-        compared = [self.difference(treatment, reference, metric) for metric in metrics]
-        return [comparison for comparison in compared if comparison is not None]
+        return [c for metric in metrics if (c := self.difference(treatment, reference, metric)) is not None]

@@ -7,7 +7,8 @@ precision. A cell is empty if there is no number.
 import csv
 import json
 import pathlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -40,32 +41,24 @@ def write_results(analysis: Analysis, path: pathlib.Path) -> None:
     """
     treatments = analysis.ordered()
     names = field_names(treatments)
-    closed = any(not _group_sizes(outcome) for t in treatments for outcome in analysis.outcomes(t).values())
-    numbers = [name for name in _COLUMNS if closed or name != "one_vs_rest_auc"]
+    outcomes = [outcome for treatment in treatments for outcome in analysis.outcomes(treatment).values()]
+    closed = any(not _group_sizes(outcome) for outcome in outcomes)
+    numbers = {name: column for name, column in _COLUMNS.items() if closed or name != "one_vs_rest_auc"}
     columns = ["arm", *names, "seed", "objective", "negatives", "negative_groups", "decision", "group", "images"]
     columns += [name + end for name in numbers for end in ("", "_low", "_high")]
-    _write(path, columns, _arm_rows(analysis, treatments, names, numbers))
-
-
-def _arm_rows(
-    analysis: Analysis, treatments: Sequence[Treatment], names: Sequence[str], numbers: Sequence[str]
-) -> Iterator[list[str]]:
-    for treatment in treatments:
-        for seed, outcome in sorted(analysis.outcomes(treatment).items()):
-            arm = [outcome.name, *_values(treatment, names), str(seed), outcome.objective]
-            arm += [str(outcome.negatives), str(outcome.negative_groups)]
-            sizes = _group_sizes(outcome) or {KNOWN: int((outcome.scored.label >= 0).sum())}
-            for decision in (name for name in DECISIONS if name in outcome.decisions):
-                for group, images in sizes.items():
-                    measurements = [_measurement(name, group, decision) for name in numbers]
-                    measured = [analysis.arm_interval(treatment, seed, measurement) for measurement in measurements]
-                    cells = [cell for interval in measured for cell in _interval(interval)]
-                    yield [*arm, decision, group, str(images), *cells]
-
-
-def _measurement(column: str, group: str, decision: str) -> Measurement:
-    metric, on_known, needs_decision = _COLUMNS[column]
-    return Measurement(metric, KNOWN if on_known else group, decision if needs_decision else "")
+    rows = []
+    for outcome in outcomes:
+        arm: list[Any] = [outcome.name, *_values(outcome.treatment, names), outcome.seed, outcome.objective]
+        arm += [outcome.negatives, outcome.negative_groups]
+        sizes = _group_sizes(outcome) or {KNOWN: int((outcome.scored.label >= 0).sum())}
+        for decision in (name for name in DECISIONS if name in outcome.decisions):
+            for group, images in sizes.items():
+                row = [*arm, decision, group, images]
+                for metric, on_known, needs_decision in numbers.values():
+                    measurement = Measurement(metric, KNOWN if on_known else group, decision if needs_decision else "")
+                    row += _interval(analysis.arm_interval(outcome.treatment, outcome.seed, measurement))
+                rows.append(row)
+    _write(path, columns, rows)
 
 
 def _group_sizes(outcome: Outcome) -> dict[str, int]:
@@ -87,18 +80,12 @@ def write_comparisons(analysis: Analysis, path: pathlib.Path) -> None:
     names = field_names(treatments)
     columns = ["comparison", "treatment", *names, "reference", "differs_in", "reference_value"]
     columns += ["metric", "decision", "group", "seeds", "seed", "value", "low", "high", "per_seed"]
-    _write(path, columns, [*_mean_rows(analysis, treatments, names), *_difference_rows(analysis, treatments, names)])
-
-
-def _mean_rows(analysis: Analysis, treatments: Sequence[Treatment], names: Sequence[str]) -> Iterator[list[str]]:
+    rows = []
     for treatment in treatments:
+        start = ["mean", treatment.label, *_values(treatment, names), "", "", ""]
         for measurement in _of_kinds(analysis, treatment):
             mean, per_seed = analysis.mean(treatment, measurement), analysis.per_seed(treatment, measurement)
-            start = ["mean", treatment.label, *_values(treatment, names), "", "", ""]
-            yield [*start, *_number(measurement, mean, per_seed)]
-
-
-def _difference_rows(analysis: Analysis, treatments: Sequence[Treatment], names: Sequence[str]) -> Iterator[list[str]]:
+            rows.append([*start, *_number(measurement, mean, per_seed)])
     for treatment, reference, field in one_field_pairs(treatments):
         start = ["difference", treatment.label, *_values(treatment, names)]
         start += [reference.label, field, *_values(reference, [field])]
@@ -107,7 +94,8 @@ def _difference_rows(analysis: Analysis, treatments: Sequence[Treatment], names:
             if difference is not None:
                 one, other = (analysis.per_seed(t, measurement) for t in (treatment, reference))
                 per_seed = {seed: one[seed] - other[seed] for seed in one if seed in other}
-                yield [*start, *_number(measurement, difference, per_seed)]
+                rows.append([*start, *_number(measurement, difference, per_seed)])
+    _write(path, columns, rows)
 
 
 def _of_kinds(analysis: Analysis, treatment: Treatment) -> list[Measurement]:
@@ -117,14 +105,13 @@ def _of_kinds(analysis: Analysis, treatment: Treatment) -> list[Measurement]:
     return sorted(measured, key=lambda m: (decisions.index(m.decision), m.metric, subsets.index(m.subset)))
 
 
-def _number(measurement: Measurement, interval: Interval | None, per_seed: dict[int, float]) -> list[str]:
-    seeds = sorted(per_seed)
-    cells = [measurement.metric, measurement.decision, measurement.subset, str(len(seeds)), ";".join(map(str, seeds))]
-    return [*cells, *_interval(interval), ";".join(repr(per_seed[seed]) for seed in seeds)]
+def _number(measurement: Measurement, interval: Interval | None, per_seed: dict[int, float]) -> list[Any]:
+    cells = [measurement.metric, measurement.decision, measurement.subset, len(per_seed), ";".join(map(str, per_seed))]
+    return [*cells, *_interval(interval), ";".join(map(repr, per_seed.values()))]
 
 
-def _interval(interval: Interval | None) -> list[str]:
-    return [""] * 3 if interval is None else [repr(float(x)) if np.isfinite(x) else "" for x in interval]
+def _interval(interval: Interval | None) -> list[float | None]:
+    return [None] * 3 if interval is None else [float(x) if np.isfinite(x) else None for x in interval]
 
 
 def _values(treatment: Treatment, names: Sequence[str]) -> list[str]:
@@ -133,8 +120,6 @@ def _values(treatment: Treatment, names: Sequence[str]) -> list[str]:
     return [value if isinstance(value, str) else json.dumps(value, default=str) for value in values]
 
 
-def _write(path: pathlib.Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+def _write(path: pathlib.Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     with write_whole(path, newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(rows)
+        csv.writer(file, lineterminator="\n").writerows([columns, *rows])

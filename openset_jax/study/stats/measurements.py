@@ -43,10 +43,7 @@ class Measurement(NamedTuple):
 def poisson_counts(key: np.ndarray, resamples: int = RESAMPLES) -> np.ndarray:
     """Returns how often each image is drawn, int64 [1 + resamples, n]: once in row 0, Poisson(1) times in the others.
 
-    A count depends only on the image's key and the row. Arms with different test images agree on the shared ones.
-
-    Args:
-      key: uint64 [n].
+    A count depends only on the image's key, uint64 [n], and the row. So arms agree on the test images that they share.
     """
     rows = np.arange(1, resamples + 1, dtype=np.uint64)[:, None]
     x = np.asarray(key, np.uint64)[None] + rows * np.uint64(0x9E3779B97F4A7C15)
@@ -65,20 +62,17 @@ def measure(outcome: Outcome) -> dict[Measurement, np.ndarray]:
     subsets = {kind: np.isin(scored.group, groups) & ~known for kind, groups in outcome.kinds.items()}
     subsets |= {g: (scored.group == g) & ~known for groups in outcome.kinds.values() for g in groups}
     subsets = {name: images for name, images in subsets.items() if images.any()}
+    kinds = [kind for kind in outcome.kinds if kind in subsets]
     classes = [scored.label == i for i in range(k)]
     wanted: dict[_Key, tuple[np.ndarray, np.ndarray]] = {Measurement("accuracy", KNOWN): (right, known)}
     for decision, answer in outcome.decisions.items():
         none = answer == k
         wanted[Measurement("recall", KNOWN, decision)] = (~none, known)
         wanted[Measurement("correct", KNOWN, decision)] = (answer == scored.label, known)
-        for i, images in enumerate(classes):
-            wanted["recall", i, decision] = (answer == i, images)
-        for i, images in enumerate(classes):
-            wanted["cost", i, decision] = (outcome.costs[i][answer], images)
-        for name, images in subsets.items():
-            wanted[Measurement("rejected", name, decision)] = (none, images)
-        for kind in (kind for kind in outcome.kinds if kind in subsets):
-            wanted["cost", kind, decision] = (outcome.costs[k][answer], subsets[kind])
+        wanted |= {("recall", i, decision): (answer == i, images) for i, images in enumerate(classes)}
+        wanted |= {("cost", i, decision): (outcome.costs[i][answer], images) for i, images in enumerate(classes)}
+        wanted |= {Measurement("rejected", name, decision): (none, images) for name, images in subsets.items()}
+        wanted |= {("cost", kind, decision): (outcome.costs[k][answer], subsets[kind]) for kind in kinds}
     means = _means(count, wanted)
     result = {key: values for key, values in means.items() if isinstance(key, Measurement)}
     for decision in outcome.decisions:
@@ -86,7 +80,7 @@ def measure(outcome: Outcome) -> dict[Measurement, np.ndarray]:
         known_cost = sum(outcome.deployment[i] * means["cost", i, decision] for i in range(k))
         if not subsets:
             result[Measurement("balanced_accuracy", KNOWN, decision)] = np.mean(recalls, axis=0)
-        for kind in (kind for kind in outcome.kinds if kind in subsets):
+        for kind in kinds:
             rejected = result[Measurement("rejected", kind, decision)]
             result[Measurement("balanced_accuracy", kind, decision)] = np.sum([*recalls, rejected], axis=0) / (k + 1)
             cost = known_cost + outcome.deployment[k] * means["cost", kind, decision]

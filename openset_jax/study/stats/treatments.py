@@ -19,18 +19,13 @@ _NATURAL = {
     "objective.logit_adjustment": 0,
     "objective.negative_weight": None,
 }
-_ABSENT = object()
 
 
 @dataclasses.dataclass(frozen=True)
 class Treatment:
-    """The config fields that the arms of several seeds share.
+    """The config fields that the arms of several seeds share, and that differ from the experiment's `run`."""
 
-    Attributes:
-      fields: (dotted name, value) of each field that differs from the experiment's `run`, sorted by name.
-    """
-
-    fields: tuple[tuple[str, Any], ...]
+    fields: tuple[tuple[str, Any], ...]  # (dotted name, value), sorted by name
 
     @property
     def label(self) -> str:
@@ -48,7 +43,7 @@ class Treatment:
     @property
     def imbalance_method(self) -> "Treatment":
         """The part that counters class imbalance: sampling policy, class weights, logit adjustment, negative weight."""
-        names = imbalance_fields(field_names([self]))
+        names = imbalance_fields(dict(self.fields))
         return Treatment(tuple((n, value) for n, value in self.fields if n in names and value != _NATURAL.get(n)))
 
     @property
@@ -77,26 +72,20 @@ def differing_only_in(treatments: Sequence[Treatment], *names: str) -> list[tupl
 
 
 def one_field_pairs(treatments: Sequence[Treatment]) -> list[tuple[Treatment, Treatment, str]]:
-    """Returns (treatment, reference, field) for each two treatments that differ in exactly one field.
-
-    One of the two may lack the field. The earlier one is the reference.
-    """
-    differing = ((one, other, _differing(one, other)) for other, one in itertools.combinations(treatments, 2))
-    return [(one, other, names[0]) for one, other, names in differing if len(names) == 1]
-
-
-def _differing(one: Treatment, other: Treatment) -> list[str]:
-    return [name for name in field_names((one, other)) if one.get(name, _ABSENT) != other.get(name, _ABSENT)]
+    """Returns (treatment, reference, field) for each pair that differs in one field only; the earlier is the reference."""
+    pairs = []
+    for reference, treatment in itertools.combinations(treatments, 2):
+        names = {name for name, _ in set(treatment.fields) ^ set(reference.fields)}
+        if len(names) == 1:
+            pairs.append((treatment, reference, names.pop()))
+    return pairs
 
 
 def sort_key(treatment: Treatment, names: Iterable[str], *, negatives: int, negative_groups: int) -> list[tuple[Any, ...]]:
     """Returns a key that sorts treatments by their fields, in the order of `names`, ascending.
 
-    A field that the treatment does not set comes first, except `trainable`, whose default is all layers.
-
-    Args:
-      names: fields that order the treatments.
-      negatives, negative_groups: the numbers that `sampling.negatives` and `data.negative_groups` resolve to.
+    A field that the treatment does not set comes first, except `trainable`, whose default is all layers. `negatives` and
+    `negative_groups` are the numbers that `sampling.negatives` and `data.negative_groups` resolve to.
     """
     resolved = {NEGATIVES: negatives, GROUPS: negative_groups}
     return [_field_key(name, treatment.get(name, ...), resolved) for name in names]

@@ -64,7 +64,7 @@ def test_temperature_takes_the_overconfidence_out():
     calibrated = fit("background")
     assert calibrated.temperature.temperature == pytest.approx(2, rel=0.05)
     points, _ = cloud(TRAINING, 500, 2)
-    raw = classifier.uncalibrated_posterior(objectives.get("background"), outputs("background", points))
+    raw = classifier.own_posterior(objectives.get("background"), outputs("background", points))
     assert np.abs(raw - bayes(points, TRAINING)).max() > 0.1
 
 
@@ -75,7 +75,7 @@ def test_a_network_without_a_none_output_gets_p_none_from_its_score(calibrate, w
     for prior in (TRAINING, [0.1, 0.1, 0.8]):
         ours = fit("energy_margin", prior, calibrate=calibrate).posterior(outputs("energy_margin", points))
         np.testing.assert_allclose(ours, bayes(points, np.asarray(prior)), atol=within)
-    assert classifier.uncalibrated_posterior(objectives.get("energy_margin"), outputs("energy_margin", points)) is None
+    assert classifier.own_posterior(objectives.get("energy_margin"), outputs("energy_margin", points)) is None
 
 
 @pytest.mark.parametrize("name", objectives.OBJECTIVES)
