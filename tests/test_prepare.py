@@ -154,7 +154,8 @@ def stopped_midway(photos, out, *, chunks=3, torn="", signal="SIGKILL"):
     return run([sys.executable, "-c", KILL_AFTER, str(photos), str(out), str(chunks), torn, signal])
 
 
-@pytest.mark.parametrize("torn", [pytest.param("images", marks=pytest.mark.slow), "journal"])
+@pytest.mark.slow
+@pytest.mark.parametrize("torn", ["images", "journal"])
 def test_killed_at_any_moment_it_goes_on_and_ends_with_the_same_bytes(tmp_path, photos, torn, capsys):
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     whole.mkdir()

@@ -6,6 +6,7 @@ images of that batch are then decoded one by one, the unreadable ones are report
 pipeline starts again at the same batch.
 """
 
+import functools
 import os
 from collections.abc import Iterator
 
@@ -94,6 +95,7 @@ def _packed_batches(dataset, pool, rows_of, size, stored_size):
         rows = rows_of(int(n))
         return rows, packed.read(pool, rows, stored_size)
 
+    @tf.autograph.experimental.do_not_convert
     def batch(n):
         rows, images = tf.numpy_function(load, [n], (tf.int64, tf.uint8), stateful=False)
         return tf.ensure_shape(rows, [size]), tf.ensure_shape(images, [size, stored_size, stored_size, 3])
@@ -115,9 +117,19 @@ def _decoded_batches(dataset, pool, rows_of, size, stored_size, blanks):
             format[here] = formats.index(pool.sources[i].format)
         return rows, content, format
 
+    @tf.autograph.experimental.do_not_convert
     def read(n):
         columns = tf.numpy_function(load, [n], (tf.int64, tf.string, tf.int32), stateful=False)
         return tuple(tf.ensure_shape(column, [size]) for column in columns)
+
+    dataset = dataset.map(read).prefetch(2).unbatch()  # reads the next batches ahead of decoding
+    dataset = dataset.map(_decoder(tuple(formats), stored_size, blanks), num_parallel_calls=2 * _CORES)
+    return dataset.batch(size, drop_remainder=True)
+
+
+@functools.cache
+def _decoder(formats, stored_size, blanks):
+    """A graph, traced once: (row, record, index of its format) -> (row, image); with `blanks`, row BLANK is all zeros."""
 
     def image(row, content, format):
         branches = [lambda f=f: decode_record(content, f, stored_size) for f in formats]
@@ -128,7 +140,5 @@ def _decoded_batches(dataset, pool, rows_of, size, stored_size, blanks):
         blank = tf.zeros([stored_size, stored_size, 3], tf.uint8)
         return tf.cond(row == BLANK, lambda: (row, blank), lambda: image(row, content, format))
 
-    dataset = dataset.map(read).prefetch(2)  # reads the next batches ahead of decoding
-    dataset = dataset.flat_map(lambda *columns: tf.data.Dataset.from_tensor_slices(columns))
-    dataset = dataset.map(blank_or_image if blanks else image, num_parallel_calls=2 * _CORES)
-    return dataset.batch(size, drop_remainder=True)
+    scalars = [tf.TensorSpec([], dtype) for dtype in (tf.int64, tf.string, tf.int32)]
+    return tf.function(blank_or_image if blanks else image, autograph=False).get_concrete_function(*scalars)

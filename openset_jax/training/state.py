@@ -50,7 +50,7 @@ def make_optimizer(optimizer: OptimizerSpec, schedule: optax.Schedule) -> optax.
     return optax.chain(clip, optax.adamw(schedule, b1=optimizer.b1, b2=optimizer.b2, eps=optimizer.eps, **decay))
 
 
-def initial_variables(model: AlexNet, *, seed: ArrayLike, image_size: int) -> Variables:
+def initial_variables(model: AlexNet, seed: ArrayLike, *, image_size: int) -> Variables:
     """Parameters and batch statistics before the first step, a function of the seed (uint32) alone."""
     variables = model.init(jax.random.key(seed), jnp.zeros((1, image_size, image_size, 3)))
     return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
@@ -63,17 +63,13 @@ def variables_shape(model: AlexNet, image_size: int) -> Variables:
 
 def create_state(model: AlexNet, optimizer: optax.GradientTransformation, *, seed: int, image_size: int) -> TrainState:
     """Returns the initial state as NumPy arrays on the host, which a donation cannot delete."""
-    create = _compiled_create(model, optimizer, image_size)
-    return jax.tree.map(np.array, jax.device_get(create(np.uint32(seed))))
+    variables = jax.device_get(_compiled_init(model.clone(trained=()), image_size)(np.uint32(seed)))
+    trained, _ = model.split(variables["params"])
+    state = TrainState(np.zeros((), np.int32), **variables, opt_state=optimizer.init(trained))
+    return jax.tree.map(np.array, jax.device_get(state))
 
 
 @functools.lru_cache(maxsize=8)
-def _compiled_create(model, optimizer, image_size):
-    """A compiled function of the seed, shared by runs that differ in the seed alone."""
-
-    def create(seed):
-        variables = initial_variables(model, seed=seed, image_size=image_size)
-        trained, _ = model.split(variables["params"])
-        return TrainState(jnp.zeros((), jnp.int32), **variables, opt_state=optimizer.init(trained))
-
-    return jax.jit(create)
+def _compiled_init(model, image_size):
+    """A compiled function of the seed, shared by all runs with this network, whatever they train and how."""
+    return jax.jit(functools.partial(initial_variables, model, image_size=image_size))

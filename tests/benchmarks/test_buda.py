@@ -235,6 +235,7 @@ def test_a_real_experiment_is_read_from_its_folder_and_summed_up(experiment, tmp
     assert "sampling.policy=oversample, trained again, compared with the natural run: both by argmax" in text
 
 
+@pytest.mark.slow
 def test_the_command(experiment, tmp_path):
     workdir, _ = experiment
     done = run([sys.executable, "-m", "benchmarks.buda", f"--mnist={workdir}", f"--out={tmp_path}"])

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from gradients import normal, value_and_gradients
 
 from benchmarks import forms
 from openset_jax.data import augment
@@ -19,14 +20,8 @@ ADAM = OptimizerSpec(
 )
 
 
-def normal(seed, *shape):
-    return jax.random.normal(jax.random.key(seed), shape)
-
-
 def assert_equal_with_gradients(found, expected, *arguments):
-    values, pulls = zip(*(jax.vjp(function, *arguments) for function in (found, expected)), strict=True)
-    gradient = normal(9, *values[0].shape)
-    for a, b in zip((values[0], *pulls[0](gradient)), (values[1], *pulls[1](gradient)), strict=True):
+    for a, b in zip(*(value_and_gradients(function, *arguments) for function in (found, expected)), strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * np.abs(b).max())
 
 

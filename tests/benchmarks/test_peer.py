@@ -84,7 +84,7 @@ def test_the_job_has_the_dtype_that_ours_computes_in(monkeypatch, dtype):
     assert peer.network_job(spec, 6, "train")["dtype"] == dtype == np.dtype(model.dtype)
 
 
-@pytest.mark.parametrize("name", ["step", "evaluate"])
+@pytest.mark.parametrize("name", [pytest.param("step", marks=pytest.mark.slow), "evaluate"])
 def test_the_benchmark_compares_with_the_peer(tmp_path, fake_python, name):
     out, fields = tmp_path / "out.json", [f"--config.{name}={value}" for name, value in SMALL.items()]
     fields += ["--rows=200"] if name == "evaluate" else []
@@ -102,6 +102,7 @@ def test_the_benchmark_compares_with_the_peer(tmp_path, fake_python, name):
     assert "XLA_PYTHON_CLIENT_PREALLOCATE=false" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["step", "evaluate"])
 def test_with_a_time_limit_our_own_rate_is_written_before_the_peer_starts(tmp_path, fake_python, name):
     out, fields = tmp_path / "out.json", [f"--config.{name}={value}" for name, value in SMALL.items()]

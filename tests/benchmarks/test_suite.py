@@ -189,6 +189,7 @@ def rate(number):
     return RESULT.replace("{result}", repr({"rate": number}))
 
 
+@pytest.mark.slow
 def test_a_job_over_its_limit_is_left_out_and_named_and_the_rest_goes_on(monkeypatch, tmp_path):
     partial = rate(7.0) + "; import time; time.sleep(60)"
     slow = [fake("slow", "import time; time.sleep(60)", share=2), fake("half", partial, share=2)]
@@ -234,7 +235,9 @@ def test_a_check_that_fails_is_shown_and_fails_the_suite(monkeypatch, tmp_path):
     assert "Correctness: 1 of 2 checks passed; 1 not done." in text and "- **FAILED**: b: 2 is not 3" in text
 
 
-@pytest.mark.parametrize(("ending", "failed"), [("raise SystemExit(1)", True), ("time.sleep(60)", False)])
+@pytest.mark.parametrize(
+    ("ending", "failed"), [("raise SystemExit(1)", True), pytest.param("time.sleep(60)", False, marks=pytest.mark.slow)]
+)
 def test_checks_that_do_not_end_have_not_failed_but_a_crash_has(monkeypatch, tmp_path, ending, failed):
     code = RESULT.replace("{result}", repr({"checks": [], "left_out": {}, "passed": False})) + f"; import time; {ending}"
     job = jobs.Job(jobs.CORRECTNESS, ["-c", code], job_rows.no_rows, may_fail=True, share=1)

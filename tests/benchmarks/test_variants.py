@@ -180,6 +180,7 @@ def test_a_variant_that_fails_when_it_runs_is_left_out(tmp_path, monkeypatch):
     assert result["left_out"] == {"relu": "RuntimeError: RESOURCE_EXHAUSTED: out of memory"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kill", [signal.SIGTERM, signal.SIGKILL])
 def test_a_kill_in_the_middle_leaves_the_rows_so_far(tmp_path, kill):
     process = subprocess.Popen(

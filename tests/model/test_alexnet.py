@@ -20,6 +20,16 @@ def make(outputs=11, **changes):
     return alexnet.make_alexnet(outputs, **DEFAULTS | changes)
 
 
+def init(model, size):
+    """Compiled, because one program compiles faster than its operations one by one."""
+    return jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, size, size, 3)))
+
+
+def apply(model, variables, images, **options):
+    """As `init`; options with arrays or strings, such as `train`, are fixed while it compiles."""
+    return jax.jit(lambda variables, images: model.apply(variables, images, **options))(variables, images)
+
+
 def shapes(model, size):
     return jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
 
@@ -60,10 +70,10 @@ def test_parameter_shapes_are_those_of_the_single_tower():
 def test_the_smallest_image_of_a_stem_is_seen_and_a_smaller_one_is_not(stem):
     model, smallest = make(stem=stem, width=0.125), alexnet.STEMS[stem][-1]
     images = jax.random.normal(jax.random.key(1), (2, smallest, smallest, 3))
-    _, features = model.apply(model.init(jax.random.key(0), images), images)
+    _, features = apply(model, init(model, smallest), images)
     assert np.abs(features[0] - features[1]).max() > 0
     try:
-        _, features = model.apply(model.init(jax.random.key(0), images[:, 1:, 1:]), images[:, 1:, 1:])
+        _, features = apply(model, init(model, smallest - 1), images[:, 1:, 1:])
     except ZeroDivisionError:
         return  # no pixel is left for fc6
     assert np.abs(features[0] - features[1]).max() == 0
@@ -72,8 +82,7 @@ def test_the_smallest_image_of_a_stem_is_seen_and_a_smaller_one_is_not(stem):
 @pytest.mark.parametrize("size", [16, 28, 32, 64])
 def test_the_small_stem_takes_small_images(size):
     model = make(**SMALL)
-    variables = model.init(jax.random.key(0), jnp.zeros((1, size, size, 3)))
-    logits, features = model.apply(variables, jnp.ones((2, size, size, 3)))
+    logits, features = apply(model, init(model, size), jnp.ones((2, size, size, 3)))
     chex.assert_shape(logits, (2, 11))
     chex.assert_shape(features, (2, 512))
     assert (features >= 0).all()
@@ -82,16 +91,16 @@ def test_the_small_stem_takes_small_images(size):
 def test_bfloat16_computes_in_bfloat16_but_keeps_float32_parameters_and_logits():
     full, half = make(**SMALL), make(**SMALL, dtype="bfloat16")
     images = jax.random.normal(jax.random.key(1), (4, 28, 28, 3))
-    variables = full.init(jax.random.key(0), images)
-    chex.assert_trees_all_equal_dtypes(variables, half.init(jax.random.key(0), images))
-    exact, rounded = full.apply(variables, images), half.apply(variables, images)
+    variables = init(full, 28)
+    chex.assert_trees_all_equal_dtypes(variables, init(half, 28))
+    exact, rounded = apply(full, variables, images), apply(half, variables, images)
     assert rounded[0].dtype == rounded[1].dtype == jnp.float32
     difference = np.abs(exact[1] - rounded[1]).max() / np.abs(exact[1]).max()
     assert 1e-6 < difference < 0.05  # bfloat16 differs from float32, by no more than its rounding
 
 
 def test_hidden_layers_start_with_he_variance_and_the_first_loss_is_a_uniform_guess():
-    params = make().init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)))["params"]
+    params = init(make(), 64)["params"]
     for name in ("conv2", "conv4", "fc7"):
         kernel = params[name]["kernel"]
         assert np.isclose(np.var(kernel) * np.prod(kernel.shape[:-1]), 2, rtol=0.05), name
@@ -101,29 +110,30 @@ def test_hidden_layers_start_with_he_variance_and_the_first_loss_is_a_uniform_gu
 def test_dropout_depends_on_the_place_in_the_global_batch_and_not_on_its_neighbours():
     model = make(**SMALL)
     images = jax.random.normal(jax.random.key(1), (8, 28, 28, 3))
-    variables, position = model.init(jax.random.key(0), images), jnp.arange(8)
-    run = lambda i, p: model.apply(variables, i, train=True, position=p, rngs={"dropout": jax.random.key(2)})[0]
+    variables, position = init(model, 28), jnp.arange(8)
+    rngs = {"dropout": jax.random.key(2)}
+    run = jax.jit(lambda images, position: model.apply(variables, images, train=True, position=position, rngs=rngs)[0])
     whole = run(images, position)
     halves = jnp.concatenate([run(images[:4], position[:4]), run(images[4:], position[4:])])
     np.testing.assert_allclose(whole, halves, rtol=1e-5, atol=1e-6)
     assert np.abs(whole - run(images, position + 8)).max() > 1e-4
-    assert np.abs(whole - model.apply(variables, images)[0]).max() > 1e-4
+    assert np.abs(whole - apply(model, variables, images)[0]).max() > 1e-4
 
 
 def test_dropout_is_before_trained_layers_alone():
     images, position = jax.random.normal(jax.random.key(1), (8, 28, 28, 3)), jnp.arange(8)
     models = {trainable: make(**SMALL, trainable=trainable) for trainable in alexnet.TRAINABLE}
-    variables = models["all"].init(jax.random.key(0), images)
+    variables = init(models["all"], 28)
     given = {"train": True, "position": position, "rngs": {"dropout": jax.random.key(2)}}
-    logits = {trainable: model.apply(variables, images, **given)[0] for trainable, model in models.items()}
-    np.testing.assert_array_equal(logits["head"], models["all"].apply(variables, images)[0])
+    logits = {trainable: apply(model, variables, images, **given)[0] for trainable, model in models.items()}
+    np.testing.assert_array_equal(logits["head"], apply(models["all"], variables, images)[0])
     np.testing.assert_array_equal(logits["fc"], logits["all"])
     assert np.abs(logits["fc"] - logits["head"]).max() > 1e-4
 
 
 def test_two_groups_do_not_see_each_other():
     model = make(name="alexnet_2012", norm="none", **SMALL)
-    variables = model.init(jax.random.key(0), jnp.zeros((1, 28, 28, 3)))
+    variables = shapes(model, 28)
     assert variables["params"]["conv2"]["kernel"].shape == (5, 5, 6, 32)  # 12 inputs in two groups
     assert make(name="alexnet_2012").norm == "local_response"
 
@@ -137,7 +147,7 @@ def test_batch_normalisation_has_statistics_and_no_convolution_bias():
 def test_layers_are_flax_layers_in_the_published_order():
     model = make(**SMALL, dropout=0.0)
     images = jax.random.normal(jax.random.key(1), (2, 28, 28, 3))
-    variables = model.init(jax.random.key(0), images)
+    variables = init(model, 28)
     p, x = variables["params"], images
     for i, pad in enumerate((2, 2, 1, 1, 1), 1):
         k = p[f"conv{i}"]["kernel"]
@@ -148,7 +158,7 @@ def test_layers_are_flax_layers_in_the_published_order():
     x = x.reshape(2, -1)
     for name in ("fc6", "fc7"):
         x = jax.nn.relu(x @ p[name]["kernel"] + p[name]["bias"])
-    logits, features = model.apply(variables, images)
+    logits, features = apply(model, variables, images)
     np.testing.assert_allclose(features, x, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(logits, x @ p["fc8"]["kernel"] + p["fc8"]["bias"], rtol=1e-4, atol=1e-5)
 

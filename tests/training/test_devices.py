@@ -47,7 +47,12 @@ def ten_steps(tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("device_count", "processes"),
-    [pytest.param(2, 1, marks=pytest.mark.slow), pytest.param(4, 1, marks=pytest.mark.slow), (8, 1), (2, 2)],
+    [
+        pytest.param(2, 1, marks=pytest.mark.slow),
+        pytest.param(4, 1, marks=pytest.mark.slow),
+        (8, 1),
+        pytest.param(2, 2, marks=pytest.mark.slow),
+    ],
 )
 def test_any_number_of_devices_agrees_with_one(ten_steps, device_count, processes):
     (one_device, _), (many, _) = ten_steps(1, 1), ten_steps(device_count, processes)

@@ -22,7 +22,9 @@ def colours_of(path):
     return lambda colour: (np.abs(pixels - np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)])).max(1) < 12).sum()
 
 
-@pytest.mark.parametrize("name", made_up.CASES)
+@pytest.mark.parametrize(
+    "name", [n if n in ("12 policies", "one seed") else pytest.param(n, marks=pytest.mark.slow) for n in made_up.CASES]
+)
 def test_it_is_small_and_has_the_colours_of_its_lines(name, tmp_path):
     path = tmp_path / "figure.png"
     figure.write_figure(made_up.CASES[name](), path)
