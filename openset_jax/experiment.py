@@ -61,8 +61,8 @@ def _part(text: str) -> tuple[int, int]:
 
 
 def experiment(
-    config: ConfigDict, workdir: pathlib.Path, stop_requested: StopRequested = lambda: "", *, part: tuple[int, int] = (0, 1),
-    dry_run: bool = False,
+    config: ConfigDict, workdir: pathlib.Path, stop_requested: StopRequested = lambda: "", cache: RunCache | None = None, *,
+    part: tuple[int, int] = (0, 1), dry_run: bool = False,
 ) -> None:  # fmt: skip
     """Runs the unfinished arms of one part, and writes the summary of all finished arms.
 
@@ -87,7 +87,7 @@ def experiment(
         raise UserError(f"--config: an experiment needs the field {missing[0]!r}; see configs/imbalance.py")
 
     # The arms and their resolved specs. All arms compute in the same dtype.
-    dtype, arms, cache = _saved_dtype(workdir), grid.arms_of(config), RunCache()
+    dtype, arms, cache = _saved_dtype(workdir), grid.arms_of(config), cache or RunCache()
     folder = {arm: workdir / "arms" / arm.name for arm in arms}
     phases = {}
     for arm in arms:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from small_run import ROOT, environment, run
+from small_run import ROOT, environment, run, shared_cache
 from study import small_grid
 
 from openset_jax import experiment
@@ -62,11 +62,16 @@ def outcomes(workdir):
     return {path.parent.name: path.stat().st_mtime_ns for path in workdir.glob(f"arms/*/{arm_folder.OUTCOME}")}
 
 
+def run_experiment(config, workdir, stop_requested=lambda: "", **options):
+    """`experiment.experiment` with the shared cache."""
+    experiment.experiment(config, workdir, stop_requested, shared_cache(), **options)
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """The folder of an experiment that was run at once."""
     workdir = tmp_path_factory.mktemp("whole")
-    experiment.experiment(small_grid.get_config(), workdir)
+    run_experiment(small_grid.get_config(), workdir)
     return workdir
 
 
@@ -90,14 +95,14 @@ def test_two_parts_of_which_one_is_killed_end_in_the_files_of_one(tmp_path, whol
 def test_a_finished_experiment_is_summed_up_again_and_nothing_is_trained(whole, capsys):
     before, done = {name: (whole / name).read_bytes() for name in FILES}, outcomes(whole)
     (whole / "results.csv").unlink()
-    experiment.experiment(small_grid.get_config(), whole)
+    run_experiment(small_grid.get_config(), whole)
     assert outcomes(whole) == done
     assert {name: (whole / name).read_bytes() for name in FILES} == before
     assert "2 of 2" in capsys.readouterr().out
 
 
 def test_a_dry_run_prints_the_sizes_and_a_time_and_leaves_nothing(tmp_path, capsys):
-    experiment.experiment(small_grid.get_config(), tmp_path, dry_run=True)
+    run_experiment(small_grid.get_config(), tmp_path, dry_run=True)
     printed = capsys.readouterr().out
     assert "sampling.negatives=0.5x" in printed
     assert "8 arms to run; about " in printed
@@ -113,7 +118,7 @@ def test_a_dry_run_of_arms_with_two_phases_or_without_negatives(tmp_path, capsys
     policy = {} if shared else {"sampling": {"policy": ("two_phase",)}}
     with config.unlocked():
         config.seeds, config.grid = (0,), {"layers": layers | policy}
-    experiment.experiment(config, tmp_path, dry_run=True)
+    run_experiment(config, tmp_path, dry_run=True)
     printed = capsys.readouterr().out
     assert "trainable=fc" in printed
     assert "2 arms to run; about " in printed
@@ -124,29 +129,29 @@ def test_another_config_in_the_same_folder_is_refused_and_other_paths_and_decisi
     config = small_grid.get_config()
     config.run.steps = 24
     with pytest.raises(UserError, match=r"run.steps: the experiment in .* has 12, but this config has 24; restore"):
-        experiment.experiment(config, whole)
+        run_experiment(config, whole)
     config = small_grid.get_config()
     config.run.decision.keep_knowns = 0.9
     config.run.log_every = 3
-    experiment.experiment(config, whole, dry_run=True)
+    run_experiment(config, whole, dry_run=True)
 
 
 def test_all_arms_compute_in_the_dtype_that_the_experiment_began_with(tmp_path, whole, capsys):
     config = small_grid.get_config()
     config.run.model.dtype = "auto"
-    experiment.experiment(config, whole, dry_run=True)
+    run_experiment(config, whole, dry_run=True)
     assert "Computing in float32 (model.dtype=auto on a CPU), images resident" in capsys.readouterr().out
     note = json.loads((whole / arm_folder.EXPERIMENT).read_text())
     note["run"]["model"]["dtype"] = "bfloat16"  # as on a GPU
     (tmp_path / arm_folder.EXPERIMENT).write_text(json.dumps(note))
-    experiment.experiment(config, tmp_path, dry_run=True)
+    run_experiment(config, tmp_path, dry_run=True)
     text = "Computing in bfloat16, as at the start of the run (model.dtype=auto would be float32 on a CPU)"
     assert text in capsys.readouterr().out
     with pytest.raises(UserError, match="run.model.dtype: the experiment .* has 'bfloat16', but this config has 'float32'"):
-        experiment.experiment(small_grid.get_config(), tmp_path)
+        run_experiment(small_grid.get_config(), tmp_path)
     config.seeds = (0,)
     (tmp_path / arm_folder.EXPERIMENT).unlink()
-    experiment.experiment(config, tmp_path)
+    run_experiment(config, tmp_path)
     saved = [
         json.loads(path.read_text()) for path in (tmp_path / arm_folder.EXPERIMENT, *tmp_path.glob("arms/*/config.json"))
     ]
@@ -167,7 +172,7 @@ def test_a_failed_arm_is_reported_the_rest_goes_on_and_the_next_start_mends_it(t
 
     monkeypatch.setattr(train, "fit", fails)
     with pytest.raises(UserError, match="2 of 4 arms failed; the first, 'sampling.negatives=0, seed 0': training diverged"):
-        experiment.experiment(config, tmp_path)
+        run_experiment(config, tmp_path)
     assert len(outcomes(tmp_path)) == 2
     answer = (tmp_path / "ANSWER.md").read_text()
     assert "2 of 4 arms are not included" in answer
@@ -176,7 +181,7 @@ def test_a_failed_arm_is_reported_the_rest_goes_on_and_the_next_start_mends_it(t
         path.read_text() for path in tmp_path.glob("arms/*/log.txt")
     )
     monkeypatch.setattr(train, "fit", real)
-    experiment.experiment(config, tmp_path)
+    run_experiment(config, tmp_path)
     assert len(outcomes(tmp_path)) == 4
     assert "are not included" not in (tmp_path / "ANSWER.md").read_text()
 
@@ -186,9 +191,9 @@ def test_a_signal_saves_the_arm_and_the_same_command_goes_on(tmp_path, whole):
     config, asked = small_grid.get_config(), []
     stop = lambda: asked.append(1) or ("SIGTERM" if len(asked) > 20 else "")
     with pytest.raises(Stopped, match="Stopped by SIGTERM. The state at step .* .arm "):
-        experiment.experiment(config, tmp_path, stop)
+        run_experiment(config, tmp_path, stop)
     assert 0 < len(outcomes(tmp_path)) < 8
-    experiment.experiment(config, tmp_path)
+    run_experiment(config, tmp_path)
     assert (tmp_path / "results.csv").read_bytes() == (whole / "results.csv").read_bytes()
 
 
@@ -208,7 +213,7 @@ def test_arms_that_begin_with_an_arm_of_another_process_are_left_to_it_and_are_n
     arms = grid.arms_of(config)
     base = next(arm.starts_from(arms) for arm in arms if arm.starts_from(arms))
     with arm_folder.claimed(tmp_path / "arms" / base.name):
-        experiment.experiment(config, tmp_path)
+        run_experiment(config, tmp_path)
     assert base.name not in outcomes(tmp_path)
     assert 0 < len(outcomes(tmp_path)) == sum(base not in (arm, arm.starts_from(arms)) for arm in arms)
     assert "skipped: its base arm is running in another process" in capsys.readouterr().out

@@ -34,6 +34,7 @@ def benchmark(name, tmp_path, *flags, devices=1, **changes):
     return done.stdout, json.loads(out.read_text())
 
 
+@pytest.mark.slow
 def test_the_step_benchmark_writes_what_it_promises(tmp_path):
     _, result = benchmark("step", tmp_path, "--num_classes=5", "--matrix=256", "--rounds=3", "--steps=3", devices=2)
     assert {"images_per_second", "step_ms", "compile_s", "flops_per_image", "share_of_matrix_rate"} <= result.keys()

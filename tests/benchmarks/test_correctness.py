@@ -75,6 +75,7 @@ def convolve_plainly(x, kernel, stride, padding, groups=1):
     return convolution.convolve_plainly(x, kernel, stride, padding, groups)
 
 
+@pytest.mark.slow
 def test_another_correct_program_is_within_the_tightest_limit(reference, rounded):
     found = take_steps(limits.HIGHEST, convolve=convolve_plainly, max_pool=max_pool.max_pool_by_windows)
     passed, detail = limits.compare(found, reference, rounded, limits.LIMITS[limits.HIGHEST])
@@ -85,6 +86,7 @@ def test_another_correct_program_is_within_the_tightest_limit(reference, rounded
     assert not limits.compare(rounded, reference, rounded, limits.LIMITS[limits.HIGHEST])[0]  # in place of float32
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("forms", "where"),
     [({"max_pool": pool_with_shared_gradient}, "conv"), ({"convolve": convolve_without_last_row}, "")],

@@ -30,6 +30,7 @@ def test_images_that_do_not_fit_are_refused_with_the_numbers():
         epoch.random_images(10**9, 256)
 
 
+@pytest.mark.slow
 def test_the_epoch_benchmark_writes_what_it_promises(tmp_path):
     fields = [f"--config.{name}={value}" for name, value in SMALL.items()]
     out = tmp_path / "result.json"

@@ -84,7 +84,8 @@ def test_the_job_has_the_dtype_that_ours_computes_in(monkeypatch, dtype):
     assert peer.network_job(spec, 6, "train")["dtype"] == dtype == np.dtype(model.dtype)
 
 
-@pytest.mark.parametrize("name", [pytest.param("step", marks=pytest.mark.slow), "evaluate"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["step", "evaluate"])
 def test_the_benchmark_compares_with_the_peer(tmp_path, fake_python, name):
     out, fields = tmp_path / "out.json", [f"--config.{name}={value}" for name, value in SMALL.items()]
     fields += ["--rows=200"] if name == "evaluate" else []

@@ -3,8 +3,9 @@
 import functools
 
 import numpy as np
+from small_run import shared_cache
 
-from openset_jax.training import devices, run_cache, run_setup, state, train_program
+from openset_jax.training import devices, run_setup, state, train_program
 from openset_jax.training.image_input import streamed
 
 NO_READER = streamed(lambda batches: iter(()))  # of tests that make their batches themselves
@@ -12,7 +13,7 @@ NO_READER = streamed(lambda batches: iter(()))  # of tests that make their batch
 
 def make(spec):
     """(model, learning rate schedule, optimizer, initial state) of the network for five classes."""
-    model, schedule, optimizer = run_cache.RunCache().network(spec.program, 5)
+    model, schedule, optimizer = shared_cache().network(spec.program, 5)
     begin = state.create_state(model, optimizer, seed=0, image_size=spec.images.image_size)
     return model, schedule, optimizer, begin
 

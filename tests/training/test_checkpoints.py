@@ -3,15 +3,15 @@
 import jax
 import numpy as np
 import pytest
-from small_run import small_spec
+from small_run import shared_cache, small_spec
 
 from openset_jax.errors import UserError
-from openset_jax.training import devices, run_cache, state
+from openset_jax.training import devices, state
 from openset_jax.training.checkpoints import Checkpoints, open_checkpoints
 
 
 def make_state(seed=0, **changes):
-    model, _, optimizer = run_cache.RunCache().network(small_spec(**changes).program, 5)
+    model, _, optimizer = shared_cache().network(small_spec(**changes).program, 5)
     return state.create_state(model, optimizer, seed=seed, image_size=16)
 
 

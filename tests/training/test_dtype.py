@@ -13,7 +13,6 @@ from openset_jax import config_json
 from openset_jax.errors import Stopped, UserError
 from openset_jax.training import checkpoints, run_setup
 from openset_jax.training.input_choice import InputChoice
-from openset_jax.training.run_cache import RunCache
 
 DTYPE = {"model.dtype": "auto"}
 
@@ -51,17 +50,11 @@ def test_the_line_says_the_dtype_and_why(monkeypatch, platform, asked, dtype, sa
     assert run_setup.computation_line(spec, InputChoice("stream", "as it is")) == f"Computing in {says}, as it is."
 
 
-@pytest.fixture(scope="module")
-def cache():
-    """Shares pools and compiled programs between the runs of this file; see `RunCache`."""
-    return RunCache()
-
-
-def start(workdir, step, cache, **changes):
+def start(workdir, step, **changes):
     """Trains up to a step with the dtype of a CPU, float32."""
     asked = iter(range(10**6))
     with pytest.raises(Stopped):
-        train(small_config(**DTYPE, **changes), workdir, lambda: "it" if next(asked) >= step else "", cache=cache)
+        train(small_config(**DTYPE, **changes), workdir, lambda: "it" if next(asked) >= step else "")
 
 
 @pytest.fixture
@@ -74,13 +67,13 @@ def dtype_of(workdir):
     return json.loads((workdir / "config.json").read_text())["model"]["dtype"]
 
 
-def test_a_run_keeps_the_dtype_that_it_started_with_and_another_is_refused(tmp_path, capsys, on_a_gpu, cache):
-    start(tmp_path, 2, cache)
+def test_a_run_keeps_the_dtype_that_it_started_with_and_another_is_refused(tmp_path, capsys, on_a_gpu):
+    start(tmp_path, 2)
     on_a_gpu()
     with pytest.raises(UserError, match="model.dtype: the run in .* has 'float32', but this config 'bfloat16'"):
         train(small_config(**{"model.dtype": "bfloat16"}), tmp_path)
     capsys.readouterr()
-    train(small_config(**DTYPE), tmp_path, cache=cache)
+    train(small_config(**DTYPE), tmp_path)
     text = "Computing in float32, as at the start of the run (model.dtype=auto would be bfloat16 on a "
     assert text in capsys.readouterr().out
     assert dtype_of(tmp_path) == "float32"
@@ -90,12 +83,12 @@ def test_a_run_keeps_the_dtype_that_it_started_with_and_another_is_refused(tmp_p
     assert checkpoints.saved_dtype(tmp_path) == "float32"
 
 
-def test_two_phases_have_one_dtype(tmp_path, on_a_gpu, cache):
+def test_two_phases_have_one_dtype(tmp_path, on_a_gpu):
     two = {"sampling.policy": "two_phase", "trainable": "head"}
-    start(tmp_path, 2, cache, **two)
+    start(tmp_path, 2, **two)
     assert checkpoints.latest_step(tmp_path) is None, "stopped too late to show anything"
     on_a_gpu()
-    train(small_config(**DTYPE, **two), tmp_path, cache=cache)
+    train(small_config(**DTYPE, **two), tmp_path)
     assert [dtype_of(folder) for folder in (tmp_path / "first_phase", tmp_path)] == ["float32", "float32"]
 
 

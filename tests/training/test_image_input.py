@@ -26,7 +26,6 @@ from openset_jax.data import batches, pools
 from openset_jax.data.unreadable import Unreadable
 from openset_jax.errors import Stopped, UserError
 from openset_jax.training import hosts, input_choice
-from openset_jax.training.run_cache import RunCache
 
 SCRIPT = pathlib.Path(__file__).with_name("fed_steps.py")
 
@@ -81,15 +80,15 @@ def test_any_number_of_devices_and_every_input_give_the_same_losses(tmp_path):
 
 
 def test_a_resident_run_equals_the_streamed_run_and_a_streamed_run_may_resume_as_resident(tmp_path, uninterrupted):
-    whole, mixed, cache = tmp_path / "whole", tmp_path / "mixed", RunCache()
+    whole, mixed = tmp_path / "whole", tmp_path / "mixed"
     for folder in (whole, mixed):
         folder.mkdir()
-    train(small_config(input="stream"), whole, cache=cache)
+    train(small_config(input="stream"), whole)
     assert_same_run(whole, uninterrupted)
     assert any(whole.glob("events.out.tfevents.*"))
     asked = iter(range(10**6))
     with pytest.raises(Stopped):
-        train(small_config(input="stream"), mixed, lambda: "the test" if next(asked) >= 3 else "", cache=cache)
+        train(small_config(input="stream"), mixed, lambda: "the test" if next(asked) >= 3 else "")
     train(small_config(), mixed)
     assert_same_run(mixed, uninterrupted)
 

@@ -9,7 +9,6 @@ from small_run import PACKED, assert_same_run, open_small_pool, restore_and_eval
 
 from openset_jax.errors import UserError
 from openset_jax.training import checkpoints, device_memory, hosts, input_choice
-from openset_jax.training.run_cache import RunCache
 
 ON_PACKED = {"data.packed": str(PACKED), "input": "auto"}
 NEEDED = 1797 * 16 * 16 * 3
@@ -101,25 +100,19 @@ def test_images_that_neither_fit_nor_can_be_streamed_are_refused_with_what_to_do
 
 
 @pytest.fixture(scope="module")
-def cache():
-    """Shares pools and compiled programs between the runs of this file; see `RunCache`."""
-    return RunCache()
-
-
-@pytest.fixture(scope="module")
-def of_defaults(tmp_path_factory, cache):
+def of_defaults(tmp_path_factory):
     """The workdir of a run of packed images with model.dtype and input "auto"."""
     workdir = tmp_path_factory.mktemp("of_defaults")
-    train(small_config(**{"model.dtype": "auto"}, **ON_PACKED), workdir, cache=cache)
+    train(small_config(**{"model.dtype": "auto"}, **ON_PACKED), workdir)
     return workdir
 
 
-def test_a_run_of_packed_images_on_a_cpu_is_resident_and_equals_the_streamed_one(tmp_path, of_defaults, cache, capsys):
-    train(small_config(**ON_PACKED | {"input": "stream"}), tmp_path, cache=cache)
+def test_a_run_of_packed_images_on_a_cpu_is_resident_and_equals_the_streamed_one(tmp_path, of_defaults, capsys):
+    train(small_config(**ON_PACKED | {"input": "stream"}), tmp_path)
     assert "Computing in float32, images streamed (input=stream).\n" in capsys.readouterr().out
     assert_same_run(tmp_path, of_defaults)
     assert any(tmp_path.glob("events.out.tfevents.*"))
-    train(small_config(**{"model.dtype": "auto"}, **ON_PACKED), of_defaults, cache=cache)
+    train(small_config(**{"model.dtype": "auto"}, **ON_PACKED), of_defaults)
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Computing")]
     assert said == ["Computing in float32 (model.dtype=auto on a CPU), images resident on the devices: 1.4 MB packed."]
 

@@ -12,13 +12,6 @@ from small_run import ROOT, assert_same_run, command, environment, lines, run, s
 
 from openset_jax.errors import Stopped
 from openset_jax.training import checkpoints
-from openset_jax.training.run_cache import RunCache
-
-
-@pytest.fixture(scope="module")
-def cache():
-    """Shares pools and compiled programs between the runs of this file; see `RunCache`."""
-    return RunCache()
 
 
 def stop_at(step):
@@ -28,19 +21,19 @@ def stop_at(step):
 
 
 @pytest.mark.parametrize("stops", [(1,), (2,), (4,), (3, 4, 4), (11,)])
-def test_stopped_at_any_step_and_resumed_it_ends_the_same(tmp_path, uninterrupted, cache, stops):
+def test_stopped_at_any_step_and_resumed_it_ends_the_same(tmp_path, uninterrupted, stops):
     # 2 is a logging step; at 4 the evaluation is postponed until the run is resumed; at 3 a checkpoint is due anyway
     for stop in stops:
         with pytest.raises(Stopped, match="at step"):
-            train(small_config(), tmp_path, stop_at(stop), cache=cache)
-    train(small_config(), tmp_path, cache=cache)
+            train(small_config(), tmp_path, stop_at(stop))
+    train(small_config(), tmp_path)
     assert_same_run(tmp_path, uninterrupted)
 
 
-def test_a_finished_run_is_not_trained_again(tmp_path, uninterrupted, cache):
+def test_a_finished_run_is_not_trained_again(tmp_path, uninterrupted):
     shutil.copytree(uninterrupted, tmp_path, dirs_exist_ok=True)
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "checkpoints").rglob("*")}
-    train(small_config(), tmp_path, cache=cache)
+    train(small_config(), tmp_path)
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "checkpoints").rglob("*")} == before
     assert_same_run(tmp_path, uninterrupted)
 
@@ -108,33 +101,33 @@ def whole_folder(path):
     return path
 
 
-def test_early_stopping_counts_across_a_stop(tmp_path, cache):
+def test_early_stopping_counts_across_a_stop(tmp_path):
     # learning_rate ~ 0: no evaluation is better than the first, and patience runs out at the third
     changes = {
         "optimizer.learning_rate": 1e-12, "early_stopping.patience": 2, "eval.every": 2, "steps": 100,
         "optimizer.schedule": "constant",
     }  # fmt: skip
     whole, stopped = whole_folder(tmp_path / "whole"), whole_folder(tmp_path / "stopped")
-    train(small_config(**changes), whole, cache=cache)
+    train(small_config(**changes), whole)
     assert lines(whole)[-1]["step"] == 6
     assert json.loads((whole / "metrics.json").read_text())["step"] == 2
     with pytest.raises(Stopped):
-        train(small_config(**changes), stopped, stop_at(5), cache=cache)
-    train(small_config(**changes), stopped, cache=cache)
+        train(small_config(**changes), stopped, stop_at(5))
+    train(small_config(**changes), stopped)
     assert_same_run(whole, stopped)
 
 
-def test_a_stopped_run_measures_the_margins_of_an_uninterrupted_one(tmp_path, cache):
+def test_a_stopped_run_measures_the_margins_of_an_uninterrupted_one(tmp_path):
     """Margins are measured at a fifth of the steps, step 2, where the first start ends and the second begins."""
     config = small_config(**{"objective.name": "energy_margin", "checkpoint.every": 12})
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     for workdir in (whole, stopped):
         workdir.mkdir()
-    train(config, whole, cache=cache)
+    train(config, whole)
     for stop, steps in ((2, 2), (1, 3)):
         with pytest.raises(Stopped, match=f"at step {steps}"):
-            train(config, stopped, stop_at(stop), cache=cache)
-    train(config, stopped, cache=cache)
+            train(config, stopped, stop_at(stop))
+    train(config, stopped)
     assert_same_run(stopped, whole)
     at_the_end = checkpoints.open_checkpoints(stopped)
     known, negative = at_the_end.record(12)["progress"]["margins"]

@@ -9,7 +9,6 @@ from small_run import assert_same_run, lines, make_small_run, restore_and_evalua
 
 from openset_jax.errors import Stopped, UserError
 from openset_jax.training import checkpoints
-from openset_jax.training.run_cache import RunCache
 
 CHANGES = {
     "sampling.policy": "two_phase", "trainable": "head", "steps": 16, "steps_per_call": 2, "sampling.first_share": 0.4,
@@ -18,14 +17,9 @@ CHANGES = {
 
 
 @pytest.fixture(scope="module")
-def cache():
-    return RunCache()
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory, cache):
+def whole(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("two_phases")
-    return workdir, train(small_config(**CHANGES), workdir, cache=cache)
+    return workdir, train(small_config(**CHANGES), workdir)
 
 
 def records(workdir):
@@ -66,14 +60,14 @@ def test_the_prior_of_the_run_is_the_natural_one(whole):
 
 
 @pytest.mark.parametrize("stops", [(3,), (2, 2)])
-def test_stopped_in_either_phase_it_ends_the_same(tmp_path, whole, cache, stops):
+def test_stopped_in_either_phase_it_ends_the_same(tmp_path, whole, stops):
     # stop_requested is called before each of the first phase's three calls: a stop at 3 comes before the first step of the
     # second phase; with stops at 2 and 2 both phases are stopped
     for stop in stops:
         asked = iter(range(10**6))
         with pytest.raises(Stopped, match="at step"):
-            train(small_config(**CHANGES), tmp_path, lambda: "it" if next(asked) >= stop else "", cache=cache)  # noqa: B023
-    train(small_config(**CHANGES), tmp_path, cache=cache)
+            train(small_config(**CHANGES), tmp_path, lambda: "it" if next(asked) >= stop else "")  # noqa: B023
+    train(small_config(**CHANGES), tmp_path)
     for folder in (".", "first_phase"):
         for name in ("config.json", "decision.json"):
             ours = (tmp_path / folder / name).read_text().replace(str(tmp_path), str(whole[0]))
@@ -82,10 +76,10 @@ def test_stopped_in_either_phase_it_ends_the_same(tmp_path, whole, cache, stops)
     assert lines(tmp_path / "first_phase") == lines(whole[0] / "first_phase")
 
 
-def test_once_the_second_phase_has_a_checkpoint_the_first_is_not_needed(tmp_path, whole, cache):
+def test_once_the_second_phase_has_a_checkpoint_the_first_is_not_needed(tmp_path, whole):
     shutil.copytree(whole[0], tmp_path / "run")
     shutil.rmtree(tmp_path / "run/first_phase")
-    assert train(small_config(**CHANGES), tmp_path / "run", cache=cache) == whole[1]
+    assert train(small_config(**CHANGES), tmp_path / "run") == whole[1]
     assert restore_and_evaluate(tmp_path / "run") == whole[1]
 
 
@@ -105,7 +99,7 @@ def test_a_config_that_one_phase_refuses_is_refused_before_the_first_is_trained(
     assert not list(tmp_path.iterdir())
 
 
-def test_another_first_phase_is_another_run(tmp_path, whole, cache):
+def test_another_first_phase_is_another_run(tmp_path, whole):
     shutil.copytree(whole[0], tmp_path / "run")
     with pytest.raises(UserError, match="sampling.first_policy: the run .* has 'oversample', but this config 'undersample'"):
-        train(small_config(**CHANGES | {"sampling.first_policy": "undersample"}), tmp_path / "run", cache=cache)
+        train(small_config(**CHANGES | {"sampling.first_policy": "undersample"}), tmp_path / "run")

@@ -133,14 +133,14 @@ def test_a_warm_started_run_resumes_evaluates_and_predicts_without_the_other_run
     for folder in (whole, stopped):
         folder.mkdir()
     theirs = save_a_run(elsewhere, ("4", "1", "2"))
-    config, cache = small_config(init_from=str(elsewhere), trainable="head"), RunCache()
-    train(config, whole, cache=cache)
+    config = small_config(init_from=str(elsewhere), trainable="head")
+    train(config, whole)
     assert "are copied by class name; new: 0, 3." in capsys.readouterr().out
     asked = iter(range(10**6))
     with pytest.raises(Stopped, match="at step 5"):
-        train(config, stopped, lambda: "the test" if next(asked) >= 5 else "", cache=cache)
+        train(config, stopped, lambda: "the test" if next(asked) >= 5 else "")
     shutil.rmtree(elsewhere)
-    result = train(config, stopped, cache=cache)
+    result = train(config, stopped)
     assert_same_run(stopped, whole)
     assert json.loads((stopped / "config.json").read_text())["init_from"] == str(elsewhere)
     after = saved_arrays(stopped)
