@@ -305,6 +305,7 @@ def test_a_suite_that_is_killed_leaves_its_results_and_no_process(tmp_path, numb
         assert result["pending"] == ["slow", "last"]
 
 
+@pytest.mark.slow
 def test_the_suite_writes_its_files_and_goes_on_after_a_failure(tmp_path):
     fields = [f"--config.{name}={value}" for name, value in SMALL.items()]
     fields += ["--config.optimizer.schedule=no_such"]  # an error for the training loop; drawing does not read it

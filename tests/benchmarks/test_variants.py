@@ -153,6 +153,7 @@ def test_a_variant_that_does_not_compile_is_left_out_with_the_reason_and_the_oth
     assert "xla_no_such_option" in result["left_out"]["bad"]
 
 
+@pytest.mark.slow
 def test_a_variant_with_other_losses_is_not_right_and_not_among_the_winners(tmp_path, monkeypatch):
     monkeypatch.setattr(variants, "verdict", lambda ratio: "faster")
     spec = small_spec()

@@ -26,7 +26,7 @@ def init(model, size):
 
 
 def apply(model, variables, images, **options):
-    """As `init`; options with arrays or strings, such as `train`, are fixed while it compiles."""
+    """The outputs, compiled as `init` is."""
     return jax.jit(lambda variables, images: model.apply(variables, images, **options))(variables, images)
 
 
@@ -99,6 +99,7 @@ def test_bfloat16_computes_in_bfloat16_but_keeps_float32_parameters_and_logits()
     assert 1e-6 < difference < 0.05  # bfloat16 differs from float32, by no more than its rounding
 
 
+@pytest.mark.slow
 def test_hidden_layers_start_with_he_variance_and_the_first_loss_is_a_uniform_guess():
     params = init(make(), 64)["params"]
     for name in ("conv2", "conv4", "fc7"):

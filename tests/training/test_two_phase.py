@@ -59,7 +59,7 @@ def test_the_prior_of_the_run_is_the_natural_one(whole):
     np.testing.assert_allclose(records(workdir / "first_phase")[6]["prior"], 1 / 6)
 
 
-@pytest.mark.parametrize("stops", [(3,), (2, 2)])
+@pytest.mark.parametrize("stops", [pytest.param((3,), marks=pytest.mark.slow), (2, 2)])
 def test_stopped_in_either_phase_it_ends_the_same(tmp_path, whole, stops):
     # stop_requested is called before each of the first phase's three calls: a stop at 3 comes before the first step of the
     # second phase; with stops at 2 and 2 both phases are stopped

@@ -48,7 +48,7 @@ def fit(name, prior=None, seed=1, calibrate="", rule=("keep_knowns", 0.95), coun
     return classifier.fit(
         objectives.get(name), CLASSES, outputs(name, points), label, training_prior=TRAINING, calibrate=calibrate,
         prior=TRAINING if prior is None else np.asarray(prior), costs=prior_and_costs.cost_matrix(costs, CLASSES),
-        rule=thresholds.Rule(*rule),
+        rule=thresholds.Rule(*rule), resamples=50,
     )  # fmt: skip
 
 
