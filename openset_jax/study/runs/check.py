@@ -54,9 +54,10 @@ def check_grid(arms: Sequence[Arm], phases: Mapping[Arm, Phases], cache: RunCach
         twin = first_with.setdefault((effect, arm.seed), arm)
         if twin is not arm:
             differ = sorted({n for n, _ in set(arm.treatment.fields) ^ set(twin.treatment.fields)})
+            blocks = " and ".join(dict.fromkeys((f"grid.{twin.block}", f"grid.{arm.block}")))
             raise UserError(
-                f"grid.{arm.block}: {', '.join(differ)}: the arms {twin.label!r} and {arm.label!r} would be one and the "
-                "same run; leave one of them out, or leave the block out of `blocks`"
+                f"{blocks}: {', '.join(differ)}: the arms {twin.label!r} and {arm.label!r} would be one and the same run; "
+                "leave one of them out, or leave its block out of `blocks`"
             )
         first = sizes[arms[0].name].examples
         if sizes[arm.name].examples != first:

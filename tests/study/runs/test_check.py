@@ -60,6 +60,12 @@ def test_an_axis_that_changes_nothing_is_refused(run, blocks, cache):
         checked(experiment(a=blocks, run=small_config(**run)), cache)
 
 
+def test_equal_arms_of_two_blocks_are_refused_with_both_blocks(cache):
+    blocks = {"a": {"log_every": (3,)}, "b": {"log_every": (4,)}}
+    with pytest.raises(UserError, match="^grid.a and grid.b: .*leave its block out of `blocks`"):
+        checked(experiment(**blocks), cache)
+
+
 def test_arms_that_see_other_numbers_of_examples_are_refused(cache):
     says = r"grid.a: the arm 'steps=24, seed 0' would see 384 examples, and .*all arms must see the same number"
     with pytest.raises(UserError, match=says):
