@@ -12,13 +12,12 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from openset_jax.platforms import convolution, max_pool, xla
+from openset_jax.platforms import convolution, max_pool
 from openset_jax.spec import OptimizerSpec
 
 FEW_CHANNELS = 4  # the input of the first convolution, the image, has fewer
 
 Convolve = Callable[..., jax.Array]
-Spread = Callable[[tuple[int, int], jax.Array, jax.Array], jax.Array]  # as max_pool.spread_by_slices
 MakeOptimizer = Callable[[OptimizerSpec, optax.Schedule], optax.GradientTransformation]  # as state.make_optimizer
 
 
@@ -48,24 +47,6 @@ def convolve_patches(x: jax.Array, kernel: jax.Array, stride: int, padding: int)
         x, (side, side), (stride, stride), [(padding, padding)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
     )  # channels are the slowest index
     return patches @ kernel.transpose(2, 0, 1, 3).reshape(-1, features)
-
-
-def max_pool_by(spread: Spread, *, alone: bool = False) -> Callable[[jax.Array], jax.Array]:
-    """Max-pooling, 3x3 with stride 2, whose gradient is computed by `spread`.
-
-    Args:
-      spread: `max_pool.spread_by_slices` or `max_pool.spread_by_parity`.
-      alone: True to compute the gradient outside of fusions; see `xla.isolated`.
-    """
-
-    def backward(residuals, gradient):
-        where, (_, *sides) = residuals[0], residuals[1].shape
-        of_sides = functools.partial(spread, tuple(sides))
-        return (xla.isolated(of_sides, where, gradient) if alone else of_sides(where, gradient),)
-
-    pool = jax.custom_vjp(lambda x: max_pool.largest_of_windows(x)[0])
-    pool.defvjp(max_pool.pool_and_keep_places, backward)
-    return pool
 
 
 @jax.custom_vjp

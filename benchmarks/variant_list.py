@@ -117,7 +117,7 @@ def candidates(program: ProgramSpec, platform: str) -> list[Variant]:
 
     first = lambda form: {"convolve": forms.first_convolution(form)}
     plainly = lambda x, kernel, stride, padding: convolution.convolve_plainly(x, kernel, stride, padding)
-    pool = lambda spread, **options: {"max_pool": forms.max_pool_by(spread, **options)}
+    pool = lambda spread, **options: {"max_pool": max_pool.max_pool_by(spread, **options)}
     padded = lambda n: lambda *given: forms.convolve_padded(*given, channels=n)
 
     def cropped(form):

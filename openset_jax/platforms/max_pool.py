@@ -18,6 +18,8 @@ from openset_jax.platforms.xla import isolated
 
 WINDOW, STRIDE = 3, 2
 
+Spread = Callable[[tuple[int, int], jax.Array, jax.Array], jax.Array]  # (sides, places, gradient) -> gradient of the input
+
 
 def max_pool(x: jax.Array) -> jax.Array:
     """Returns the largest element of each 3x3 window of x [b, H, W, c]: [b, (H - 1) // 2, (W - 1) // 2, c].
@@ -106,8 +108,13 @@ def pool_and_keep_places(x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.
     return largest, (where, jnp.zeros((0, *x.shape[1:3]), jnp.int8))  # only the shape of x is needed
 
 
-def _max_pool_by(spread: Callable[..., jax.Array], *, alone: bool) -> Callable[[jax.Array], jax.Array]:
-    """Returns `max_pool` as the maximum of 9 slices of the input; `spread`, `isolated` if `alone`, computes its gradient."""
+def max_pool_by(spread: Spread, *, alone: bool = False) -> Callable[[jax.Array], jax.Array]:
+    """Returns `max_pool` as the maximum of 9 slices of the input, whose gradient is computed by `spread`.
+
+    Args:
+      spread: `spread_by_slices` or `spread_by_parity`.
+      alone: True to compute the gradient outside of fusions; see `xla.isolated`.
+    """
 
     @jax.custom_vjp
     def pool(x):
@@ -122,5 +129,5 @@ def _max_pool_by(spread: Callable[..., jax.Array], *, alone: bool) -> Callable[[
     return pool
 
 
-max_pool_by_slices = _max_pool_by(spread_by_slices, alone=True)
-max_pool_by_parity = _max_pool_by(spread_by_parity, alone=False)
+max_pool_by_slices = max_pool_by(spread_by_slices, alone=True)
+max_pool_by_parity = max_pool_by(spread_by_parity)

@@ -47,8 +47,8 @@ def test_first_convolutions(form, side, stride, padding):
 @pytest.mark.parametrize("size", [(3, 3), (6, 6), (13, 13), (28, 32), (27, 30)])
 @pytest.mark.parametrize(
     "pool",
-    [forms.max_pool_by(max_pool.spread_by_parity), forms.max_pool_by(max_pool.spread_by_parity, alone=True),
-     forms.max_pool_by(max_pool.spread_by_slices), forms.max_pool_by_comparison],
+    [max_pool.max_pool_by(max_pool.spread_by_parity), max_pool.max_pool_by(max_pool.spread_by_parity, alone=True),
+     max_pool.max_pool_by(max_pool.spread_by_slices), forms.max_pool_by_comparison],
     ids=["parity", "parity, alone", "slices", "comparison"],
 )  # fmt: skip
 def test_pools(pool, size):
