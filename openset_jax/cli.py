@@ -9,6 +9,7 @@ import errno
 import importlib
 import os
 import pathlib
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -94,7 +95,11 @@ def _config_error(error: Exception) -> str:
     file = next((a.partition("=")[2] for a in sys.argv[1:] if a.startswith("--config=")), "")
     if isinstance(error, OSError) and not os.path.exists(file):
         return f"--config: there is no file {file!r}"
-    text = str(error.args[0] if isinstance(error, KeyError) and error.args else error).strip()
+    text = (f"KeyError: {error}" if isinstance(error, KeyError) else str(error)).strip()
+    of_config_dict = (error.args and isinstance(error.args[0], KeyError)) or text.startswith('Key "')
+    if of_config_dict and (absent := re.search(r"""["'](\w+)\\?["']""", text)):
+        meant = re.search(r'Did you mean "(\w+)"', text)
+        text = f"there is no field {absent[1]!r}{f' (did you mean {meant[1]!r}?)' if meant else ''}; --help lists the fields"
     return f"--config={file}: {' '.join(text.split()) or type(error).__name__}"
 
 

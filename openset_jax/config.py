@@ -30,6 +30,8 @@ def resolve(config: ConfigDict, workdir: pathlib.Path, *, dtype: str | None = No
     Raises:
       UserError: names the first field that is missing, out of range, or contradicts another.
     """
+    if "run" in config:
+        raise UserError("--config: this is an experiment; use python -m openset_jax.experiment, or the config of one run")
     fields = Fields(config)
     dtype_is_auto, policy = fields["model.dtype"] == AUTO, fields["sampling.policy"]
     config = with_dtype(config, dtype)

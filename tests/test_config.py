@@ -247,3 +247,9 @@ def test_two_phases_have_the_steps_of_one_run_and_differ_as_documented(share, pe
 def test_two_phases_that_cannot_be_are_refused_by_field(changes, says):
     with pytest.raises(UserError, match=f"^{says}"):
         configs.resolve(small_config(**TWO | changes), W)
+
+
+def test_an_experiment_is_not_the_config_of_one_run(tmp_path):
+    experiment = importlib.import_module("configs.imbalance").get_config("digits")
+    with pytest.raises(UserError, match="this is an experiment; use python -m openset_jax.experiment"):
+        configs.resolve(experiment, tmp_path)
