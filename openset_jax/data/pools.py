@@ -37,6 +37,7 @@ class Source:
       ids: records (int [n]) -> their names, which do not change when records are reordered or files are moved.
       fetch: records (int [n]) -> their contents in `format`: a sequence of bytes, or uint8 [n, S, S, 3] for pixels.
       prepared_as: for packed arrays, the images that the config of `prepare` selected (`DataSpec.chosen_images`), else None.
+      notes: lines to print: files that were left out, images in the wrong place, what the audit of packed arrays found.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Source:
     ids: Callable[[np.ndarray], list[str]]
     fetch: Callable[[np.ndarray], Sequence[bytes] | np.ndarray]
     prepared_as: Mapping[str, Any] | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def packed_size(self) -> int | None:
