@@ -10,7 +10,7 @@ import numpy as np
 from openset_jax.data import pools, sources
 from openset_jax.data.data_spec import DataSpec, ImagesSpec, check_prepared
 from openset_jax.data.pools import ROLES, SPLITS, TEST, TRAIN, UNASSIGNED, VALIDATION, Pool, Source, stable_hash
-from openset_jax.errors import UserError
+from openset_jax.errors import UserError, normalisation_note
 
 
 def open_pool(data: DataSpec, *, stored_size: int, seed: int) -> Pool:
@@ -113,7 +113,8 @@ def _select(
         raise UserError(f"{field}: {source.name} has no {role}/ classes; it has {_listing(source)}")
     for name in selection.classes:
         if name not in available:
-            raise UserError(f"{field}: no class {name!r} in {source.name}; it has {_listing(source)}")
+            note = normalisation_note([name], available)
+            raise UserError(f"{field}: no class {name!r} in {source.name}; it has {_listing(source)}{note}")
     if repeated := [n for n, count in collections.Counter(selection.classes).items() if count > 1]:
         raise UserError(f"{field}: class {repeated[0]!r} is listed twice")
     if selection.group and role == "known":
