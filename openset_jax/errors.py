@@ -26,7 +26,7 @@ def normalisation_note(one: Iterable[str], other: Iterable[str]) -> str:
     for name in one:
         twin = there.get(form_c(name), name)
         if twin != name:
-            return f" ({ascii(name)} and {ascii(twin)} look the same, but differ in Unicode normalisation)"
+            return f" ({name!a} and {twin!a} look the same, but differ in Unicode normalisation)"
     return ""
 
 

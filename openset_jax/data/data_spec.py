@@ -73,7 +73,8 @@ def check_prepared(data: DataSpec, prepared_as: Mapping[str, Any]) -> None:
             field, before, now = (f"{field}.{part}", before[0].get(part), now[0][part]) if part else (field, before, now)
         raise UserError(
             f"{field}: this config has {_short(now)}, but the images in data.packed={data.packed} were prepared with "
-            f"{_short(before)}{normalisation_note(_names(before), _names(now))}. Restore the field, or run openset_jax.prepare with this config"
+            f"{_short(before)}{normalisation_note(_names(before), _names(now))}. Restore the field, or run "
+            "openset_jax.prepare with this config"
         )
 
 
