@@ -9,7 +9,7 @@ import numpy as np
 
 from openset_jax.data import packed
 from openset_jax.data.image_files import Identity, Walk, count_images, counted, shorten, subfolders
-from openset_jax.data.pools import ROLES, UNASSIGNED, Source, missing_split
+from openset_jax.data.pools import ROLES, UNASSIGNED, Source, in_brackets, missing_split
 from openset_jax.errors import UserError
 
 
@@ -39,7 +39,7 @@ def open_folder(name: str, root: pathlib.Path, splits: dict[int, str]) -> Source
     notes = shorten([*_not_used(root, listed, by_role, walk.visited), *walk.notes()])
     if not any(walk.images.values()):
         places = ", ".join(f"{root}/{top}/CLASS/" for top in tops)
-        raise UserError(f"{name}: no image files in {places}{''.join(f'. {note}' for note in notes)}")
+        raise UserError(f"{name}: no image files in {places}{in_brackets(notes)}")
     classes: dict[tuple[str | None, str], int] = {}
     paths, labels, splits_of = [], [], []
     for path, (top, folder) in folders.items():

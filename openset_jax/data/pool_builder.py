@@ -159,8 +159,8 @@ def _listing(source, most=40):
 
 
 def _notes(sources: Iterable[Source]) -> str:
-    """What to add to an error about images that are missing."""
-    return "".join(f". {note}" for source in sources for note in source.notes)
+    """What to add to an error about images that are missing: why they may be."""
+    return pools.in_brackets([note for source in sources for note in source.notes])
 
 
 def _check(pool: Pool) -> None:

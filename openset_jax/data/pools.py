@@ -209,3 +209,8 @@ def missing_split(source: str, split: str, existing: Sequence[str]) -> str:
         f"{source}: no split {split!r}; it has {', '.join(existing[:20]) or 'none'}. Set train, validation and test to "
         "existing splits; if there is only one, set validation and test to '', and its images are split by hash"
     )
+
+
+def in_brackets(notes: Sequence[str], most: int = 4) -> str:
+    """Returns the first notes of a source as the end of a message; "" if there are none."""
+    return f" ({'; '.join(notes[:most])}{'; ...' * (len(notes) > most)})" if notes else ""
