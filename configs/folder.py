@@ -1,9 +1,9 @@
 """Your own images, in folders: the full AlexNet at 224x224.
 
-    ROOT/known/CLASS/**.jpg                 the classes to distinguish (JPEG or PNG, any size)
-    ROOT/negatives/GROUP/**.jpg             "none of these": any other images, one folder per kind if possible
-    ROOT/held_out_negatives/GROUP/**.jpg    optional: kinds used only for validation
-    ROOT/unknown/GROUP/**.jpg               optional: kinds used only for testing
+    ROOT/known/CLASS/**                 the classes to distinguish: image files of any size
+    ROOT/negatives/GROUP/**             "none of these": any other images, one folder per kind if possible
+    ROOT/held_out_negatives/GROUP/**    optional: kinds used only for validation
+    ROOT/unknown/GROUP/**               optional: kinds used only for testing
 
     python -m openset_jax.train --config=configs/folder.py --config.data.root=ROOT --workdir=runs/mine
 

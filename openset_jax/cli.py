@@ -4,6 +4,7 @@ Exit codes: 0: done; 1: a bug in this program (with a traceback); 2: an error th
 signal after everything was saved. Only absl and ml_collections are imported here, so that `--help` answers at once.
 """
 
+import ast
 import contextlib
 import errno
 import importlib
@@ -13,9 +14,11 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
+from ml_collections.config_flags import tuple_parser
 
 from openset_jax import config_json
 from openset_jax.errors import Stopped, UserError
@@ -23,8 +26,29 @@ from openset_jax.errors import Stopped, UserError
 _CONFIG_HELP = "Config file; --config.a.b=value overrides its field a.b."
 
 
+class TupleParser(tuple_parser.TupleParser):
+    """Parses a config field that holds a tuple: "hat,shoes", "0,1" or Python's "('hat', 'shoes')".
+
+    The parser of ml_collections takes "hat,shoes" as one name.
+    """
+
+    def parse(self, argument: Any) -> tuple[Any, ...]:
+        """Returns the tuple; parts that are no literals are names. Raises ValueError if quotes or brackets do not match."""
+        if not isinstance(argument, str) or set(argument) & set("'\"()[]{}="):
+            return super().parse(argument)
+        return tuple(map(_literal_or_name, argument.removesuffix(",").split(",")))
+
+
+def _literal_or_name(text: str) -> Any:
+    try:
+        return ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError):
+        return text.strip()
+
+
 def define_config(*, required: bool = True, default: str | None = None, help: str = _CONFIG_HELP) -> None:
     """Defines the flag --config=FILE. `default` is the path of a file."""
+    config_flags.register_flag_parser_for_type(tuple, TupleParser())
     config_flags.DEFINE_config_file("config", default, help)
     if required:
         flags.mark_flag_as_required("config")

@@ -1,7 +1,8 @@
 """The exceptions that commands report in one line, with an exit code."""
 
 import contextlib
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Iterable, Iterator
 
 
 class UserError(Exception):
@@ -13,6 +14,20 @@ class UserError(Exception):
 
 class Stopped(Exception):
     """The run was stopped by a signal, after everything was saved. Commands exit with code 3."""
+
+
+def normalisation_note(one: Iterable[str], other: Iterable[str]) -> str:
+    """Returns a note for a message, beginning with a space, if names look the same but are not; else "".
+
+    "é" is one character or two, for example after copying files from a Mac (Unicode normalisation forms C and D).
+    """
+    form_c = lambda name: unicodedata.normalize("NFC", name)
+    there = {form_c(name): name for name in other}
+    for name in one:
+        twin = there.get(form_c(name), name)
+        if twin != name:
+            return f" ({name!a} and {twin!a} look the same, but differ in Unicode normalisation)"
+    return ""
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ import glob
 import json
 import os
 import pathlib
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
@@ -82,34 +83,44 @@ def main(arguments: list[str]) -> None:
     print(f"{len(files):,} rows in {out}; accepted: score <= {predict.classifier.threshold.value:.6g}")
 
 
-def find_images(paths: Sequence[str]) -> list[str]:
+def find_images(paths: Sequence[str], report: Callable[[str], None] = print) -> list[str]:
     """Lists image files, each once: the given files, the images in folders and their subfolders, the matches of globs.
+
+    Folders are searched as those of training are (`data.image_files`). Files that were given are listed whatever they hold,
+    except pipes and devices, whose reading may never end.
+
+    Args:
+      report: called with a line on files that were left out.
 
     Raises:
       UserError: a path does not exist, a folder cannot be listed, or there is no image.
     """
-    found: dict[str, None] = {}
+    from openset_jax.data.image_files import Walk, file_type, shorten
+
+    found: dict[tuple[str, str], str] = {}  # (real folder, name) -> path, as it was first given
+    real_folder = functools.cache(os.path.realpath)
+    left_out: list[str] = []
     for path in map(str, paths):
         matches = [path] if os.path.exists(path) else sorted(glob.glob(path, recursive=True))
         if not matches:
             raise UserError(f"{path!r}: there is no such file or folder, and no file matches it")
         for match in matches:
-            inside = _images_below(match) if os.path.isdir(match) else [match]
-            # skips pipes and devices, whose reading may never end
-            found |= dict.fromkeys(p for p in inside if os.path.isfile(p) or os.path.islink(p))
+            kind, files = file_type(match), [match]
+            if kind == stat.S_IFDIR:
+                walk = Walk(match, [""])
+                files = [str(pathlib.Path(match, name)) for name in walk.images[""]]
+                left_out += walk.notes()
+            elif kind not in (stat.S_IFREG, 0):
+                left_out.append(f"{match!r} left out: no regular file")
+                continue
+            for file in files:
+                folder, name = os.path.split(file)
+                found.setdefault((real_folder(folder), name), file)
+    for line in shorten(list(dict.fromkeys(left_out))):
+        report(line)
     if not found:
         raise UserError(f"no images in {', '.join(map(repr, paths)) or 'no paths'}: give files, folders or globs")
-    return list(found)
-
-
-def _images_below(folder: str) -> list[str]:
-    from openset_jax.data.folders import IMAGE_SUFFIXES
-
-    def refuse(error):
-        raise UserError(f"{error.filename!r} cannot be listed: {error.strerror}")
-
-    below = (pathlib.Path(top, name) for top, _, names in os.walk(folder, onerror=refuse) for name in names)
-    return [file for file in map(str, sorted(below)) if file.lower().endswith(IMAGE_SUFFIXES)]
+    return list(found.values())
 
 
 def file_pool(files: Sequence[str]) -> Pool:

@@ -50,9 +50,10 @@ def main() -> None:
 def prepare(config: ConfigDict, out: pathlib.Path, *, section: str = "config.data") -> dict[str, int]:
     """Writes OUT/images.npy, uint8 [n, S, S, 3] with S = data.stored_size, and OUT/index.json, which is written last.
 
-    Unreadable files are named and left out. Images that are equal pixel by pixel but have different roles or splits are
-    reported as leaks, because a test image that is also in the training set makes every metric too optimistic. Continues
-    an earlier call that did not finish. Returns the numbers of "images", "unreadable" images and "leaks".
+    Unreadable files are named and left out. Images that are equal pixel by pixel are reported as leaks if they have
+    different roles or splits, because a test image that is also in the training set makes every metric too optimistic, and
+    as contradictions if they are of different known classes in one split. Continues an earlier call that did not finish.
+    Returns the numbers of "images", "unreadable" images, "leaks" and "contradictions".
 
     Args:
       section: the name of `data` on the command line, for the message at the end.
@@ -80,30 +81,38 @@ def prepare(config: ConfigDict, out: pathlib.Path, *, section: str = "config.dat
         pool_builder.check_negatives(pool)
     print(console.pool_table(pool), flush=True)
     unreadable = Unreadable(pool, data.max_bad_fraction, report=tqdm.write)
-    writer = packed.Writer(out, pool, size)
-    for row in np.setdiff1d(np.arange(writer.done), writer.kept):
-        unreadable.add(int(row), "an earlier call found it unreadable")
-    bar = tqdm(initial=writer.done, total=len(pool), unit=" images", smoothing=0.1)
-    with contextlib.closing(writer), bar, cli.stop_on_signal() as stopped:
-        for done in decode(pool, writer, size, unreadable):
-            bar.update(done - bar.n)
-            if stopped() and done < len(pool):
-                raise Stopped(f"Stopped by {stopped()} after {done:,} of {len(pool):,} images; to continue, run it again.")
-        images = writer.finish()
+    with contextlib.closing(packed.Writer(out, pool, size)) as writer:
+        for row in np.setdiff1d(np.arange(writer.done), writer.kept):
+            unreadable.add(int(row), "an earlier call found it unreadable")
+        bar = tqdm(initial=writer.done, total=len(pool), unit=" images", smoothing=0.1)
+        with bar, cli.stop_on_signal() as stopped:
+            for done in decode(pool, writer, size, unreadable):
+                bar.update(done - bar.n)
+                if stopped() and done < len(pool):
+                    raise Stopped(
+                        f"Stopped by {stopped()} after {done:,} of {len(pool):,} images; to continue, run it again."
+                    )
+            images = writer.finish()
     kept = np.array(writer.kept, np.int64)
-    leaks = _leaks(pool, kept, writer.checksums, images)
-    for line in leaks[:20]:
-        print(f"leak: {line}")
-    if leaks[20:]:
-        print(f"... and {len(leaks) - 20} more leaks")
+    equal = {"leaks": list[str](), "contradictions": list[str]()}
+    for kind, line in _equal_images(pool, kept, writer.checksums, images):
+        equal[kind].append(line)
+    for kind, lines in equal.items():
+        for line in lines[:20]:
+            print(f"{kind[:-1]}: {line}")
+        if lines[20:]:
+            print(f"... and {len(lines) - 20:,} more {kind}")
+    counts = {kind: len(lines) for kind, lines in equal.items()}
     packed.write_index(
         out, stored_size=size, groups=list(zip(pool.roles, pool.groups, strict=True)), ids=pool.ids(kept),
-        group=pool.group[kept], split=pool.split[kept], prepared_as=data.chosen_images(),
+        group=pool.group[kept], split=pool.split[kept], prepared_as=data.chosen_images(), **counts,
     )  # fmt: skip
     writer.forget()
-    print(f"{len(kept):,} images of {size}x{size} in {out}, {len(unreadable.rows)} unreadable, {len(leaks)} leaks.")
+    found = {"unreadable": len(unreadable.rows), **counts}
+    text = ", ".join(f"{count:,} {kind}" for kind, count in found.items())
+    print(f"{len(kept):,} images of {size}x{size} in {out}, {text}.")
     print(f"Use them with --{section}.packed={out}")
-    return {"images": len(kept), "unreadable": len(unreadable.rows), "leaks": len(leaks)}
+    return {"images": len(kept), **found}
 
 
 def decode(pool: Pool, writer: Writer, stored_size: int, unreadable: Unreadable) -> Iterator[int]:
@@ -119,22 +128,31 @@ def decode(pool: Pool, writer: Writer, stored_size: int, unreadable: Unreadable)
         yield writer.done
 
 
-def _leaks(pool: Pool, rows: np.ndarray, checksums: Sequence[int], images: np.ndarray) -> list[str]:
-    """One line for each image that equals an earlier one of another role or split."""
+def _equal_images(pool: Pool, rows: np.ndarray, checksums: Sequence[int], images: np.ndarray) -> Iterator[tuple[str, str]]:
+    """Yields ("leaks" or "contradictions", line) for each image that equals an earlier one of another use.
+
+    A leak has another role or split than an equal image before it; a contradiction is in the role "known" and the split of
+    one before it, but of another class.
+    """
     from openset_jax.data.pools import SPLITS
 
-    seen: dict[int, list[int]] = {}  # checksum -> indices of the different images with it
-    lines = []
     where = lambda row: f"{pool.ids([row])[0]!r} ({pool.groups[pool.group[row]]}, {SPLITS[pool.split[row]]})"
-    use = lambda row: (pool.roles[pool.group[row]], pool.split[row])
-    for i, checksum in enumerate(checksums):
-        others = seen.setdefault(checksum, [])
-        same = next((j for j in others if np.array_equal(images[i], images[j])), None)
-        if same is None:
-            others.append(i)
-        elif use(rows[same]) != use(rows[i]):
-            lines.append(f"{where(rows[i])} is the same image as {where(rows[same])}")
-    return lines
+    different: dict[int, list[dict[tuple[str, int, int], int]]] = {}  # checksum -> {use: first index} of each picture
+    for i, (row, checksum) in enumerate(zip(rows.tolist(), checksums, strict=True)):
+        pictures = different.setdefault(checksum, [])
+        equal = lambda uses, i=i: np.array_equal(images[i], images[next(iter(uses.values()))])
+        uses = next(filter(equal, pictures), None)
+        if uses is None:
+            pictures.append(uses := {})
+        role, split = pool.roles[pool.group[row]], int(pool.split[row])
+        use = role, split, int(pool.group[row]) if role == "known" else -1
+        for kind, found in (
+            ("leaks", [j for other, j in uses.items() if other[:2] != use[:2]]),
+            ("contradictions", [j for other, j in uses.items() if other[:2] == use[:2] and other != use]),
+        ):
+            if found:
+                yield kind, f"{where(row)} is the same image as {where(rows[found[0]])}"
+        uses.setdefault(use, i)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ import sys
 import pytest
 from small_run import ROOT, command, environment, run
 
+from openset_jax import cli
+
 COMMANDS = [f"openset_jax.{name}" for name in ("train", "evaluate", "predict", "prepare", "experiment")]
 BENCHMARKS = [
     f"benchmarks.{name}"
@@ -72,6 +74,32 @@ def test_missing_flags_and_files_are_named(flags, says):
     assert done.returncode == 2
     assert says in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "value"),
+    [
+        ("hat,shoes", ("hat", "shoes")),
+        ("polar bear, T-shirt/top", ("polar bear", "T-shirt/top")),
+        ("hat", ("hat",)),
+        ("('hat', 'a,b')", ("hat", "a,b")),
+        ("'a,b'", ("a,b",)),
+        ("0,1", (0, 1)),
+        ("0,", (0,)),
+        ("01,02", ("01", "02")),
+        ("0.1x,1,None", ("0.1x", 1, None)),
+        ("()", ()),
+        (("a", "b"), ("a", "b")),
+    ],
+)
+def test_a_tuple_on_the_command_line_needs_no_quotes(given, value):
+    assert cli.TupleParser().parse(given) == value
+
+
+def test_names_in_a_field_of_the_config_need_no_quotes(tmp_path):
+    done = run(command("train", f"--workdir={tmp_path}", "--config.data.known.classes=0,hat,shoes", input="stream"))
+    assert done.returncode == 2
+    assert "data.known: no class 'hat' in digits" in done.stderr
 
 
 def test_a_mistake_inside_a_config_file_says_what_it_is(tmp_path):

@@ -1,5 +1,6 @@
 """Configs: every field is checked when a config becomes a `RunSpec`; what must stay the same when a run continues."""
 
+import dataclasses
 import importlib
 import pathlib
 
@@ -11,6 +12,8 @@ from small_run import ROOT, small_config, small_spec, train
 from openset_jax import config as configs
 from openset_jax import config_json
 from openset_jax.data import sources
+from openset_jax.data.data_spec import check_prepared
+from openset_jax.data.pool_builder import Selection, build_pool
 from openset_jax.errors import UserError
 from openset_jax.study.runs import grid
 from openset_jax.training import run_record, state
@@ -203,6 +206,21 @@ def test_other_classes_and_other_images_are_refused():
         run_record.check_same_run(record(config), record(config, classes=("a", "c")), pathlib.Path("w"))
     with pytest.raises(UserError, match="the images, their roles or their splits differ"):
         run_record.check_same_run(record(config), record(config, fingerprint="g"), pathlib.Path("w"))
+
+
+def test_classes_that_look_the_same_are_shown_in_ascii(make_source):
+    """Copying folders from a Mac changes the normalisation of their names."""
+    config, mac, other = small_config(), "be\u0301ret", "b\xe9ret"
+    note = r"\('be\\u0301ret' and 'b\\xe9ret' look the same, but differ in Unicode normalisation\)"
+    reverse = r"\('b\\xe9ret' and 'be\\u0301ret' look the same, but differ in Unicode normalisation\)"
+    with pytest.raises(UserError, match=f"the classes hat, {mac}; this config has hat, {other} {note}; restore"):
+        run_record.check_same_run(record(config, ("hat", mac)), record(config, ("hat", other)), pathlib.Path("w"))
+    with pytest.raises(UserError, match=f"no class '{other}' in fake; it has hat, {mac} {reverse}"):
+        build_pool({"known": [Selection(make_source({"hat": 30, mac: 30}), ("hat", other))]})
+    spec = configs.resolve(config, W)[-1].data
+    with_classes = lambda *classes: dataclasses.replace(spec, known=(dataclasses.replace(spec.known[0], classes=classes),))
+    with pytest.raises(UserError, match=f"{note}. Restore the field, or run openset_jax.prepare"):
+        check_prepared(with_classes("hat", other), with_classes("hat", mac).chosen_images())
 
 
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # ml_collections reads config files so

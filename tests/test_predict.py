@@ -196,12 +196,36 @@ def test_paths_may_be_files_folders_and_globs_and_count_once(photos):
         find_images([])
 
 
+def test_a_file_is_listed_once_whatever_path_leads_to_it(tmp_path):
+    (tmp_path / "x").mkdir()
+    image = tmp_path / "a.png"
+    image.touch()
+    (tmp_path / "link").symlink_to(".")
+    assert find_images([image, tmp_path / "x/../a.png", tmp_path / "link/a.png", tmp_path]) == [str(image)]
+
+
+def test_a_folder_is_searched_as_training_does(tmp_path, capsys):
+    (tmp_path / "photos/.hidden").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "photos/linked").symlink_to("../elsewhere")
+    Image.new("RGB", (4, 4)).save(tmp_path / "elsewhere/noname", "webp")
+    for name in ("._a.png", ".hidden/b.png", "c.jpe", "notes.txt"):
+        (tmp_path / "photos" / name).touch()
+    found = find_images([tmp_path / "photos", tmp_path / "photos/notes.txt"])
+    assert [file[len(str(tmp_path)) :] for file in found] == ["/photos/c.jpe", "/photos/linked/noname", "/photos/notes.txt"]
+    assert capsys.readouterr().out == f"1 file in '{tmp_path}/photos' left out: 1 .txt (no image)\n"
+
+
 def test_links_that_lead_nowhere_have_a_row_and_pipes_and_loops_are_left_alone(tmp_path):
     for name, target in (("loop", "."), ("broken.jpg", "nothing.jpg"), ("self.png", "self.png")):
         (tmp_path / name).symlink_to(target)
     (tmp_path / "folder.jpg").mkdir()
     os.mkfifo(tmp_path / "pipe.jpg")
-    assert find_images([tmp_path]) == [str(tmp_path / "broken.jpg"), str(tmp_path / "self.png")]
+    said: list[str] = []
+    assert find_images([tmp_path], said.append) == [str(tmp_path / "broken.jpg"), str(tmp_path / "self.png")]
+    assert len(said) == 2 and "1 'pipe.jpg' (no regular file)" in said[1]
+    assert find_images([tmp_path / "p*.jpg", tmp_path / "broken.jpg"], said.append) == [str(tmp_path / "broken.jpg")]
+    assert said[2] == f"'{tmp_path}/pipe.jpg' left out: no regular file"
 
 
 def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path, monkeypatch):

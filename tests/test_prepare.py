@@ -11,8 +11,11 @@ from small_run import lines, open_small_pool, run, saved_arrays, small_config, t
 
 from openset_jax import config as configs
 from openset_jax.data import pipeline
+from openset_jax.data.pool_builder import Selection, build_pool
+from openset_jax.data.pools import TEST, TRAIN, VALIDATION
 from openset_jax.errors import UserError
-from openset_jax.prepare import prepare
+from openset_jax.prepare import _equal_images, prepare
+from openset_jax.report import console
 from openset_jax.training.run_cache import RunCache
 
 
@@ -54,7 +57,7 @@ def test_training_from_packed_arrays_is_training_from_the_source(tmp_path):
         folder.mkdir()
     result = prepare(small_config(input="stream"), packed)
     pool = open_small_pool(input="stream")
-    assert result == {"images": len(pool), "unreadable": 0, "leaks": 0}
+    assert result == {"images": len(pool), "unreadable": 0, "leaks": 0, "contradictions": 0}
     assert open_small_pool(**{"data.packed": str(packed)}).fingerprint() == pool.fingerprint()
     train(small_config(steps=5, input="stream"), streamed)
     train(small_config(**{"steps": 5, "data.packed": str(packed)}), from_packed)
@@ -94,16 +97,38 @@ def folder_config(root, **changes):
 def test_the_audit_names_what_is_broken_and_what_leaks(tmp_path, photos, capsys):
     out = tmp_path / "packed"
     out.mkdir()
-    assert prepare(folder_config(photos), out) == {"images": 121, "unreadable": 1, "leaks": 1}
+    assert prepare(folder_config(photos), out) == {"images": 121, "unreadable": 1, "leaks": 1, "contradictions": 0}
     said = capsys.readouterr().out
     assert "known/dog/broken.jpg" in said
     assert "negatives/car/copy.png" in said
     assert "is the same image as 'known/cat/3.png'" in said
     images = np.load(out / "images.npy", mmap_mode="r")
     assert images.shape == (121, 16, 16, 3)
-    assert len(open_pool(folder_config(photos, **{"data.packed": str(out)}))) == 121
+    pool = open_pool(folder_config(photos, **{"data.packed": str(out)}))
+    assert len(pool) == 121
+    assert "Warning: openset_jax.prepare found 1 leaks in these packed arrays: " in console.pool_table(pool)
     with pytest.raises(UserError, match="has packed arrays already"):
         prepare(folder_config(photos), out)
+
+
+def test_every_copy_is_reported_by_role_split_and_class(make_source):
+    """Each class has a train, a validation and a test image; all images are one of two pictures."""
+    splits = {"a": [TRAIN, VALIDATION, TEST], "b": [TRAIN, VALIDATION, TEST], "car": [TRAIN], "bus": [TRAIN]}
+    source = make_source({name: len(of) for name, of in splits.items()}, splits=lambda name, i: splits[name][i])
+    pool = build_pool({"known": [Selection(source, ("a", "b"))], "negatives": [Selection(source, ("car", "bus"))]})
+    picture = {"a/0": 1, "b/0": 1, "b/2": 1, "car/0": 1, "bus/0": 2, "a/1": 3, "a/2": 4, "b/1": 5}
+    ids = pool.ids(np.arange(len(pool)))
+    images = np.array([np.full((4, 4, 3), picture[id_], np.uint8) for id_ in ids])
+    lines = list(_equal_images(pool, np.arange(len(pool)), [0] * len(pool), images))
+    assert lines == [
+        ("contradictions", "'b/0' (b, train) is the same image as 'a/0' (a, train)"),
+        ("leaks", "'b/2' (b, test) is the same image as 'a/0' (a, train)"),
+        ("leaks", "'car/0' (car, train) is the same image as 'a/0' (a, train)"),
+    ]
+    images[:] = 0
+    kinds = [kind for kind, _ in _equal_images(pool, np.arange(len(pool)), [0] * len(pool), images)]
+    assert kinds.count("leaks") == 7, "all but the first"
+    assert kinds.count("contradictions") == 3, "those of b"
 
 
 def test_too_many_broken_files_end_it_and_leave_nothing_that_looks_finished(tmp_path, photos):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from openset_jax.data.pools import ROLES
-from openset_jax.errors import UserError
+from openset_jax.errors import UserError, normalisation_note
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,8 +73,13 @@ def check_prepared(data: DataSpec, prepared_as: Mapping[str, Any]) -> None:
             field, before, now = (f"{field}.{part}", before[0].get(part), now[0][part]) if part else (field, before, now)
         raise UserError(
             f"{field}: this config has {_short(now)}, but the images in data.packed={data.packed} were prepared with "
-            f"{_short(before)}. Restore the field, or run openset_jax.prepare with this config"
+            f"{_short(before)}{normalisation_note(_names(before), _names(now))}. Restore the field, or run "
+            "openset_jax.prepare with this config"
         )
+
+
+def _names(value):
+    return [name for name in (value if isinstance(value, list) else [value]) if isinstance(name, str)]
 
 
 def _short(value, most=80):

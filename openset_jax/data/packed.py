@@ -5,6 +5,7 @@ import json
 import math
 import os
 import pathlib
+import weakref
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,10 +18,15 @@ from openset_jax.data.pools import Pool, Source
 from openset_jax.errors import UserError
 from openset_jax.files import write_whole
 
+_AUDIT = (
+    "Warning: openset_jax.prepare found {} in these packed arrays: equal images of two roles, splits or classes. Remove the "
+    "images that it named, and run it again."
+)
+
 
 def write_index(
     root: pathlib.Path, *, stored_size: int, groups: Sequence[tuple[str, str]], ids: list[str], group: np.ndarray,
-    split: np.ndarray, prepared_as: Mapping[str, Any] | None = None,
+    split: np.ndarray, prepared_as: Mapping[str, Any] | None = None, leaks: int = 0, contradictions: int = 0,
 ) -> None:  # fmt: skip
     """Writes ROOT/index.json, which describes the images of ROOT/images.npy, uint8 [n, stored_size, stored_size, 3].
 
@@ -28,6 +34,7 @@ def write_index(
       groups: (role, name) of each group, known classes in label order.
       group, split: int [n], an index into `groups` and one into `pools.SPLITS` for each image.
       prepared_as: as `Source.prepared_as`.
+      leaks, contradictions: the numbers that the audit of `openset_jax.prepare` found; runs repeat them.
     """
     index = {
         "version": 1,
@@ -37,6 +44,8 @@ def write_index(
         "group": np.asarray(group).tolist(),
         "split": np.asarray(split).tolist(),
         "prepared_as": prepared_as,
+        "leaks": leaks,
+        "contradictions": contradictions,
     }
     with write_whole(root / "index.json") as file:
         file.write(json.dumps(index))
@@ -153,11 +162,12 @@ def open_packed(name: str, root: pathlib.Path) -> Source:
             offset, bytes_there = images.tell(), images.seek(0, os.SEEK_END)
         count = {len(index[column]) for column in ("id", "group", "split")}
         expected = (*count, index["stored_size"], index["stored_size"], 3)
+        found = {"leaks": index["leaks"], "contradictions": index["contradictions"]}
     except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{name}: not a complete output of openset_jax.prepare ({error}); run prepare again") from error
     if shape != expected or dtype != np.uint8 or bytes_there < offset + np.prod(shape, dtype=np.int64):
         raise UserError(f"{name}: images.npy ({shape} {dtype}) does not belong to index.json; run openset_jax.prepare again")
-    file, ids = os.open(root / "images.npy", os.O_RDONLY), byte_strings(index["id"])
+    ids, counts = byte_strings(index["id"]), ", ".join(f"{count:,} {kind}" for kind, count in found.items() if count)
     return Source(
         name=name,
         classes=tuple(class_ for _, class_ in index["groups"]),
@@ -166,9 +176,18 @@ def open_packed(name: str, root: pathlib.Path) -> Source:
         split=np.array(index["split"], np.uint8),
         format=f"pixels:{shape[1]}",
         ids=lambda records: [os.fsdecode(id_.encode("latin-1")) for id_ in ids[records].tolist()],
-        fetch=lambda records: _fetch(file, offset, shape[1:], records),
+        fetch=_fetcher(root / "images.npy", offset, shape[1:]),
         prepared_as=index.get("prepared_as"),
+        notes=(_AUDIT.format(counts),) if counts else (),
     )
+
+
+def _fetcher(path, offset, shape):
+    """Opens a file; returns `Source.fetch`, which reads images of this shape. The file is closed when nothing uses it."""
+    file = os.open(path, os.O_RDONLY)
+    fetch = lambda records: _fetch(file, offset, shape, records)
+    weakref.finalize(fetch, os.close, file).atexit = False  # at exit, threads may still read
+    return fetch
 
 
 def _fetch(file, offset, shape, records):

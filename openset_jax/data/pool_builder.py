@@ -3,14 +3,14 @@
 import collections
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from openset_jax.data import pools, sources
 from openset_jax.data.data_spec import DataSpec, ImagesSpec, check_prepared
 from openset_jax.data.pools import ROLES, SPLITS, TEST, TRAIN, UNASSIGNED, VALIDATION, Pool, Source, stable_hash
-from openset_jax.errors import UserError
+from openset_jax.errors import UserError, normalisation_note
 
 
 def open_pool(data: DataSpec, *, stored_size: int, seed: int) -> Pool:
@@ -31,7 +31,8 @@ def check_negatives(pool: Pool) -> None:
     """Raises UserError if the pool has no negatives, for objectives that need some."""
     if "negatives" not in pool.roles:
         there = "; ".join(f"{source.name} has no negatives; it has {_listing(source)}" for source in pool.sources)
-        raise UserError(f"data.negatives: {there}. Add negatives, or use objective.name=softmax, which needs none")
+        remedy = "Add negatives, or use objective.name=softmax, which needs none"
+        raise UserError(f"data.negatives: {there}. {remedy}{_notes(pool.sources)}")
 
 
 def _packed_selections(data: DataSpec) -> dict[str, list["Selection"]]:
@@ -110,10 +111,11 @@ def _select(
     roles = source.roles or (role,) * len(source.classes)
     available = {name: i for i, name in enumerate(source.classes) if roles[i] == role}
     if not available and role == "known":
-        raise UserError(f"{field}: {source.name} has no {role}/ classes; it has {_listing(source)}")
+        raise UserError(f"{field}: {source.name} has no {role}/ classes; it has {_listing(source)}{_notes([source])}")
     for name in selection.classes:
         if name not in available:
-            raise UserError(f"{field}: no class {name!r} in {source.name}; it has {_listing(source)}")
+            note = normalisation_note([name], available)
+            raise UserError(f"{field}: no class {name!r} in {source.name}; it has {_listing(source)}{note}")
     if repeated := [n for n, count in collections.Counter(selection.classes).items() if count > 1]:
         raise UserError(f"{field}: class {repeated[0]!r} is listed twice")
     if selection.group and role == "known":
@@ -156,6 +158,11 @@ def _listing(source, most=40):
     return (", ".join(names[:most]) or "no classes") + more
 
 
+def _notes(sources: Iterable[Source]) -> str:
+    """What to add to an error about images that are missing: why they may be."""
+    return pools.in_brackets([note for source in sources for note in source.notes])
+
+
 def _check(pool: Pool) -> None:
     if taken := set(pool.classes) & {"none", "seen_negatives", "unseen_unknowns"}:
         raise UserError(f"data.known: the class name {min(taken)!r} is reserved for results; rename the class")
@@ -176,7 +183,8 @@ def _check(pool: Pool) -> None:
             if role == "known" and (missing := [split for split in SPLITS if not counts[split]]):
                 raise UserError(
                     f"data.known: class {name!r} has no {missing[0]} images (it has {counts}); add images, or change "
-                    "data.validation_fraction or data.test_fraction"
+                    f"data.validation_fraction or data.test_fraction{_notes(pool.sources)}"
                 )
             if not sum(counts.values()):
-                raise UserError(f"data.{role}: {name!r} has no images that this role uses; add images, or leave it out")
+                why = f"{name!r} has no images that this role uses; add images, or leave it out{_notes(pool.sources)}"
+                raise UserError(f"data.{role}: {why}")

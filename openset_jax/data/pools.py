@@ -37,6 +37,7 @@ class Source:
       ids: records (int [n]) -> their names, which do not change when records are reordered or files are moved.
       fetch: records (int [n]) -> their contents in `format`: a sequence of bytes, or uint8 [n, S, S, 3] for pixels.
       prepared_as: for packed arrays, the images that the config of `prepare` selected (`DataSpec.chosen_images`), else None.
+      notes: lines to print: files that were left out, images in the wrong place, what the audit of packed arrays found.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Source:
     ids: Callable[[np.ndarray], list[str]]
     fetch: Callable[[np.ndarray], Sequence[bytes] | np.ndarray]
     prepared_as: Mapping[str, Any] | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def packed_size(self) -> int | None:
@@ -207,3 +209,8 @@ def missing_split(source: str, split: str, existing: Sequence[str]) -> str:
         f"{source}: no split {split!r}; it has {', '.join(existing[:20]) or 'none'}. Set train, validation and test to "
         "existing splits; if there is only one, set validation and test to '', and its images are split by hash"
     )
+
+
+def in_brackets(notes: Sequence[str], most: int = 4) -> str:
+    """Returns the first notes of a source as the end of a message; "" if there are none."""
+    return f" ({'; '.join(notes[:most])}{'; ...' * (len(notes) > most)})" if notes else ""

@@ -48,7 +48,7 @@ def run_description(run: run_setup.Run) -> str:
 
 
 def pool_table(pool: Pool) -> str:
-    """Returns the numbers of images by role, group and split."""
+    """Returns the numbers of images by role, group and split, and the notes of the sources."""
     rows: list[Sequence[Cell]] = [["images", *SPLITS]]
     for role, groups in zip(ROLES, pool.counts().values(), strict=True):
         listed = list(groups.items())
@@ -56,7 +56,8 @@ def pool_table(pool: Pool) -> str:
             rows.append([f"{role}: {name}", *counts.values()])
         if rest := listed[_SHOWN:]:
             rows.append([f"{role}: {len(rest)} more", *(sum(counts[s] for _, counts in rest) for s in SPLITS)])
-    return columns(rows)
+    notes = dict.fromkeys(note for source in pool.sources for note in source.notes)
+    return "\n".join([columns(rows), *notes])
 
 
 def sampler_line(sampler: Sampler, names: Sequence[str], plateau: float) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from openset_jax import config_json
 from openset_jax.data.pools import Pool
-from openset_jax.errors import UserError
+from openset_jax.errors import UserError, normalisation_note
 from openset_jax.openset.losses.weights import Weights
 from openset_jax.spec import RunSpec
 
@@ -65,7 +65,7 @@ def check_same_data(saved: Mapping[str, Any], classes: Sequence[str], fingerprin
     if list(saved["classes"]) != list(classes):
         raise UserError(
             f"data.known: the run in {workdir} has the classes {', '.join(saved['classes'])}; this config has "
-            f"{', '.join(classes)}; restore the field, or use a new --workdir"
+            f"{', '.join(classes)}{normalisation_note(saved['classes'], classes)}; restore the field, or use a new --workdir"
         )
     if saved["fingerprint"] != fingerprint:
         raise UserError(

@@ -8,7 +8,9 @@ import pytest
 from opening import check_columns, error, everything, touch
 
 from openset_jax.data import sources
+from openset_jax.data.pool_builder import Selection, build_pool, check_negatives
 from openset_jax.data.pools import TEST, TRAIN, UNASSIGNED, VALIDATION
+from openset_jax.errors import UserError
 
 # --- folders by role --------------------------------------------------------------------------------------------------
 
@@ -48,12 +50,78 @@ def test_one_class_name_may_stand_under_two_roles(tmp_path):
     assert source.roles == ("known", "unknown")
 
 
-def test_what_is_not_an_image_file_is_left_out(tmp_path):
+def test_what_is_not_an_image_file_is_left_out_and_counted(tmp_path):
     name = touch(
-        tmp_path, "known/cat/1.jpg", "known/cat/notes.txt", "known/cat/jpg", "known/cat/2.gif", "known/cat/Thumbs.db",
+        tmp_path, "known/cat/1.jpg", "known/cat/notes.txt", "known/cat/jpg", "known/cat/2.gif", "known/cat/sub/more.txt",
         "known/loose.jpg", "readme.png", "other/cat/3.jpg",
     )  # fmt: skip
-    assert everything(sources.open_source(name)).keys() == {"known/cat/1.jpg"}
+    source = sources.open_source(name)
+    assert everything(source).keys() == {"known/cat/1.jpg", "known/cat/2.gif"}
+    assert (
+        f"3 files in '{tmp_path}/known/cat' left out: 2 .txt (no image), 1 without a usual suffix (no image)" in source.notes
+    )
+
+
+def test_images_in_the_wrong_place_are_named_beside_the_nearest_role(tmp_path):
+    name = touch(
+        tmp_path, "known/cat/1.jpg", "known/1.jpg", "known/2.png", "known/3.txt", "cover.png", "unknowns/dog/1.webp",
+        "unknowns/dog/.2.jpg", "unknowns/dog/sub/3.jpg", "Negatives/1.jpg", "others/1.jpg", "documents/a.txt", ".git/1.jpg",
+    )  # fmt: skip
+    (tmp_path / "negatives").mkdir()
+    (tmp_path / "negatives/car").symlink_to("../others")  # used, so not in the wrong place
+    none = "this folder is none of known, negatives, held_out_negatives, unknown"
+    assert sources.open_source(name).notes == (
+        f"Warning: not used: 1 image in '{tmp_path}'; move images to ROLE/CLASS/",
+        f"Warning: not used: 2 images in '{tmp_path}/known'; move images to known/CLASS/",
+        f"Warning: not used: 1 image in '{tmp_path}/Negatives'; {none}; is it meant as negatives/?",
+        f"Warning: not used: 2 images in '{tmp_path}/unknowns'; {none}; is it meant as unknown/?",
+    )
+
+
+def test_images_beside_the_classes_of_a_split_are_named(tmp_path):
+    name = touch(tmp_path, "train/cat/1.jpg", "test/cat/1.jpg", "test/2.jpg", "cover.png", "extra/cat/3.jpg")
+    (note,) = sources.open_source(name).notes
+    assert note == f"Warning: not used: 1 image in '{tmp_path}/test'; move images to test/CLASS/"
+
+
+def test_a_missing_role_names_the_folder_that_may_be_meant(tmp_path):
+    message = error(touch(tmp_path, "Known/cat/1.jpg", "unknown/dog/1.jpg"))
+    assert message.endswith(f"must include {tmp_path}/known/CLASS/; is Known/ meant as known/?")
+    name = touch(tmp_path, *(f"known/{cls}/{i}.jpg" for cls in ("cat", "dog") for i in range(30)), "Negatives/1.jpg")
+    pool = build_pool({"known": [Selection(sources.open_source(name))]})
+    with pytest.raises(UserError, match=r"Add negatives, or use .*not used: 1 image in .*; is it meant as negatives/\?\)$"):
+        check_negatives(pool)
+
+
+def test_a_class_without_images_says_why(tmp_path):
+    name = touch(tmp_path, *(f"known/cat/{i}.jpg" for i in range(30)), "known/dog/1.txt")
+    with pytest.raises(
+        UserError, match=r"'dog' has no train images .* \(1 file in .*/known/dog' left out: 1 \.txt \(no image\)"
+    ):
+        build_pool({"known": [Selection(sources.open_source(name))]})
+
+
+@pytest.mark.parametrize(
+    ("link", "target", "same"),
+    [
+        ("known/cat/more", "../../negatives", "negatives"),
+        ("known/cat/more", "../../negatives/car", "negatives/car"),
+        ("known/cat/up", "..", "known"),
+        ("known/cat/root", "../..", ""),
+        ("known/kitten", "cat", "known/cat"),
+        ("unknown", "negatives", "negatives/car"),
+    ],
+)
+def test_a_folder_in_two_classes_is_an_error(tmp_path, link, target, same):
+    name = touch(tmp_path, "known/cat/1.jpg", "known/dog/1.jpg", "negatives/car/1.jpg")
+    (tmp_path / link).symlink_to(target)
+    assert f"'{(tmp_path / same)}' are the same folder, because of a link" in error(name)
+
+
+def test_a_link_between_splits_is_an_error(tmp_path):
+    name = touch(tmp_path, "train/cat/1.jpg", "val/cat/1.jpg")
+    (tmp_path / "test").symlink_to("val")
+    assert "val/cat' and '" in error(name, validation="val") or "test/cat' and '" in error(name, validation="val")
 
 
 def test_hidden_files_and_folders_in_a_class_are_left_out(tmp_path):
@@ -118,7 +186,7 @@ def test_a_path_from_the_home_folder(tmp_path, monkeypatch):
 def test_a_folder_without_images_says_where_they_should_be(tmp_path, layout):
     name = touch(tmp_path, f"{layout}/cat/1.txt", "test/cat/1.txt")
     message = error(name)
-    assert "no .jpg, .jpeg, .png files" in message
+    assert "no image files" in message
     assert f"{tmp_path}/{layout}/CLASS/" in message
 
 

@@ -18,10 +18,10 @@ PACKED = {
 }
 
 
-def write_packed(root, *, size=6):
+def write_packed(root, *, size=6, **found):
     images = np.random.default_rng(0).integers(0, 256, (len(PACKED["ids"]), size, size, 3), dtype=np.uint8)
     np.save(root / "images.npy", images)
-    packed.write_index(root, stored_size=size, groups=GROUPS, **PACKED)
+    packed.write_index(root, stored_size=size, groups=GROUPS, **PACKED, **found)
     return images
 
 
@@ -50,6 +50,27 @@ def test_packed_arrays_that_became_shorter_say_so(tmp_path):
     os.truncate(tmp_path / "images.npy", (tmp_path / "images.npy").stat().st_size - 1)
     with pytest.raises(OSError, match=r"images\.npy ends at image 4"):
         source.fetch(np.array([0, 3, 4]))
+
+
+@pytest.mark.skipif(not os.path.isdir("/dev/fd"), reason="needs /dev/fd")
+def test_packed_arrays_are_closed_when_nothing_uses_them(tmp_path):
+    write_packed(tmp_path)
+    before = len(os.listdir("/dev/fd"))
+    fetch = sources.open_source(f"packed:{tmp_path}").fetch
+    for _ in range(5):
+        sources.open_source(f"packed:{tmp_path}")
+    assert len(os.listdir("/dev/fd")) == before + 1
+    assert len(fetch(np.arange(2))) == 2, "the file is open as long as its images can be read"
+    del fetch
+    assert len(os.listdir("/dev/fd")) == before
+
+
+def test_what_the_audit_found_is_a_note_of_the_packed_arrays(tmp_path):
+    write_packed(tmp_path)
+    assert sources.open_source(f"packed:{tmp_path}").notes == ()
+    write_packed(tmp_path, leaks=3, contradictions=1_000)
+    (note,) = sources.open_source(f"packed:{tmp_path}").notes
+    assert note.startswith("Warning: openset_jax.prepare found 3 leaks, 1,000 contradictions in these packed arrays: ")
 
 
 def test_packed_arrays_know_their_splits_whatever_the_config_calls_them(tmp_path):
