@@ -21,6 +21,7 @@ from absl import flags
 
 from openset_jax import cli
 from openset_jax.errors import Stopped, UserError, needing_tensorflow
+from openset_jax.text import printable, show
 
 if TYPE_CHECKING:  # imported where they are used, so that --help answers at once
     from ml_collections import ConfigDict
@@ -78,8 +79,8 @@ def prepare(config: ConfigDict, out: pathlib.Path, *, section: str = "config.dat
     pool = pool_builder.open_pool(data, stored_size=size, seed=spec.seed)
     if spec.objective.uses_negatives:
         pool_builder.check_negatives(pool)
-    print(console.pool_table(pool), flush=True)
-    unreadable = Unreadable(pool, data.max_bad_fraction, report=tqdm.write)
+    show(console.pool_table(pool))
+    unreadable = Unreadable(pool, data.max_bad_fraction, report=lambda line: tqdm.write(printable(line)))
     writer = packed.Writer(out, pool, size)
     for row in np.setdiff1d(np.arange(writer.done), writer.kept):
         unreadable.add(int(row), "an earlier call found it unreadable")
@@ -93,16 +94,16 @@ def prepare(config: ConfigDict, out: pathlib.Path, *, section: str = "config.dat
     kept = np.array(writer.kept, np.int64)
     leaks = _leaks(pool, kept, writer.checksums, images)
     for line in leaks[:20]:
-        print(f"leak: {line}")
+        show(f"leak: {line}")
     if leaks[20:]:
-        print(f"... and {len(leaks) - 20} more leaks")
+        show(f"... and {len(leaks) - 20} more leaks")
     packed.write_index(
         out, stored_size=size, groups=list(zip(pool.roles, pool.groups, strict=True)), ids=pool.ids(kept),
         group=pool.group[kept], split=pool.split[kept], prepared_as=data.chosen_images(),
     )  # fmt: skip
     writer.forget()
-    print(f"{len(kept):,} images of {size}x{size} in {out}, {len(unreadable.rows)} unreadable, {len(leaks)} leaks.")
-    print(f"Use them with --{section}.packed={out}")
+    show(f"{len(kept):,} images of {size}x{size} in {out}, {len(unreadable.rows)} unreadable, {len(leaks)} leaks.")
+    show(f"Use them with --{section}.packed={out}")
     return {"images": len(kept), "unreadable": len(unreadable.rows), "leaks": len(leaks)}
 
 
