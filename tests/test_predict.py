@@ -16,6 +16,7 @@ from small_run import open_small_pool, run, small_config, train
 from openset_jax import predict
 from openset_jax.data.pools import TEST
 from openset_jax.errors import UserError
+from openset_jax.files import write_whole
 from openset_jax.predict import Predictor, find_images
 
 SIZE = {"steps": 60, "eval.every": 60, "batch_size": 64, "model.width": 0.125, "log_every": 20, "checkpoint.every": 60}
@@ -73,6 +74,52 @@ def test_it_decides_as_evaluation_did(workdir, photos, scored):
         assert row["p_best"] == pytest.approx(float(expected[f"p_{row['best_class']}"]), abs=1e-5)
         assert (row["decision"] == "none") == (row["score"] > row["threshold"])
     assert len({row["decision"] for row in rows}) >= 4
+
+
+def test_images_in_memory_get_the_answers_of_their_files(workdir, photos, scored):
+    ids = list(scored)[:5]
+    paths = [photos / f"{id_}.png" for id_ in ids]
+    pictures = {i: Image.open(paths[i]) for i in (0, 1)}
+    given = [pictures[0], np.asarray(pictures[1]), str(paths[2]), paths[3], paths[4].read_bytes()]
+    predictor = Predictor(workdir, batch_size=64)
+    rows = list(predictor(given))
+    assert [row["id"] for row in rows] == [0, 1, str(paths[2]), str(paths[3]), 4]
+    for row, id_ in zip(rows, ids, strict=True):
+        assert row["decision"] == scored[id_]["decision"]
+        assert row["score"] == pytest.approx(float(scored[id_]["score"]), abs=1e-4)
+    (row,) = predictor(str(paths[2]))
+    assert row["id"] == str(paths[2]) and row["score"] == pytest.approx(rows[2]["score"]), "a text is one path"
+    with pytest.raises(TypeError, match="image 0 is of type int"):
+        next(predictor(5))
+    with pytest.raises(UserError, match="^no images: give paths"):
+        next(predictor([]))
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_rows_with_hostile_names_are_read_back(tmp_path, suffix):
+    path, row = tmp_path / f"out{suffix}", {**dict.fromkeys(predict.COLUMNS), "decision": "=1+1", "threshold": "-inf"}
+    ids = ["@eaDir/1.jpg", "caf\udce9\r\n.jpg", "béret.jpg"]
+    with write_whole(path, newline="") as file:
+        write = predict.row_writer(file, suffix)
+        for id_ in ids:
+            write(row | {"id": id_, "score": -0.5})
+    if suffix == ".jsonl":
+        assert [json.loads(line) for line in path.read_text().splitlines()] == [
+            row | {"id": id_, "score": -0.5} for id_ in ids
+        ]
+        return
+    with path.open(newline="", errors="surrogateescape") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["id"] for row in rows] == ["./@eaDir/1.jpg", *ids[1:]]
+    assert [(row["decision"], row["score"], row["threshold"]) for row in rows] == [("'=1+1", "-0.5", "-inf")] * 3
+
+
+def test_the_counts_of_very_many_classes_are_one_short_line():
+    counts = {f"class {i}": i for i in range(1, 1001)} | {"none": 5, None: 2, "error": 7}
+    line = predict.counts_line(counts)
+    assert line.startswith("class 1000 1,000, class 999 999, ") and line.endswith(", none 5, error 2")
+    assert len(line) < 400 and "983 more" in line
+    assert predict.counts_line({"b": 1, "a\x1b": 3}) == "a\\x1b 3, b 1"
 
 
 def huge_png(path):
