@@ -49,7 +49,8 @@ def main() -> None:
     args, file = flags.FLAGS, outputs.json_file(flags.FLAGS.json)
     from benchmarks.evaluate import Forward
     from configs import folder
-    from openset_jax.predict import Predictor, find_images
+    from openset_jax.data.image_files import find_images
+    from openset_jax.predict import Predictor
     from openset_jax.training import devices
 
     spec, photos = inputs.resolve(args.config or folder.get_config()), pathlib.Path(args.photos).expanduser()
@@ -102,11 +103,10 @@ def read(files: list[str], batch_size: int, stored_size: int) -> Iterator[dict[s
     """The batches that a `Predictor` reads from these files, on the host."""
     import numpy as np
 
-    from openset_jax.data import batches, pipeline
+    from openset_jax.data import batches, given_images, pipeline
     from openset_jax.data.unreadable import Unreadable
-    from openset_jax.predict import file_pool
 
-    pool = file_pool(files)
+    pool = given_images.make_pool(files, files)
     unreadable = Unreadable(pool)
     plan = batches.evaluation(pool, np.arange(len(files)), batch_size=batch_size, unreadable=unreadable)
     return pipeline.stream(pool, plan, stored_size=stored_size, unreadable=unreadable)

@@ -22,6 +22,7 @@ from ml_collections.config_flags import tuple_parser
 
 from openset_jax import config_json
 from openset_jax.errors import Stopped, UserError
+from openset_jax.text import printable, show
 
 _CONFIG_HELP = "Config file; --config.a.b=value overrides its field a.b."
 
@@ -62,7 +63,7 @@ def run(main: Callable[..., None], define_flags: Callable[[], None], *, takes_ar
     define_flags()
     if {"--help", "-help", "-h"} & set(sys.argv[1:]):
         with contextlib.suppress(BrokenPipeError):  # --help | head
-            print(_help(main), flush=True)
+            show(_help(main))
         os._exit(0)
     with _one_line_errors():
         rest = _parse(sys.argv, takes_arguments)
@@ -92,7 +93,7 @@ def _one_line_errors() -> Iterator[None]:
 
 
 def _exit(code: int, message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
+    print(printable(message), file=sys.stderr, flush=True)
     sys.stdout.flush()
     distributed = sys.modules.get("jax._src.distributed")
     if code == 2 and distributed and distributed.global_state.client:
@@ -110,6 +111,8 @@ def _parse(argv: list[str], takes_arguments: bool) -> list[str]:
         raise UserError(_without_traceback(str(error))) from error
     except (AttributeError, KeyError, TypeError, ValueError, OSError, ImportError, SyntaxError) as error:
         raise UserError(_config_error(error)) from error
+    except (MemoryError, RecursionError) as error:  # of Python's parser
+        raise UserError("the value of a flag --config.FIELD has too many nested brackets or signs") from error
     if rest and not takes_arguments:
         raise UserError(f"argument {rest[0]!r} is not understood; --help lists the flags")
     return rest

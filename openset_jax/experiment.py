@@ -199,7 +199,8 @@ def run_arm(phases: Sequence[RunSpec], folder: pathlib.Path, stop_requested: Sto
             return False
         if (folder / arm_folder.OUTCOME).exists():  # another process finished it in the meantime
             return True
-        with (folder / "log.txt").open("a") as log, contextlib.redirect_stdout(log):
+        text = (folder / "log.txt").open("a", encoding="utf-8", errors="backslashreplace")
+        with text as log, contextlib.redirect_stdout(log):
             try:
                 arm_folder.save_outcome(train.fit(phases, stop_requested, cache))
             except Exception as error:

@@ -6,37 +6,25 @@ In Python:
 
     from openset_jax.predict import Predictor
     predict = Predictor("runs/mine")
-    rows = list(predict(["photos"]))
+    rows = list(predict(["photos"]))  # or one image: a path, a Pillow image, uint8 [H, W, 3] or bytes
 """
 
 from __future__ import annotations
 
 import collections
-import csv
-import dataclasses
-import functools
-import glob
 import json
 import os
 import pathlib
-import stat
-from collections.abc import Callable, Iterator, Sequence
-from typing import IO, TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import IO, Any
 
-import numpy as np
 from absl import flags
 
 from openset_jax import cli
 from openset_jax.errors import UserError
 from openset_jax.files import write_whole
-
-if TYPE_CHECKING:  # imported where they are used, so that --help answers at once
-    from openset_jax.data.pools import Pool
-    from openset_jax.data.unreadable import Unreadable
-    from openset_jax.openset.scored import Scored
-
-Row = dict[str, str | float | None]  # the result for one image: a value for each name in COLUMNS
-COLUMNS = ("id", "decision", "p_none", "best_class", "p_best", "score", "threshold", "error")
+from openset_jax.predictor import COLUMNS, Predictor, Row
+from openset_jax.text import abridged, show
 
 
 def define_flags() -> None:
@@ -59,6 +47,8 @@ def main(arguments: list[str]) -> None:
     """Runs the command."""
     from tqdm import tqdm
 
+    from openset_jax.data.image_files import find_images
+
     args, out = flags.FLAGS, pathlib.Path(flags.FLAGS.out).expanduser()
     if out.suffix not in (".csv", ".jsonl"):
         raise UserError(f"--out: {str(out)!r} ends in neither .csv nor .jsonl")
@@ -68,199 +58,41 @@ def main(arguments: list[str]) -> None:
     files = find_images(arguments)
     if out.exists() and any(os.path.exists(file) and os.path.samefile(file, out) for file in files):
         raise UserError(f"--out: {str(out)!r} is one of the files to classify; write to another file")
-    counts, notes = collections.Counter[str](), list[str]()
+    counts, notes = collections.Counter[Any](), list[str]()
     predict = Predictor(
         args.workdir, priors=args.priors, costs=args.costs, threshold=args.threshold, batch_size=args.batch_size,
         report=notes.append, progress=lambda count: bar.update(count),
     )  # fmt: skip
     with write_whole(out, newline="") as file, tqdm(total=len(files), unit=" images", smoothing=0.1) as bar:
-        write = _writer(file, out.suffix)
+        write = row_writer(file, out.suffix)
         for row in predict(files):
             write(row)
-            counts[str(row["decision"] or "error")] += 1
-    print(*notes, sep="\n", end="\n" * bool(notes))
-    print(", ".join(f"{name} {count:,}" for name, count in counts.most_common()))
-    print(f"{len(files):,} rows in {out}; accepted: score <= {predict.classifier.threshold.value:.6g}")
+            counts[row["decision"]] += 1
+    for line in [*notes, counts_line(counts)]:
+        show(line)
+    show(f"{len(files):,} rows in {out}; accepted: score <= {predict.classifier.threshold.value:.6g}")
 
 
-def find_images(paths: Sequence[str], report: Callable[[str], None] = print) -> list[str]:
-    """Lists image files, each once: the given files, the images in folders and their subfolders, the matches of globs.
+def counts_line(counts: Mapping[str | None, int]) -> str:
+    """Returns the number of images of each decision: the most frequent classes first, "none" and errors (None) last.
 
-    Folders are searched as those of training are (`data.image_files`). Files that were given are listed whatever they hold,
-    except pipes and devices, whose reading may never end.
-
-    Args:
-      report: called with a line on files that were left out.
-
-    Raises:
-      UserError: a path does not exist, a folder cannot be listed, or there is no image.
+    Of very many classes the line has the most frequent ones.
     """
-    from openset_jax.data.image_files import Walk, file_type, shorten
-
-    found: dict[tuple[str, str], str] = {}  # (real folder, name) -> path, as it was first given
-    real_folder = functools.cache(os.path.realpath)
-    left_out: list[str] = []
-    for path in map(str, paths):
-        matches = [path] if os.path.exists(path) else sorted(glob.glob(path, recursive=True))
-        if not matches:
-            raise UserError(f"{path!r}: there is no such file or folder, and no file matches it")
-        for match in matches:
-            kind, files = file_type(match), [match]
-            if kind == stat.S_IFDIR:
-                walk = Walk(match, [""])
-                files = [str(pathlib.Path(match, name)) for name in walk.images[""]]
-                left_out += walk.notes()
-            elif kind not in (stat.S_IFREG, 0):
-                left_out.append(f"{match!r} left out: no regular file")
-                continue
-            for file in files:
-                folder, name = os.path.split(file)
-                found.setdefault((real_folder(folder), name), file)
-    for line in shorten(list(dict.fromkeys(left_out))):
-        report(line)
-    if not found:
-        raise UserError(f"no images in {', '.join(map(repr, paths)) or 'no paths'}: give files, folders or globs")
-    return list(found.values())
+    classes = sorted(counts.keys() - {"none", None}, key=lambda name: (-counts[name], name))
+    shown = [f"{name} {counts[name]:,}" for name in [*classes, *{"none"} & counts.keys()]]
+    return ", ".join(filter(None, [abridged(shown), f"error {counts[None]:,}" if None in counts else ""]))
 
 
-def file_pool(files: Sequence[str]) -> Pool:
-    """Returns a `Pool` of these files, in order, without known classes: all are unknowns of the test split."""
-    from openset_jax.data import pools
+def row_writer(file: IO[str], suffix: str) -> Callable[[Row], Any]:
+    """Returns a function that writes a row of `Predictor`, for a file ending in .csv or .jsonl."""
+    from openset_jax.report import csv_rows
 
-    names, nothing = [os.fsencode(file) for file in files], np.zeros(len(files), np.int32)
-    source = pools.Source(
-        name="files", classes=("",), roles=None, label=nothing, split=np.full(len(files), pools.TEST, np.uint8),
-        format="path", ids=lambda records: [files[r] for r in records], fetch=lambda records: [names[r] for r in records],
-    )  # fmt: skip
-    return pools.Pool(
-        sources=(source,), groups=("",), roles=("unknown",), num_classes=0, source=nothing, record=np.arange(len(files)),
-        group=nothing, split=source.split, key=np.arange(len(files), dtype=np.uint64),
-    )  # fmt: skip
-
-
-class Predictor:
-    """Classifies image files with the network and the saved decision rule of a run.
-
-    Args:
-      priors: as `decision.prior` of its config; "" for the saved prior; "em" or "bbse" to estimate the class frequencies
-        from the images of each call; then all images are read before the first row is yielded.
-      costs: as `decision.costs` of its config; "" for the saved costs.
-      threshold: replaces the saved one.
-      batch_size: rounded up to a multiple of the number of devices.
-      report: called with the estimated class frequencies, and a warning if they cannot be trusted.
-      progress: called with the number of images of each batch that was read.
-
-    Attributes:
-      classifier: the saved one with the overrides. With priors="em" or "bbse", its prior is the estimate of the last call.
-
-    Raises:
-      UserError: the run has no checkpoint or no decision.json, or an override is invalid.
-    """
-
-    def __init__(
-        self, workdir: str | pathlib.Path, *, priors: str = "", costs: str = "", threshold: float | None = None,
-        batch_size: int = 256, report: Callable[[str], None] = print, progress: Callable[[int], None] = lambda count: None,
-    ):  # fmt: skip
-        from openset_jax.openset.decision import deployment
-        from openset_jax.platforms import xla
-        from openset_jax.training import checkpoints, devices, saved_decision
-        from openset_jax.training.eval_program import make_eval_steps
-        from openset_jax.training.image_input import streamed
-        from openset_jax.training.restore import restore
-
-        xla.cache_compilations()
-        workdir = pathlib.Path(workdir).expanduser().resolve()
-        checkpoints.open_checkpoints(workdir).close()  # first: its error tells the user to train, not to evaluate
-        step, saved, _ = saved_decision.read(workdir)
-        estimated = priors in deployment.ESTIMATES
-        self.classifier = deployment.declare(saved, priors="" if estimated else priors, costs=costs, threshold=threshold)
-        self._estimate_prior: Callable[[np.ndarray], tuple[np.ndarray, str]] | None = None
-        if estimated:
-            deployment.check_posterior(saved, f"--priors={priors}")
-            logits, label = saved_decision.read_outputs(workdir, step)
-            self._estimate_prior = functools.partial(deployment.estimate_prior, priors, saved, logits, label)
-            self._estimate_prior(logits[:1])  # a trial that may raise before images are read
-        network = restore(workdir, step=step)
-        if network.classes != saved.classes:
-            raise UserError(
-                f"--workdir: {workdir / saved_decision.DECISION} belongs to another run: it has the classes "
-                f"{', '.join(saved.classes)}, but the checkpoint has {', '.join(network.classes)}. Delete it and run "
-                f"python -m openset_jax.evaluate --workdir={workdir}"
-            )
-        self._stored_size, self._variables = network.spec.images.stored_size, network.variables
-        no_batches = lambda batches: iter(())  # `__call__` makes an input for its own files
-        self._steps = make_eval_steps(network.spec.program.forward, network.model, streamed(no_batches))
-        self._batch_size = devices.padded_batch_size(batch_size)
-        self._report, self._progress = report, progress
-
-    def __call__(self, paths: Sequence[str]) -> Iterator[Row]:
-        """Classifies files, folders and globs; yields a row for each image.
-
-        "id" is the path, "decision" a class or "none". Missing values are None; unreadable files have only "id" and "error".
-
-        Raises:
-          UserError: a path does not exist, there is no image, or the class frequencies cannot be estimated.
-        """
-        from openset_jax.data.unreadable import Unreadable
-
-        files = find_images(paths)
-        pool = file_pool(files)
-        unreadable = Unreadable(pool, 1.0, report=lambda line: None)
-        outputs = self._outputs(pool, unreadable)
-        if self._estimate_prior:
-            outputs = iter(read := list(outputs))
-            prior, text = self._estimate_prior(np.concatenate([logits for *_, logits in read]))
-            self.classifier = dataclasses.replace(self.classifier, prior=prior)
-            self._report(text)
-        for asked, rows, logits in outputs:
-            no_labels = np.zeros(len(rows), int)
-            scored, posterior = self.classifier.classify(logits, no_labels, no_labels)
-            place = {row: i for i, row in enumerate(rows.tolist())}
-            for row in asked:
-                if row in place:
-                    yield self._row(files[row], place[row], scored, posterior)
-                else:
-                    yield {**dict.fromkeys(COLUMNS), "id": files[row], "error": unreadable.rows[row]}
-
-    def _outputs(self, pool: Pool, unreadable: Unreadable) -> Iterator[tuple[range, np.ndarray, np.ndarray]]:
-        """Yields (requested rows, readable rows, logits of these) for each batch; adds the others to `unreadable`."""
-        from openset_jax.training import input_choice
-        from openset_jax.training.inference import Inference
-
-        size = self._batch_size
-        images = input_choice.make_image_input("stream", pool, stored_size=self._stored_size, unreadable=unreadable)
-        inference = Inference(self._steps, pool, images, batch_size=size, unreadable=unreadable)
-        found = inference.run("logits", self._variables, np.arange(len(pool)))
-        for start, (rows, out) in zip(range(0, len(pool), size), found, strict=True):
-            asked = range(start, min(start + size, len(pool)))
-            self._progress(len(asked))
-            yield asked, rows, out["logits"]
-
-    def _row(self, file: str, i: int, scored: Scored, posterior: np.ndarray | None) -> Row:
-        from openset_jax.openset.decision import thresholds
-
-        names = [*self.classifier.classes, "none"]
-        best = int(scored.known_class[i]) if posterior is None else int(posterior[i, :-1].argmax())
-        assert scored.decision is not None
-        return {
-            "id": file,
-            "decision": names[scored.decision[i]],
-            "p_none": None if posterior is None else float(posterior[i, -1]),
-            "best_class": names[best],
-            "p_best": None if posterior is None else float(posterior[i, best]),
-            "score": float(scored.score[i]),
-            "threshold": thresholds.json_number(self.classifier.threshold.value),
-            "error": None,
-        }
-
-
-def _writer(file: IO[str], suffix: str) -> Callable[[Row], Any]:
-    if suffix == ".jsonl":
-        return lambda row: file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    text = lambda value: "" if value is None else repr(value) if isinstance(value, float) else value
-    return lambda row: writer.writerow([text(row[name]) for name in COLUMNS])
+    if suffix == ".jsonl":  # a byte of a file name that is not UTF-8 becomes a JSON escape, which Python reads as this byte
+        utf8 = lambda text: text.encode("utf-8", "backslashreplace").decode("utf-8")
+        return lambda row: file.write(utf8(json.dumps(row, ensure_ascii=False)) + "\n")
+    write = csv_rows.row_writer(file)
+    write(COLUMNS)
+    return lambda row: write([csv_rows.path_cell(str(row["id"])), *(row[name] for name in COLUMNS[1:])])
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from absl import flags
 
 from openset_jax import cli
 from openset_jax.errors import Stopped, UserError, needing_tensorflow
+from openset_jax.text import printable, show
 
 if TYPE_CHECKING:  # imported where they are used, so that --help answers at once
     from ml_collections import ConfigDict
@@ -79,8 +80,8 @@ def prepare(config: ConfigDict, out: pathlib.Path, *, section: str = "config.dat
     pool = pool_builder.open_pool(data, stored_size=size, seed=spec.seed)
     if spec.objective.uses_negatives:
         pool_builder.check_negatives(pool)
-    print(console.pool_table(pool), flush=True)
-    unreadable = Unreadable(pool, data.max_bad_fraction, report=tqdm.write)
+    show(console.pool_table(pool))
+    unreadable = Unreadable(pool, data.max_bad_fraction, report=lambda line: tqdm.write(printable(line)))
     with contextlib.closing(packed.Writer(out, pool, size)) as writer:
         for row in np.setdiff1d(np.arange(writer.done), writer.kept):
             unreadable.add(int(row), "an earlier call found it unreadable")
@@ -99,9 +100,9 @@ def prepare(config: ConfigDict, out: pathlib.Path, *, section: str = "config.dat
         equal[kind].append(line)
     for kind, lines in equal.items():
         for line in lines[:20]:
-            print(f"{kind[:-1]}: {line}")
+            show(f"{kind[:-1]}: {line}")
         if lines[20:]:
-            print(f"... and {len(lines) - 20:,} more {kind}")
+            show(f"... and {len(lines) - 20:,} more {kind}")
     counts = {kind: len(lines) for kind, lines in equal.items()}
     packed.write_index(
         out, stored_size=size, groups=list(zip(pool.roles, pool.groups, strict=True)), ids=pool.ids(kept),
@@ -110,8 +111,8 @@ def prepare(config: ConfigDict, out: pathlib.Path, *, section: str = "config.dat
     writer.forget()
     found = {"unreadable": len(unreadable.rows), **counts}
     text = ", ".join(f"{count:,} {kind}" for kind, count in found.items())
-    print(f"{len(kept):,} images of {size}x{size} in {out}, {text}.")
-    print(f"Use them with --{section}.packed={out}")
+    show(f"{len(kept):,} images of {size}x{size} in {out}, {text}.")
+    show(f"Use them with --{section}.packed={out}")
     return {"images": len(kept), **found}
 
 

@@ -48,6 +48,7 @@ def test_help_answers_without_importing_anything_heavy(module):
         (["--config.steps=many"], "steps"),
         (["--config.steps=1.5"], "steps"),
         (["--workdri=x"], "workdri"),
+        (["--config.data.known.classes=" + "-" * 100_000 + "1"], "nested brackets or signs"),
         (["stray"], "stray"),
     ],
 )

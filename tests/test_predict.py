@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import shutil
 import struct
 import sys
@@ -16,7 +15,8 @@ from small_run import open_small_pool, run, small_config, train
 from openset_jax import predict
 from openset_jax.data.pools import TEST
 from openset_jax.errors import UserError
-from openset_jax.predict import Predictor, find_images
+from openset_jax.files import write_whole
+from openset_jax.predict import Predictor
 
 SIZE = {"steps": 60, "eval.every": 60, "batch_size": 64, "model.width": 0.125, "log_every": 20, "checkpoint.every": 60}
 
@@ -73,6 +73,52 @@ def test_it_decides_as_evaluation_did(workdir, photos, scored):
         assert row["p_best"] == pytest.approx(float(expected[f"p_{row['best_class']}"]), abs=1e-5)
         assert (row["decision"] == "none") == (row["score"] > row["threshold"])
     assert len({row["decision"] for row in rows}) >= 4
+
+
+def test_images_in_memory_get_the_answers_of_their_files(workdir, photos, scored):
+    ids = list(scored)[:5]
+    paths = [photos / f"{id_}.png" for id_ in ids]
+    pictures = {i: Image.open(paths[i]) for i in (0, 1)}
+    given = [pictures[0], np.asarray(pictures[1]), str(paths[2]), paths[3], paths[4].read_bytes()]
+    predictor = Predictor(workdir, batch_size=64)
+    rows = list(predictor(given))
+    assert [row["id"] for row in rows] == [0, 1, str(paths[2]), str(paths[3]), 4]
+    for row, id_ in zip(rows, ids, strict=True):
+        assert row["decision"] == scored[id_]["decision"]
+        assert row["score"] == pytest.approx(float(scored[id_]["score"]), abs=1e-4)
+    (row,) = predictor(str(paths[2]))
+    assert row["id"] == str(paths[2]) and row["score"] == pytest.approx(rows[2]["score"]), "a text is one path"
+    with pytest.raises(TypeError, match="image 0 is of type int"):
+        next(predictor(5))
+    with pytest.raises(UserError, match="^no images: give paths"):
+        next(predictor([]))
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_rows_with_hostile_names_are_read_back(tmp_path, suffix):
+    path, row = tmp_path / f"out{suffix}", {**dict.fromkeys(predict.COLUMNS), "decision": "=1+1", "threshold": "-inf"}
+    ids = ["@eaDir/1.jpg", "caf\udce9\r\n.jpg", "béret.jpg"]
+    with write_whole(path, newline="") as file:
+        write = predict.row_writer(file, suffix)
+        for id_ in ids:
+            write(row | {"id": id_, "score": -0.5})
+    if suffix == ".jsonl":
+        assert [json.loads(line) for line in path.read_text().splitlines()] == [
+            row | {"id": id_, "score": -0.5} for id_ in ids
+        ]
+        return
+    with path.open(newline="", errors="surrogateescape") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["id"] for row in rows] == ["./@eaDir/1.jpg", *ids[1:]]
+    assert [(row["decision"], row["score"], row["threshold"]) for row in rows] == [("'=1+1", "-0.5", "-inf")] * 3
+
+
+def test_the_counts_of_very_many_classes_are_one_short_line():
+    counts = {f"class {i}": i for i in range(1, 1001)} | {"none": 5, None: 2, "error": 7}
+    line = predict.counts_line(counts)
+    assert line.startswith("class 1000 1,000, class 999 999, ") and line.endswith(", none 5, error 2")
+    assert len(line) < 400 and "983 more" in line
+    assert predict.counts_line({"b": 1, "a\x1b": 3}) == "a\\x1b 3, b 1"
 
 
 def huge_png(path):
@@ -183,58 +229,6 @@ def test_what_an_estimate_needs(tmp_path, mixed, photos):
     with pytest.raises(UserError, match=r"validation.npz of step 200 is missing or damaged.*; delete decision.json .*run"):
         Predictor(without, priors="em")
     assert next(Predictor(without)(of_kinds(photos, {"0": 1})))["p_none"] is not None
-
-
-def test_paths_may_be_files_folders_and_globs_and_count_once(photos):
-    everything = find_images([photos])
-    assert everything == sorted(everything)
-    assert find_images([everything[3], photos, str(photos / "**/*.png")])[:2] == [everything[3], everything[0]]
-    assert len(find_images([everything[3], photos, str(photos / "**/*.png")])) == len(everything)
-    with pytest.raises(UserError, match="no such file or folder"):
-        find_images([photos / "nothing.jpg"])
-    with pytest.raises(UserError, match="no images"):
-        find_images([])
-
-
-def test_a_file_is_listed_once_whatever_path_leads_to_it(tmp_path):
-    (tmp_path / "x").mkdir()
-    image = tmp_path / "a.png"
-    image.touch()
-    (tmp_path / "link").symlink_to(".")
-    assert find_images([image, tmp_path / "x/../a.png", tmp_path / "link/a.png", tmp_path]) == [str(image)]
-
-
-def test_a_folder_is_searched_as_training_does(tmp_path, capsys):
-    (tmp_path / "photos/.hidden").mkdir(parents=True)
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "photos/linked").symlink_to("../elsewhere")
-    Image.new("RGB", (4, 4)).save(tmp_path / "elsewhere/noname", "webp")
-    for name in ("._a.png", ".hidden/b.png", "c.jpe", "notes.txt"):
-        (tmp_path / "photos" / name).touch()
-    found = find_images([tmp_path / "photos", tmp_path / "photos/notes.txt"])
-    assert [file[len(str(tmp_path)) :] for file in found] == ["/photos/c.jpe", "/photos/linked/noname", "/photos/notes.txt"]
-    assert capsys.readouterr().out == f"1 file in '{tmp_path}/photos' left out: 1 .txt (no image)\n"
-
-
-def test_links_that_lead_nowhere_have_a_row_and_pipes_and_loops_are_left_alone(tmp_path):
-    for name, target in (("loop", "."), ("broken.jpg", "nothing.jpg"), ("self.png", "self.png")):
-        (tmp_path / name).symlink_to(target)
-    (tmp_path / "folder.jpg").mkdir()
-    os.mkfifo(tmp_path / "pipe.jpg")
-    said: list[str] = []
-    assert find_images([tmp_path], said.append) == [str(tmp_path / "broken.jpg"), str(tmp_path / "self.png")]
-    assert len(said) == 2 and "1 'pipe.jpg' (no regular file)" in said[1]
-    assert find_images([tmp_path / "p*.jpg", tmp_path / "broken.jpg"], said.append) == [str(tmp_path / "broken.jpg")]
-    assert said[2] == f"'{tmp_path}/pipe.jpg' left out: no regular file"
-
-
-def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path, monkeypatch):
-    def denied(folder):
-        raise PermissionError(13, "Permission denied", folder)
-
-    monkeypatch.setattr(os, "scandir", denied)
-    with pytest.raises(UserError, match="cannot be listed: Permission denied"):
-        find_images([tmp_path])
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,17 @@ are opened: reading a pipe or a device may never end.
 """
 
 import collections
+import functools
+import glob
 import heapq
 import os
+import pathlib
 import stat
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 
 from openset_jax.data.image_format import HEAD, READABLE, image_format
 from openset_jax.errors import UserError
+from openset_jax.text import show
 
 _SUFFIXES = {
     "jpeg": (".jpg", ".jpeg", ".jpe", ".jfif"), "png": (".png",), "gif": (".gif",), "bmp": (".bmp",), "webp": (".webp",),
@@ -100,6 +104,44 @@ class Walk:
                 left_out[suffix if suffix[1:].isalnum() else "without a usual suffix", why] += 1
             else:
                 images.append(prefix + name)
+
+
+def find_images(paths: Sequence[str], report: Callable[[str], None] = show) -> list[str]:
+    """Lists image files, each once: the given files, the images in folders and their subfolders, the matches of globs.
+
+    Folders are searched as those of training are (`data.image_files`). Files that were given are listed whatever they hold,
+    except pipes and devices, whose reading may never end.
+
+    Args:
+      report: called with a line on files that were left out.
+
+    Raises:
+      UserError: a path does not exist, a folder cannot be listed, or there is no image.
+    """
+    found: dict[tuple[str, str], str] = {}  # (real folder, name) -> path, as it was first given
+    real_folder = functools.cache(os.path.realpath)
+    left_out: list[str] = []
+    for path in map(str, paths):
+        matches = [path] if os.path.exists(path) else sorted(glob.glob(path, recursive=True))
+        if not matches:
+            raise UserError(f"{path!r}: there is no such file or folder, and no file matches it")
+        for match in matches:
+            kind, files = file_type(match), [match]
+            if kind == stat.S_IFDIR:
+                walk = Walk(match, [""])
+                files = [str(pathlib.Path(match, name)) for name in walk.images[""]]
+                left_out += walk.notes()
+            elif kind not in (stat.S_IFREG, 0):
+                left_out.append(f"{match!r} left out: no regular file")
+                continue
+            for file in files:
+                folder, name = os.path.split(file)
+                found.setdefault((real_folder(folder), name), file)
+    for line in shorten(list(dict.fromkeys(left_out))):
+        report(line)
+    if not found:
+        raise UserError(f"no images in {', '.join(map(repr, paths)) or 'no paths'}: give files, folders or globs")
+    return list(found.values())
 
 
 def identity(folder: str) -> Identity:

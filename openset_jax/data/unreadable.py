@@ -6,6 +6,7 @@ import numpy as np
 
 from openset_jax.data.pools import Pool
 from openset_jax.errors import UserError
+from openset_jax.text import show
 
 
 class Unreadable:
@@ -19,7 +20,7 @@ class Unreadable:
       rows: row of the pool -> the reason why its image could not be read.
     """
 
-    def __init__(self, pool: Pool, max_fraction: float = 0.01, report: Callable[[str], None] = print):
+    def __init__(self, pool: Pool, max_fraction: float = 0.01, report: Callable[[str], None] = show):
         self._pool, self._max_fraction, self._report = pool, max_fraction, report
         self.rows: dict[int, str] = {}
 

@@ -8,11 +8,13 @@ from clu import parameter_overview
 from openset_jax.data.pools import ROLES, SPLITS, Pool
 from openset_jax.data.sampler import Sampler
 from openset_jax.report.formatting import Number, title
+from openset_jax.text import abridged, printable
 from openset_jax.training import run_setup, state
 from openset_jax.training.progress import Progress
 
 Cell = str | int | float | Number | None
 
+_EXTREMES = 10  # best classes, and worst classes, that are listed if there are very many
 _SHOWN = 12  # groups of a role that are listed one by one
 _SIDES = {"keep_knowns": "knowns", "accept_negatives": "negatives"}  # rule -> the images whose accepted share it limits
 
@@ -30,7 +32,7 @@ def _cell(value: Cell) -> str:
         return "-"
     if isinstance(value, Mapping):
         return f"{value['value']:.4f} ({value['low']:.3f}-{value['high']:.3f})"
-    return f"{value:.4f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+    return f"{value:.4f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else printable(value)
 
 
 def run_description(run: run_setup.Run) -> str:
@@ -63,9 +65,8 @@ def pool_table(pool: Pool) -> str:
 def sampler_line(sampler: Sampler, names: Sequence[str], plateau: float) -> str:
     """Returns the batch size, the share of each class and "none", and the loss of a network whose outputs are constant."""
     shares = [f"{name} {p:.1%}" for name, p in zip(names, sampler.prior, strict=False)]
-    shown = shares if len(shares) <= _SHOWN else [*shares[: _SHOWN - 2], "...", shares[-1]]
     constant = f"A network that ignores its images has a loss of at least {plateau:.3f}."
-    return f"Each batch of {sampler.batch_size}: {', '.join(shown)}. {constant}"
+    return f"Each batch of {sampler.batch_size}: {abridged(shares)}. {constant}"
 
 
 def result_table(result: Mapping[str, Any]) -> str:
@@ -74,7 +75,7 @@ def result_table(result: Mapping[str, Any]) -> str:
     skipped = f" ({counts['skipped']} unreadable images skipped)" if counts["skipped"] else ""
     rows: list[Sequence[Cell]] = [["known classes", "images", "accuracy"]]
     rows.append(["all", sum(counts["known"].values()), known["accuracy"]])
-    rows += [[name, counts["known"][name], recall] for name, recall in known["recall"].items()]
+    rows += _best_and_worst([[name, counts["known"][name], recall] for name, recall in known["recall"].items()])
     lines = [
         f"Test images, step {result['step']}{skipped}. Brackets: 95 % intervals.",
         columns(rows),
@@ -138,6 +139,15 @@ def _none_rows(result: Mapping[str, Any]) -> Iterator[Sequence[Cell]]:
     for kind in ("seen_negatives", "unseen_unknowns"):
         row = open_set[kind]
         yield [title(kind), row["images"], row["auroc"], row.get("oscr"), rejected[kind]]
-        for name in list(counts[kind])[:_SHOWN]:
-            row = open_set["by_group"][name]
-            yield [f"  {name}", row["images"], row["auroc"], row.get("oscr"), None]
+        of_groups = [(name, open_set["by_group"][name]) for name in counts[kind]]
+        yield from _best_and_worst([[f"  {n}", row["images"], row["auroc"], row.get("oscr"), None] for n, row in of_groups])
+
+
+def _best_and_worst(rows: list[Sequence[Cell]]) -> list[Sequence[Cell]]:
+    """Returns the rows; of very many the best ten, by the number in the third column, a row that says so, and the worst."""
+    if len(rows) <= 2 * _EXTREMES + 1:
+        return rows
+    value = lambda row: row[2]["value"] if row[2] else -1.0
+    ranked, left = sorted(rows, key=value, reverse=True), len(rows) - 2 * _EXTREMES
+    note = [f"  ... {left:,} more in metrics.json; above the best, below the worst", *[""] * (len(rows[0]) - 1)]
+    return [*ranked[:_EXTREMES], note, *ranked[-_EXTREMES:]]

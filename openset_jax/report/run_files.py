@@ -1,6 +1,5 @@
 """The files that an evaluation writes to the workdir: report.html, scores.csv and metrics.json."""
 
-import csv
 import json
 import math
 from typing import IO
@@ -9,7 +8,7 @@ import numpy as np
 
 from openset_jax.data.pools import Pool
 from openset_jax.files import write_whole
-from openset_jax.report import mistakes, page
+from openset_jax.report import csv_rows, mistakes, page
 from openset_jax.training import hosts
 from openset_jax.training.measurement import Measurement
 from openset_jax.training.trained_network import TrainedNetwork
@@ -58,13 +57,13 @@ def _write_scores(file: IO[str], pool: Pool, measurement: Measurement) -> None:
     scored, posterior, scores = measurement.scored, measurement.posterior, measurement.scores
     names = [*pool.classes, "none"]
     assert scored.decision is not None
-    writer = csv.writer(file, lineterminator="\n")
+    write_row = csv_rows.row_writer(file)
     probabilities = ["p_none", *(f"p_{name}" for name in pool.classes)]
-    writer.writerow(["id", "group", "label", "decision", "score", *probabilities, *scores.values])
+    write_row(["id", "group", "label", "decision", "score", *probabilities, *scores.values])
     if posterior is None:
         posterior = np.full((len(scores.rows), len(names)), np.nan)
     numbers = np.column_stack([scored.score, posterior[:, -1], posterior[:, :-1], *scores.values.values()])
     columns = zip(pool.ids(scores.rows), scored.group, scored.label, scored.decision, numbers, strict=True)
     for id_, group, label, k, values in columns:
-        row = (repr(x) if math.isfinite(x) else "" for x in values.tolist())
-        writer.writerow([id_, group, int(label), names[k], *row])
+        row = (x if math.isfinite(x) else None for x in values.tolist())
+        write_row([csv_rows.path_cell(id_), group, int(label), names[k], *row])

@@ -37,10 +37,18 @@ class Checkpoints:
 
     Args:
       writing: True for a training run; then incomplete checkpoints of a killed process are removed.
+
+    Raises:
+      UserError: the path of the workdir is not valid UTF-8.
     """
 
     def __init__(self, workdir: pathlib.Path, *, writing: bool):
         self._directory = workdir.resolve() / "checkpoints"
+        try:
+            str(self._directory).encode("utf-8")  # which TensorStore needs when it saves the first checkpoint
+        except UnicodeEncodeError as error:
+            what = "is not valid UTF-8 in this locale, but checkpoints need it"
+            raise UserError(f"--workdir: {str(workdir)!r} {what}; use another folder") from error
         if writing and jax.process_index() == 0:
             _remove_leftovers(self._directory)
         self._policy, standard = _LastAndBest(), ocp.StandardCheckpointHandler

@@ -12,12 +12,13 @@ import jax
 
 from openset_jax.files import write_whole
 from openset_jax.spec import RunSpec
+from openset_jax.text import show
 
 
 def say(text: str) -> None:
-    """Prints a line in the first process; prints nothing for ""."""
+    """Prints lines in the first process; prints nothing for ""."""
     if text and jax.process_index() == 0:
-        print(text, flush=True)
+        show(text)
 
 
 class RunLog:

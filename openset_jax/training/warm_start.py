@@ -10,6 +10,7 @@ import numpy as np
 
 from openset_jax.errors import UserError
 from openset_jax.spec import RunSpec
+from openset_jax.text import abridged
 from openset_jax.training.restore import restore
 from openset_jax.training.state import Variables
 
@@ -59,7 +60,7 @@ def warm_start(variables: Variables, spec: RunSpec, classes: Sequence[str]) -> t
     for name, values in fc8.items():
         fc8[name] = values.copy()
         fc8[name][..., kept] = old[name][..., source]
-    listed = lambda names: ", ".join('"none"' if name is None else name for name in names)
+    listed = lambda names: abridged(['"none"' if name is None else name for name in names])
     new, dropped = [n for i, n in enumerate(after) if i not in kept], [n for n in before if n not in after]
     message = f"Starting from the network of {other} at step {run.step}: {len(kept)} outputs are copied by class name"
     message += f"; new: {listed(new)}" if new else ""

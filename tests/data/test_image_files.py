@@ -9,7 +9,7 @@ from opening import touch
 from PIL import Image
 
 from openset_jax.data import image_files
-from openset_jax.data.image_files import Walk, count_images, file_type, identity, shorten, subfolders
+from openset_jax.data.image_files import Walk, count_images, file_type, find_images, identity, shorten, subfolders
 from openset_jax.data.image_format import READABLE
 from openset_jax.errors import UserError
 
@@ -139,3 +139,57 @@ def test_what_lies_in_a_folder(tmp_path):
     assert count_images(str(tmp_path), {identity(str(tmp_path / "b"))}) == 2
     assert file_type(str(tmp_path / "link")) == stat.S_IFDIR
     assert file_type(str(tmp_path / "loop")) == 0
+
+
+def test_paths_may_be_files_folders_and_globs_and_count_once(tmp_path):
+    photos = tmp_path / "photos"
+    touch(photos, "b/2.png", "a/1.png", "4.png", "a/3.png")
+    everything = find_images([photos])
+    assert everything == sorted(everything)
+    assert find_images([everything[3], photos, str(photos / "**/*.png")])[:2] == [everything[3], everything[0]]
+    assert len(find_images([everything[3], photos, str(photos / "**/*.png")])) == len(everything)
+    with pytest.raises(UserError, match="no such file or folder"):
+        find_images([photos / "nothing.jpg"])
+    with pytest.raises(UserError, match="no images"):
+        find_images([])
+
+
+def test_a_file_is_listed_once_whatever_path_leads_to_it(tmp_path):
+    (tmp_path / "x").mkdir()
+    image = tmp_path / "a.png"
+    image.touch()
+    (tmp_path / "link").symlink_to(".")
+    assert find_images([image, tmp_path / "x/../a.png", tmp_path / "link/a.png", tmp_path]) == [str(image)]
+
+
+def test_a_folder_is_searched_as_training_does(tmp_path, capsys):
+    (tmp_path / "photos/.hidden").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "photos/linked").symlink_to("../elsewhere")
+    Image.new("RGB", (4, 4)).save(tmp_path / "elsewhere/noname", "webp")
+    for name in ("._a.png", ".hidden/b.png", "c.jpe", "notes.txt"):
+        (tmp_path / "photos" / name).touch()
+    found = find_images([tmp_path / "photos", tmp_path / "photos/notes.txt"])
+    assert [file[len(str(tmp_path)) :] for file in found] == ["/photos/c.jpe", "/photos/linked/noname", "/photos/notes.txt"]
+    assert capsys.readouterr().out == f"1 file in '{tmp_path}/photos' left out: 1 .txt (no image)\n"
+
+
+def test_links_that_lead_nowhere_have_a_row_and_pipes_and_loops_are_left_alone(tmp_path):
+    for name, target in (("loop", "."), ("broken.jpg", "nothing.jpg"), ("self.png", "self.png")):
+        (tmp_path / name).symlink_to(target)
+    (tmp_path / "folder.jpg").mkdir()
+    os.mkfifo(tmp_path / "pipe.jpg")
+    said: list[str] = []
+    assert find_images([tmp_path], said.append) == [str(tmp_path / "broken.jpg"), str(tmp_path / "self.png")]
+    assert len(said) == 2 and "1 'pipe.jpg' (no regular file)" in said[1]
+    assert find_images([tmp_path / "p*.jpg", tmp_path / "broken.jpg"], said.append) == [str(tmp_path / "broken.jpg")]
+    assert said[2] == f"'{tmp_path}/pipe.jpg' left out: no regular file"
+
+
+def test_a_folder_without_permission_is_an_error(tmp_path, monkeypatch):
+    def denied(folder):
+        raise PermissionError(13, "Permission denied", folder)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    with pytest.raises(UserError, match="cannot be listed: Permission denied"):
+        find_images([tmp_path])

@@ -31,6 +31,13 @@ def test_last_and_best_are_kept_and_the_rest_removed(tmp_path):
     saved.close()
 
 
+def test_a_workdir_whose_name_is_not_utf8_is_refused_before_the_first_step(tmp_path):
+    with pytest.raises(UserError, match=r"^--workdir: '.*caf\\udce9' is not valid UTF-8"):
+        Checkpoints(tmp_path / "caf\udce9", writing=True)
+    assert not list(tmp_path.iterdir())
+    Checkpoints(tmp_path / "béret \x1b", writing=True).close()
+
+
 @pytest.mark.accelerator
 def test_a_state_is_restored_bit_by_bit_with_its_batch_statistics(tmp_path):
     original = make_state(**{"model.norm": "batch"})

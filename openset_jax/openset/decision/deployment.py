@@ -13,6 +13,7 @@ import numpy as np
 from openset_jax.errors import UserError
 from openset_jax.openset.decision import calibration, label_shift, prior_and_costs
 from openset_jax.openset.decision.classifier import Classifier
+from openset_jax.text import abridged
 
 ESTIMATES = ("em", "bbse")  # estimators of the prior
 
@@ -99,7 +100,7 @@ def estimate_prior(
         except ValueError as error:
             raise UserError(f"{flag}: {error}") from error
         prior, by = bbse.prior, f"BBSE, condition number {bbse.condition:.3g}"
-    shares = ", ".join(f"{name} {share:.1%}" for name, share in zip(names, prior, strict=True))
+    shares = abridged([f"{name} {share:.1%}" for name, share in zip(names, prior, strict=True)])
     lines = [f"estimated class prior of {len(unlabelled):,} images ({by}): {shares}"]
     if warning := label_shift.implausibility(validation, label, unlabelled, prior, names=names):
         lines.append(f"WARNING: {warning}")

@@ -3,6 +3,7 @@
 `classes` are the names of the K known classes. `field` is the config field or the flag of the value, for messages.
 """
 
+import collections
 import json
 from collections.abc import Sequence
 
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from openset_jax.errors import UserError
+from openset_jax.text import abridged
 
 # costs of a known class for an image of "none", of another known class for a known image, of "none" for a known image
 COSTS = ("accept_none", "confuse_knowns", "reject_known")
@@ -19,19 +21,29 @@ def parse(text: str, field: str) -> object:
     """Parses "name=number,name=number" to a dictionary, JSON to its value, and an empty text to None.
 
     Raises:
-      UserError: the text has neither format, or a name occurs twice.
+      UserError: the text has neither format, is nested too deeply, or has a name twice.
     """
     if not text.strip():
         return None
+    shown = repr(text if len(text) <= 200 else f"{text[:200]}...")
+
+    def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        if twice := [name for name, count in collections.Counter(name for name, _ in pairs).items() if count > 1]:
+            raise UserError(f"{field}: {shown} has the name {twice[0]!r} twice")
+        return dict(pairs)
+
     try:
         if text.lstrip()[0] in "[{":
-            return json.loads(text)
-        pairs = [(name.strip(), float(number)) for name, number in (part.rsplit("=", 1) for part in text.split(","))]
+            return json.loads(text, object_pairs_hook=unique, parse_int=float)
+        return unique([(n.strip(), float(number)) for n, number in (part.rsplit("=", 1) for part in text.split(","))])
     except ValueError as error:
-        raise UserError(f'{field}: {text!r} is neither "name=number,name=number" nor JSON ({error})') from error
-    if len(dict(pairs)) < len(pairs):
-        raise UserError(f"{field}: {text!r} has a name twice")
-    return dict(pairs)
+        raise UserError(f'{field}: {shown} is neither "name=number,name=number" nor JSON ({error})') from error
+    except RecursionError as error:
+        raise UserError(f"{field}: {shown} has too many nested brackets") from error
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def cost_matrix(given: object, classes: Sequence[str], field: str = "decision.costs") -> np.ndarray:
@@ -49,7 +61,7 @@ def cost_matrix(given: object, classes: Sequence[str], field: str = "decision.co
         named = dict.fromkeys(COSTS, 1.0) | (given or {})
         if strange := set(named) - set(COSTS):
             raise UserError(f"{field}: {min(strange)!r} is not one of {', '.join(COSTS)}")
-        if not all(isinstance(cost, int | float) for cost in named.values()):
+        if not all(map(_is_number, named.values())):
             raise UserError(f"{field}: every cost must be a number, not {given!r}")
         costs = np.full((size, size), named["confuse_knowns"], np.float64)
         costs[-1], costs[:, -1] = named["accept_none"], named["reject_known"]
@@ -62,7 +74,7 @@ def cost_matrix(given: object, classes: Sequence[str], field: str = "decision.co
         if costs.shape != (size, size):
             raise UserError(
                 f"{field}: the matrix's shape is {costs.shape}; with {len(classes)} classes and 'none' it must be "
-                f"({size}, {size}): rows are the truth, columns the decision, in the order {', '.join(classes)}, none"
+                f"({size}, {size}): rows are the truth, columns the decision, in the order {abridged([*classes, 'none'])}"
             )
     if len(wrong := np.argwhere(~(np.isfinite(costs) & (costs >= 0)))):
         (truth, answer), names = wrong[0], [*classes, "none"]
@@ -92,16 +104,16 @@ def deployment_prior(
         reference = np.full(len(names), 1 / len(names))
     if given is None:
         return reference
-    if not isinstance(given, dict) or not all(isinstance(share, int | float) for share in given.values()):
+    if not isinstance(given, dict) or not all(map(_is_number, given.values())):
         raise UserError(f"{field}: every share of a class must be a number, not {given!r}")
     if strange := [name for name in given if name not in names]:
-        raise UserError(f"{field}: no class {strange[0]!r}; the classes are {', '.join(names)}")
+        raise UserError(f"{field}: no class {strange[0]!r}; the classes are {abridged(names)}")
     if wrong := [name for name, share in given.items() if not 0 <= share <= 1]:
         raise UserError(f"{field}: {wrong[0]}: {given[wrong[0]]!r} is not between 0 and 1")
     total, rest = sum(given.values()), np.array([name not in given for name in names])
     left = 1 - total
     if left < -1e-6 or (left > 1e-6 and not reference[rest].sum()):
-        raise UserError(f"{field}: the shares of {', '.join(given)} sum to {total:g}, not to 1")
+        raise UserError(f"{field}: the shares of {abridged(list(given))} sum to {total:g}, not to 1")
     prior = np.array([given.get(name, 0.0) for name in names], np.float64)
     if rest.any():
         prior[rest] = max(left, 0) * reference[rest] / max(reference[rest].sum(), 1e-300)

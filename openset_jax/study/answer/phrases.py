@@ -105,8 +105,9 @@ def heading(shared: Treatment, *, alone: bool) -> list[str]:
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """Returns a Markdown table; the first row is the head."""
-    lines = [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
+    """Returns a Markdown table; the first row is the head. In cells, "|" is escaped and line ends become spaces."""
+    cell = lambda text: " ".join(text.splitlines()).replace("|", "\\|")
+    lines = [f"| {' | '.join(map(cell, row))} |" for row in rows]
     return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
 
 

@@ -4,7 +4,6 @@ Both files depend on the outcomes only: the same arms in another order give the 
 precision. A cell is empty if there is no number.
 """
 
-import csv
 import json
 import pathlib
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ import numpy as np
 
 from openset_jax.files import write_whole
 from openset_jax.openset.metrics.intervals import Interval
+from openset_jax.report import csv_rows
 from openset_jax.study.stats.analysis import Analysis
 from openset_jax.study.stats.arm_outcome import DECISIONS, Outcome
 from openset_jax.study.stats.measurements import KNOWN, Measurement
@@ -122,4 +122,6 @@ def _values(treatment: Treatment, names: Sequence[str]) -> list[str]:
 
 def _write(path: pathlib.Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     with write_whole(path, newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([columns, *rows])
+        write_row = csv_rows.row_writer(file)
+        for row in [columns, *rows]:
+            write_row(row)

@@ -36,8 +36,23 @@ def test_priors_and_costs_as_flags_give_them():
     for wrong in ("none", "none=", "none=much", "{none: 1}", "=", "a=1,,"):
         with pytest.raises(UserError, match="x: .* neither"):
             prior_and_costs.parse(wrong, "x")
-    with pytest.raises(UserError, match="x: 'a=1, a=2' has a name twice"):
-        prior_and_costs.parse("a=1, a=2", "x")
+    for twice in ("a=1, a=2", '{"a": 1, "a": 2}', '[{"a": 1, "a": 1}]'):
+        with pytest.raises(UserError, match="^x: .* has the name 'a' twice"):
+            prior_and_costs.parse(twice, "x")
+    for deep in ("[" * 100_000, '{"a":' * 100_000):
+        with pytest.raises(UserError, match="^x: .* has too many nested brackets$") as error:
+            prior_and_costs.parse(deep, "x")
+        assert len(str(error.value)) < 300
+
+
+def test_numbers_of_any_size_and_truth_values():
+    for size in (400, 5000):
+        with pytest.raises(UserError, match="^x: 'a' for an image of 'none' costs inf"):
+            prior_and_costs.cost_matrix(prior_and_costs.parse(f'{{"accept_none": 1{"0" * size}}}', "x"), CLASSES, "x")
+    with pytest.raises(UserError, match="^x: every cost must be a number, not {'accept_none': True}"):
+        prior_and_costs.cost_matrix(prior_and_costs.parse('{"accept_none": true}', "x"), CLASSES, "x")
+    with pytest.raises(UserError, match="^x: every share of a class must be a number"):
+        prior_and_costs.deployment_prior(prior_and_costs.parse('{"a": true}', "x"), CLASSES, [0.3, 0.1, 0.6], "x")
 
 
 @pytest.mark.parametrize(

@@ -50,3 +50,7 @@ def test_means_stay_within_what_they_can_be():
     assert phrases.points(Interval(0.0, 0.0, 0.0)) == "no change"
     assert phrases.points(Interval(-0.2, -0.3, -0.1)) == "-20.0 points (95 % CI -30.0 to -10.0)"
     assert "not significant" in phrases.points(Interval(0.1, -0.1, 0.3))
+
+
+def test_names_cannot_break_a_table():
+    assert phrases.table([["a|b", "c"], ["d\ne", "f"]]) == "| a\\|b | c |\n|---|---|\n| d e | f |"

@@ -110,3 +110,9 @@ def test_the_interval_of_one_seed_is_empty(tmp_path):
     _, rows = written(write_comparisons, [made_up.outcome({"a": value}) for value in (1, 2)], tmp_path)
     assert {row["low"] + row["high"] for row in rows} == {""}
     assert {row["seeds"] for row in rows} == {"1"} and all(row["value"] for row in rows)
+
+
+def test_values_are_no_formulas(tmp_path):
+    arms = made_up.arms(({"init_from": "=1+1"}, {}), ({"init_from": "-1"}, {}), seeds=1, images=30)
+    _, rows = written(write_results, arms, tmp_path)
+    assert {row["init_from"] for row in rows} == {"'=1+1", "-1"}

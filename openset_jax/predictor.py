@@ -1,0 +1,165 @@
+"""Classifies images with a trained run and its saved decision rule: class `Predictor`."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import pathlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from openset_jax.errors import UserError
+from openset_jax.text import abridged, show
+
+if TYPE_CHECKING:  # imported where they are used, so that --help answers at once
+    from openset_jax.data.given_images import GivenImage
+    from openset_jax.data.pools import Pool
+    from openset_jax.data.unreadable import Unreadable
+    from openset_jax.openset.scored import Scored
+
+Row = dict[str, str | float | None]  # the result for one image: a value for each name in COLUMNS
+COLUMNS = ("id", "decision", "p_none", "best_class", "p_best", "score", "threshold", "error")
+
+
+class Predictor:
+    """Classifies images with the network and the saved decision rule of a run.
+
+    Args:
+      priors: as `decision.prior` of its config; "" for the saved prior; "em" or "bbse" to estimate the class frequencies
+        from the images of each call; then all images are read before the first row is yielded.
+      costs: as `decision.costs` of its config; "" for the saved costs.
+      threshold: replaces the saved one.
+      batch_size: rounded up to a multiple of the number of devices.
+      report: called with a line on files that were left out, and with the estimated class frequencies and warnings on them.
+      progress: called with the number of images of each batch that was read.
+
+    Attributes:
+      classifier: the saved one with the overrides. With priors="em" or "bbse", its prior is the estimate of the last call.
+
+    Raises:
+      UserError: the run has no checkpoint or no decision.json, or an override is invalid.
+    """
+
+    def __init__(
+        self, workdir: str | pathlib.Path, *, priors: str = "", costs: str = "", threshold: float | None = None,
+        batch_size: int = 256, report: Callable[[str], None] = show, progress: Callable[[int], None] = lambda count: None,
+    ):  # fmt: skip
+        from openset_jax.openset.decision import deployment
+        from openset_jax.platforms import xla
+        from openset_jax.training import checkpoints, devices, saved_decision
+        from openset_jax.training.eval_program import make_eval_steps
+        from openset_jax.training.image_input import streamed
+        from openset_jax.training.restore import restore
+
+        xla.cache_compilations()
+        workdir = pathlib.Path(workdir).expanduser().resolve()
+        checkpoints.open_checkpoints(workdir).close()  # first: its error tells the user to train, not to evaluate
+        step, saved, _ = saved_decision.read(workdir)
+        estimated = priors in deployment.ESTIMATES
+        self.classifier = deployment.declare(saved, priors="" if estimated else priors, costs=costs, threshold=threshold)
+        self._estimate_prior: Callable[[np.ndarray], tuple[np.ndarray, str]] | None = None
+        if estimated:
+            deployment.check_posterior(saved, f"--priors={priors}")
+            logits, label = saved_decision.read_outputs(workdir, step)
+            self._estimate_prior = functools.partial(deployment.estimate_prior, priors, saved, logits, label)
+            self._estimate_prior(logits[:1])  # a trial that may raise before images are read
+        network = restore(workdir, step=step)
+        if network.classes != saved.classes:
+            raise UserError(
+                f"--workdir: {workdir / saved_decision.DECISION} belongs to another run: it has the classes "
+                f"{abridged(saved.classes)}, but the checkpoint has {abridged(network.classes)}. Delete it and run "
+                f"python -m openset_jax.evaluate --workdir={workdir}"
+            )
+        self._stored_size, self._variables = network.spec.images.stored_size, network.variables
+        no_batches = lambda batches: iter(())  # `__call__` makes an input for its own files
+        self._steps = make_eval_steps(network.spec.program.forward, network.model, streamed(no_batches))
+        self._batch_size = devices.padded_batch_size(batch_size)
+        self._report, self._progress = report, progress
+
+    def __call__(self, images: GivenImage | Iterable[GivenImage]) -> Iterator[Row]:
+        """Classifies one image or several; yields a row for each. Images in memory are decoded and scaled as files are.
+
+        Args:
+          images: one or several of: the path of a file or a folder, or a glob; a Pillow image, turned upright by its EXIF
+            orientation; uint8 [H, W, 3] (RGB) or [H, W]; bytes, the content of an image file.
+
+        Yields:
+          "id": the path, or, for an image in memory, its position in `images`, an int from 0. "decision": a class or "none".
+          Missing values are None; images that cannot be read have only "id" and "error".
+
+        Raises:
+          TypeError: an image is none of these.
+          UserError: a path does not exist, there is no image, or the class frequencies cannot be estimated.
+        """
+        from openset_jax.data import given_images
+        from openset_jax.data.unreadable import Unreadable
+
+        ids, given = _expanded(images, self._report)
+        pool = given_images.make_pool(list(map(str, ids)), given)
+        unreadable = Unreadable(pool, 1.0, report=lambda line: None)
+        outputs = self._outputs(pool, unreadable)
+        if self._estimate_prior:
+            outputs = iter(read := list(outputs))
+            prior, text = self._estimate_prior(np.concatenate([logits for *_, logits in read]))
+            self.classifier = dataclasses.replace(self.classifier, prior=prior)
+            self._report(text)
+        for asked, rows, logits in outputs:
+            no_labels = np.zeros(len(rows), int)
+            scored, posterior = self.classifier.classify(logits, no_labels, no_labels)
+            place = {row: i for i, row in enumerate(rows.tolist())}
+            for row in asked:
+                if row in place:
+                    yield self._row(ids[row], place[row], scored, posterior)
+                else:
+                    yield {**dict.fromkeys(COLUMNS), "id": ids[row], "error": unreadable.rows[row]}
+
+    def _outputs(self, pool: Pool, unreadable: Unreadable) -> Iterator[tuple[range, np.ndarray, np.ndarray]]:
+        """Yields (requested rows, readable rows, logits of these) for each batch; adds the others to `unreadable`."""
+        from openset_jax.training import input_choice
+        from openset_jax.training.inference import Inference
+
+        size = self._batch_size
+        images = input_choice.make_image_input("stream", pool, stored_size=self._stored_size, unreadable=unreadable)
+        inference = Inference(self._steps, pool, images, batch_size=size, unreadable=unreadable)
+        found = inference.run("logits", self._variables, np.arange(len(pool)))
+        for start, (rows, out) in zip(range(0, len(pool), size), found, strict=True):
+            asked = range(start, min(start + size, len(pool)))
+            self._progress(len(asked))
+            yield asked, rows, out["logits"]
+
+    def _row(self, id_: str | int, i: int, scored: Scored, posterior: np.ndarray | None) -> Row:
+        from openset_jax.openset.decision import thresholds
+
+        names = [*self.classifier.classes, "none"]
+        best = int(scored.known_class[i]) if posterior is None else int(posterior[i, :-1].argmax())
+        assert scored.decision is not None
+        return {
+            "id": id_,
+            "decision": names[scored.decision[i]],
+            "p_none": None if posterior is None else float(posterior[i, -1]),
+            "best_class": names[best],
+            "p_best": None if posterior is None else float(posterior[i, best]),
+            "score": float(scored.score[i]),
+            "threshold": thresholds.json_number(self.classifier.threshold.value),
+            "error": None,
+        }
+
+
+def _expanded(
+    images: GivenImage | Iterable[GivenImage], report: Callable[[str], None]
+) -> tuple[list[str | int], list[GivenImage]]:
+    """Returns the ids and the images: the files that the paths stand for, and the images in memory by their positions."""
+    from openset_jax.data import given_images
+    from openset_jax.data.image_files import find_images
+
+    given = given_images.as_list(images)
+    ids: list[str | int] = []
+    for are_paths, places in itertools.groupby(range(len(given)), lambda i: isinstance(given[i], given_images.PATHS)):
+        chosen = list(places)
+        ids += find_images([str(given[i]) for i in chosen], report) if are_paths else chosen
+    if not ids:
+        raise UserError("no images: give paths, Pillow images, arrays or bytes")
+    return ids, [id_ if isinstance(id_, str) else given[id_] for id_ in ids]

@@ -1,0 +1,55 @@
+"""The printed tables are short, whatever the number of classes, and names cannot break them."""
+
+import numpy as np
+
+from openset_jax.report import console
+
+
+def number(value):
+    return {"value": value, "low": value, "high": value}
+
+
+def result(classes, groups):
+    """The content of `metrics.json` with recalls and AUROCs in a mixed order."""
+    mixed = lambda names: zip(names, np.random.default_rng(0).permutation(len(names)) / len(names), strict=True)
+    row = {"images": 5, "auroc": number(0.5), "oscr": number(0.5)}
+    kinds, shares = ("seen_negatives", "unseen_unknowns"), dict.fromkeys(("seen_negatives", "unseen_unknowns"), number(0.5))
+    return {
+        "step": 1, "scores": {}, "scores_left_out": {},
+        "known": {"accuracy": number(0.5), "recall": {name: number(float(value)) for name, value in mixed(classes)}},
+        "counts": {"known": dict.fromkeys(classes, 3), "skipped": 0, kinds[0]: dict.fromkeys(groups, 5), kinds[1]: {}},
+        "open_set": {
+            **dict.fromkeys(kinds, row),
+            "by_group": {name: row | {"auroc": number(float(value))} for name, value in mixed(groups)},
+        },
+        "operating_point": {
+            "rule": "least_cost", "target": None, "threshold": number(0.5), "promised": None,
+            "validation": {"knowns": 1, "negatives": 1}, "known_recall": number(0.5), "known_accuracy": number(0.5),
+            "rejected": shares, "expected_cost": shares,
+        },
+        "confusion": {"rows": [], "columns": [*classes, "none"], "counts": []},
+    }  # fmt: skip
+
+
+def test_of_very_many_classes_the_best_and_the_worst_ten_are_shown():
+    classes, groups = [f"class {i}" for i in range(1000)], [f"group {i}" for i in range(500)]
+    lines = console.result_table(result(classes, groups)).splitlines()
+    assert len(lines) < 70
+    shown = [float(line.split()[3]) for line in lines if line.strip().startswith("class ")]
+    assert shown == sorted([*np.arange(990, 1000) / 1000, *np.arange(10) / 1000], reverse=True)
+    of_groups = [float(line.split()[3]) for line in lines if line.strip().startswith("group ")]
+    assert of_groups == sorted([*np.arange(490, 500) / 500, *np.arange(10) / 500], reverse=True)
+    notes = [line.split(" in metrics.json")[0].strip() for line in lines if "more in metrics.json" in line]
+    assert notes == ["... 980 more", "... 480 more"]
+
+
+def test_few_classes_are_listed_in_their_order():
+    classes = [f"class {i}" for i in range(20)]
+    lines = console.result_table(result(classes, [])).splitlines()
+    assert [line.strip().split("  ")[0] for line in lines if line.strip().startswith("class ")][:20] == classes
+
+
+def test_names_cannot_break_a_table():
+    assert console.columns([["name", "images"], ["a\x1b[2J\nb", 3]]).split("\n") == [
+        "  name         images", "  a\\x1b[2J\\nb       3",
+    ]  # fmt: skip
