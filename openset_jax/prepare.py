@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from absl import flags
 
-from openset_jax import cli
+from openset_jax import cli, unattended
 from openset_jax.errors import Stopped, UserError, needing_tensorflow
 
 if TYPE_CHECKING:  # imported where they are used, so that --help answers at once
@@ -84,7 +84,7 @@ def prepare(config: ConfigDict, out: pathlib.Path, *, section: str = "config.dat
     for row in np.setdiff1d(np.arange(writer.done), writer.kept):
         unreadable.add(int(row), "an earlier call found it unreadable")
     bar = tqdm(initial=writer.done, total=len(pool), unit=" images", smoothing=0.1)
-    with contextlib.closing(writer), bar, cli.stop_on_signal() as stopped:
+    with contextlib.closing(writer), bar, unattended.stop_on_signal() as stopped:
         for done in decode(pool, writer, size, unreadable):
             bar.update(done - bar.n)
             if stopped() and done < len(pool):

@@ -69,7 +69,9 @@ def training(
             readable = candidates[~unreadable.mask(candidates)]
             if not len(readable):
                 name = pool.groups[pool.group[rows[i]]]
-                raise UserError(f"none of the {len(subset)} images of {name!r} that training draws is readable; replace them")
+                raise UserError(
+                    f"none of the {len(subset)} images of {name!r} that training draws is readable; replace them"
+                )
             rows[i] = readable[0]
         return rows
 

@@ -32,6 +32,9 @@ def connect(coordinator: str, process_id: int | None = None, num_processes: int 
         raise UserError("--process_id and --num_processes also need --coordinator=HOST:PORT")
 
 
+ELSEWHERE = "a signal in another process"  # the reason to stop where `any_process` is True, but not for this process
+
+
 def host_part() -> tuple[int, int]:
     """Returns (index of this process, number of processes): its slice of each global batch."""
     return jax.process_index(), jax.process_count()

@@ -129,6 +129,8 @@ def test_a_stopped_run_measures_the_margins_of_an_uninterrupted_one(tmp_path):
             train(config, stopped, stop_at(stop))
     train(config, stopped)
     assert_same_run(stopped, whole)
+    plateaus = [row["plateau_loss"] for row in lines(whole)]
+    assert plateaus[0] < plateaus[1] == plateaus[-1], "the first line is of the steps before the margins"
     at_the_end = checkpoints.open_checkpoints(stopped)
     known, negative = at_the_end.record(12)["progress"]["margins"]
     at_the_end.close()
