@@ -35,6 +35,7 @@ def main() -> None:
     """Runs the command."""
     from openset_jax.platforms import xla
 
+    xla.check_platform()
     xla.cache_compilations()
     restore_and_evaluate(flags.FLAGS.workdir, best=flags.FLAGS.checkpoint == "best", data_config=flags.FLAGS.config)
 

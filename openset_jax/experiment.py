@@ -45,6 +45,7 @@ def main() -> None:
     from openset_jax.platforms import xla
 
     part, workdir = _part(flags.FLAGS.shard), cli.make_workdir(flags.FLAGS.workdir)
+    xla.check_platform()
     xla.cache_compilations()
     with unattended.stop_on_signal() as stop_requested:
         experiment(flags.FLAGS.config, workdir, stop_requested, part=part, dry_run=flags.FLAGS.dry_run)

@@ -40,7 +40,10 @@ def define_flags() -> None:
 
 def main() -> None:
     """Runs the command."""
+    from openset_jax.platforms import xla
+
     config, out = flags.FLAGS.config, cli.make_workdir(flags.FLAGS.out)
+    xla.check_platform()
     if "run" in config:  # an experiment, all of whose runs share these images
         prepare(config.run, out, section="config.run.data")
     else:

@@ -43,6 +43,7 @@ def main() -> None:
     workdir = cli.make_workdir(flags.FLAGS.workdir)
     xla.cache_compilations()
     hosts.connect(flags.FLAGS.coordinator, flags.FLAGS.process_id, flags.FLAGS.num_processes)
+    xla.check_platform()
     with unattended.stop_on_signal() as stop_requested:
         train(flags.FLAGS.config, workdir, stop_requested)
 

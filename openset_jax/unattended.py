@@ -27,7 +27,7 @@ def outlive_output() -> None:
         stream = getattr(sys, name)
         if stream is None:  # closed before the start (`train >&-`): the next file must not get this number
             os.dup2(os.open(os.devnull, os.O_WRONLY), number)
-            setattr(sys, name, open(number, "w", closefd=False))
+            setattr(sys, name, os.fdopen(number, "w", closefd=False))
         elif stream is getattr(sys, f"__{name}__"):  # otherwise somebody collects the output
             stream.flush()
             raw = _Output(number, "w", closefd=False)
@@ -43,8 +43,8 @@ def stop_on_signal() -> Iterator[Callable[[], str]]:
     """Turns the first SIGTERM, SIGINT or SIGHUP into a request to stop, so that the run can save.
 
     A second SIGTERM or SIGINT ends the process at once; a second SIGHUP does not, because a closed terminal may send two. A
-    SIGHUP that is ignored stays so (`nohup`). A thread waits for the signals, because Python runs handlers in the main thread
-    only, which may be inside TensorFlow or a compiler for long.
+    SIGHUP that is ignored stays so (`nohup`). A thread waits for the signals, because Python runs handlers in the main
+    thread only, which may be inside TensorFlow or a compiler for long.
 
     Yields a function that returns the name of the signal, or "" before there is one.
     """

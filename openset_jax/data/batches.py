@@ -46,9 +46,10 @@ def training(
 ) -> Batches:  # fmt: skip
     """Returns batches `start` to `stop` of the sampler's stream.
 
-    An unreadable image is replaced by the next readable one of those that the sampler draws from its class (`Sampler.subset`).
-    The replacement does not depend on when the image was found to be unreadable, so the stream is a function of the files
-    alone. Labels are the indices of the network's outputs: "none" is K. `position` is the position in the global batch.
+    An unreadable image is replaced by the next readable one of those that the sampler draws from its class
+    (`Sampler.subset`). The replacement does not depend on when the image was found to be unreadable, so the stream is a
+    function of the files alone. Labels are the indices of the network's outputs: "none" is K. `position` is the position in
+    the global batch.
 
     Args:
       rows_by_class: as from `Pool.training_rows`.

@@ -77,8 +77,8 @@ def plateau_warning(
     imbalance.
 
     Args:
-      means: of one logging window. "plateau_loss" is the loss of a network that ignores its images, "top_rate" the mean share
-        of the most frequently predicted class in a batch.
+      means: of one logging window. "plateau_loss" is the loss of a network that ignores its images, "top_rate" the mean
+        share of the most frequently predicted class in a batch.
       prior: float [K + 1], of the sampler.
       ending: True for the last line of the run.
     """
@@ -89,10 +89,11 @@ def plateau_warning(
         answer = "none" if means["none_rate"] > 0.5 else "one class"
         likely = classes[int(np.argmax(prior))]
         return (
-            f"Stuck: every image gets the same answer ({answer}), and the loss ({loss:.3f}) equals that "
-            f"of constant outputs ({plateau:.3f}). The network has learned the class frequencies (the most frequent class is "
-            f"{likely!r}) and ignores the image.\n"
-            "  Likely cause: the first steps were too large and killed the ReLUs; the number of negatives is not the cause.\n"
+            f"Stuck: every image gets the same answer ({answer}), and the loss ({loss:.3f}) equals that of constant outputs "
+            f"({plateau:.3f}). The network has learned the class frequencies (the most frequent class is {likely!r}) and "
+            "ignores the image.\n"
+            "  Likely cause: the first steps were too large and killed the ReLUs; the number of negatives is not the "
+            "cause.\n"
             "  Remedy: start again with a smaller optimizer.learning_rate (a third), a longer optimizer.warmup_steps, "
             "optimizer.grad_clip=1.0, or model.norm=batch."
         )

@@ -77,7 +77,7 @@ class Run:
         return devices.prefetch_steps(images.image_input.read(plan), program.steps_per_call)
 
     def needs_margins(self, step: int, progress: Progress) -> bool:
-        """True if margins are to be measured at this step: the first after a fifth of all steps, in whole calls, at least one."""
+        """True if margins are due: they are measured once, after a fifth of all steps in whole calls, at least one call."""
         program = self.spec.program
         if progress.margins is not None or not program.loss.measures_margins:
             return False
@@ -134,8 +134,8 @@ def warmup_warning(spec: RunSpec) -> str:
         return ""
     most = optimizer.learning_rate * steps / optimizer.warmup_steps
     return (
-        f"optimizer.warmup_steps: {optimizer.warmup_steps:,} is not less than the {steps:,} steps of the run; the learning rate "
-        f"only rises, to {most:.3g}. Set it to a tenth of the steps, for example."
+        f"optimizer.warmup_steps: {optimizer.warmup_steps:,} is not less than the {steps:,} steps of the run; the learning "
+        f"rate only rises, to {most:.3g}. Set it to a tenth of the steps, for example."
     )
 
 
