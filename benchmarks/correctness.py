@@ -37,7 +37,7 @@ from benchmarks import correctness_limits, correctness_runs, hardware, outputs, 
 from benchmarks.children import ROOT, Children, NotDone, ProcessFailed, last_line
 from benchmarks.correctness_runs import Finding
 from benchmarks.processes import Processes
-from openset_jax import cli
+from openset_jax import cli, unattended
 from openset_jax.errors import Stopped
 
 CORES_PER_CHECK = 3  # checks run at the same time, except on TPUs, which belong to one process at a time
@@ -63,7 +63,7 @@ def main() -> None:
     scratch = pathlib.Path(tempfile.mkdtemp(prefix="openset_jax_correctness_"))
     workers = 1 if importlib.util.find_spec("libtpu") else max(1, hardware.cores() // CORES_PER_CHECK)
     with (
-        cli.stop_on_signal() as stop_requested,
+        unattended.stop_on_signal() as stop_requested,
         Processes(scratch, environment={}),  # its guard removes the folder
         concurrent.futures.ThreadPoolExecutor(workers) as pool,
     ):

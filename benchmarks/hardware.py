@@ -34,6 +34,9 @@ def describe(*, devices: bool = False) -> dict[str, Any]:
     if devices or "openset_jax.training.devices" in sys.modules:  # benchmarks of the input alone do not need devices
         import jax
 
+        from openset_jax.platforms import xla
+
+        xla.check_platform()
         found["devices"] = [device.device_kind for device in jax.local_devices()]
     return found
 

@@ -37,7 +37,7 @@ from benchmarks.jobs import Job
 from benchmarks.peer import peer_python
 from benchmarks.processes import Processes
 from benchmarks.result_files import FILES, ResultFiles
-from openset_jax import cli
+from openset_jax import cli, unattended
 from openset_jax.errors import Stopped
 
 GUARD_SECONDS = 12.0  # the guard process ends the suite this long after the time is up
@@ -76,7 +76,7 @@ def main() -> None:
     )
     limit = 60 * args.minutes + GUARD_SECONDS if args.minutes else None
     with (
-        cli.stop_on_signal() as stop_requested,
+        unattended.stop_on_signal() as stop_requested,
         Processes(scratch, environment=environment(scratch), stop_requested=stop_requested, seconds=limit) as processes,
     ):
         suite = Suite(setting, Clock(args.minutes), processes, out, stop_requested)

@@ -1,4 +1,4 @@
-"""Shared by all commands: flags, --help, one-line error messages, exit codes, and stopping on a signal.
+"""Shared by all commands: flags, --help, one-line error messages, and exit codes.
 
 Exit codes: 0: done; 1: a bug in this program (with a traceback); 2: an error that the user can correct; 3: stopped by a
 signal after everything was saved. Only absl and ml_collections are imported here, so that `--help` answers at once.
@@ -11,7 +11,6 @@ import importlib
 import os
 import pathlib
 import re
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -20,7 +19,7 @@ from absl import flags
 from ml_collections import config_flags
 from ml_collections.config_flags import tuple_parser
 
-from openset_jax import config_json
+from openset_jax import config_json, unattended
 from openset_jax.errors import Stopped, UserError
 from openset_jax.text import printable, show
 
@@ -60,10 +59,10 @@ def run(main: Callable[..., None], define_flags: Callable[[], None], *, takes_ar
 
     With `takes_arguments`, `main` is called with the list of the arguments that are not flags; otherwise these are an error.
     """
+    unattended.outlive_output()  # their results are files
     define_flags()
     if {"--help", "-help", "-h"} & set(sys.argv[1:]):
-        with contextlib.suppress(BrokenPipeError):  # --help | head
-            show(_help(main))
+        show(_help(main))
         os._exit(0)
     with _one_line_errors():
         rest = _parse(sys.argv, takes_arguments)
@@ -168,24 +167,3 @@ def make_workdir(path: str) -> pathlib.Path:
     if not os.access(folder, os.W_OK):
         raise UserError(f"the folder {str(folder)!r} is not writable; choose another one")
     return folder
-
-
-@contextlib.contextmanager
-def stop_on_signal() -> Iterator[Callable[[], str]]:
-    """Turns the first SIGTERM or SIGINT into a request to stop, so that the run can save; the second ends the process.
-
-    Yields a function that returns the name of the signal, or "" before there is one.
-    """
-    came: list[str] = []
-
-    def request(number, _):
-        if came:
-            os._exit(128 + number)
-        came.append(signal.Signals(number).name)
-
-    before = {number: signal.signal(number, request) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield lambda: came[0] if came else ""
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -35,6 +35,7 @@ def main() -> None:
     """Runs the command."""
     from openset_jax.platforms import xla
 
+    xla.check_platform()
     xla.cache_compilations()
     restore_and_evaluate(flags.FLAGS.workdir, best=flags.FLAGS.checkpoint == "best", data_config=flags.FLAGS.config)
 
@@ -77,7 +78,7 @@ def with_images(network: RestoredNetwork, cache: RunCache | None = None) -> Trai
     Raises:
       UserError: the images differ from those of the run.
     """
-    from openset_jax.training import run_record, saved_decision, validation
+    from openset_jax.training import divergence, run_record, saved_decision, validation
     from openset_jax.training.run_cache import RunCache
     from openset_jax.training.trained_network import TrainedNetwork
 
@@ -87,7 +88,8 @@ def with_images(network: RestoredNetwork, cache: RunCache | None = None) -> Trai
     inference = cache.inference(spec, pool, cache.images(spec, pool))
     classifier = saved_decision.read_if_current(spec, step)
     if classifier is None:
-        outputs = validation.compute_outputs(pool, inference, network.variables)
+        with divergence.explained(spec, lambda: (step, network.variables)):
+            outputs = validation.compute_outputs(pool, inference, network.variables)
         classifier = saved_decision.fit_and_save(spec, pool, outputs, training_prior=prior, step=step, save=network.is_best)
     return TrainedNetwork(spec, step, pool, inference, network.variables, classifier, prior)
 
@@ -95,10 +97,11 @@ def with_images(network: RestoredNetwork, cache: RunCache | None = None) -> Trai
 def evaluate(network: TrainedNetwork) -> dict[str, Any]:
     """Tests a network, prints a table, and writes report.html, scores.csv and metrics.json, whose content it returns."""
     from openset_jax.report import console, run_files
-    from openset_jax.training import measurement
+    from openset_jax.training import divergence, measurement
     from openset_jax.training.run_log import say
 
-    measured = measurement.measure(network)
+    with divergence.explained(network.spec, lambda: (network.step, network.variables)):
+        measured = measurement.measure(network)
     run_files.write(network, measured)
     say(console.result_table(measured.metrics))
     say(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from openset_jax import cli
+from openset_jax import cli, unattended
 from openset_jax.errors import Stopped, UserError
 from openset_jax.files import write_whole
 from openset_jax.train import StopRequested
@@ -45,8 +45,9 @@ def main() -> None:
     from openset_jax.platforms import xla
 
     part, workdir = _part(flags.FLAGS.shard), cli.make_workdir(flags.FLAGS.workdir)
+    xla.check_platform()
     xla.cache_compilations()
-    with cli.stop_on_signal() as stop_requested:
+    with unattended.stop_on_signal() as stop_requested:
         experiment(flags.FLAGS.config, workdir, stop_requested, part=part, dry_run=flags.FLAGS.dry_run)
 
 

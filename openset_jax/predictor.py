@@ -54,6 +54,7 @@ class Predictor:
         from openset_jax.training.image_input import streamed
         from openset_jax.training.restore import restore
 
+        xla.check_platform()
         xla.cache_compilations()
         workdir = pathlib.Path(workdir).expanduser().resolve()
         checkpoints.open_checkpoints(workdir).close()  # first: its error tells the user to train, not to evaluate

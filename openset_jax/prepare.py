@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from absl import flags
 
-from openset_jax import cli
+from openset_jax import cli, unattended
 from openset_jax.errors import Stopped, UserError, needing_tensorflow
 from openset_jax.text import printable, show
 
@@ -41,7 +41,10 @@ def define_flags() -> None:
 
 def main() -> None:
     """Runs the command."""
+    from openset_jax.platforms import xla
+
     config, out = flags.FLAGS.config, cli.make_workdir(flags.FLAGS.out)
+    xla.check_platform()
     if "run" in config:  # an experiment, all of whose runs share these images
         prepare(config.run, out, section="config.run.data")
     else:
@@ -86,7 +89,7 @@ def prepare(config: ConfigDict, out: pathlib.Path, *, section: str = "config.dat
         for row in np.setdiff1d(np.arange(writer.done), writer.kept):
             unreadable.add(int(row), "an earlier call found it unreadable")
         bar = tqdm(initial=writer.done, total=len(pool), unit=" images", smoothing=0.1)
-        with bar, cli.stop_on_signal() as stopped:
+        with bar, unattended.stop_on_signal() as stopped:
             for done in decode(pool, writer, size, unreadable):
                 bar.update(done - bar.n)
                 if stopped() and done < len(pool):

@@ -6,13 +6,14 @@ python -m openset_jax.train --config=configs/digits.py --workdir=runs/digits
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from openset_jax import cli
+from openset_jax import cli, unattended
 from openset_jax.errors import Stopped
 
 if TYPE_CHECKING:  # imported where they are used, so that --help answers at once
@@ -42,7 +43,8 @@ def main() -> None:
     workdir = cli.make_workdir(flags.FLAGS.workdir)
     xla.cache_compilations()
     hosts.connect(flags.FLAGS.coordinator, flags.FLAGS.process_id, flags.FLAGS.num_processes)
-    with cli.stop_on_signal() as stop_requested:
+    xla.check_platform()
+    with unattended.stop_on_signal() as stop_requested:
         train(flags.FLAGS.config, workdir, stop_requested)
 
 
@@ -81,7 +83,7 @@ def fit_run(spec: RunSpec, stop_requested: StopRequested, cache: RunCache) -> Tr
     import jax
 
     from openset_jax.report import console
-    from openset_jax.training import devices, hosts, run_setup, trained_network, validation
+    from openset_jax.training import devices, divergence, hosts, run_setup, trained_network, validation
     from openset_jax.training.run_log import RunLog, say
 
     # Images, sampler, network; then the initial state: random, from another run (init_from), or from the last checkpoint.
@@ -93,22 +95,24 @@ def fit_run(spec: RunSpec, stop_requested: StopRequested, cache: RunCache) -> Tr
     state = devices.replicate(state)
     images = cache.images(spec, run.pool)
     inference = cache.inference(spec, run.pool, images)
-    train_step, plateau = run.train_step(images, progress), run.plateau_loss(progress)
+    train_step, progress.plateau_loss = run.train_step(images, progress), run.plateau_loss(progress)
     calls = run.calls(images, start)
     log = RunLog(spec, start, step_unlogged=bool(progress.count))
     patience, selecting = spec.stopping.patience, f"validation_{spec.stopping.metric}"
 
-    # Order: evaluate, save, fetch the next batch, dispatch a call, log the previous call. A call is `steps_per_call` steps
-    # that run without the host. Evaluation and saving wait for the devices. Otherwise the metrics of a call are fetched
-    # after the next call is dispatched, so that the devices never wait for the host.
+    # Order: evaluate, save, measure margins, fetch the next batch, dispatch a call, log the previous call. A call is
+    # `steps_per_call` steps that run without the host. The first three wait for the devices. Otherwise the metrics of a call
+    # are fetched after the next call is dispatched, so that the devices never wait for the host.
     pending, saved_at, outputs = None, start, None
-    with contextlib.closing(checkpoints), contextlib.closing(log), contextlib.closing(calls):
+    explained = divergence.explained(spec, lambda: (step, state.variables))
+    with explained, contextlib.closing(checkpoints), contextlib.closing(log), contextlib.closing(calls):
         for step in range(start, spec.program.steps + 1, spec.program.steps_per_call):
             last = step == spec.program.steps
             stopping = not last and hosts.any_process(bool(stop_requested()), step % spec.log_every == 0)
             evaluating = step > progress.evaluated and (last or step % spec.evaluation.every == 0)
             saving = stopping or last or step % spec.checkpoint_every == 0
-            if evaluating or saving:
+            measuring = run.needs_margins(step, progress)
+            if evaluating or saving or measuring:
                 if pending is not None:
                     progress.add_steps(jax.device_get(pending))
                 pending, measured = None, {}
@@ -119,28 +123,30 @@ def fit_run(spec: RunSpec, stop_requested: StopRequested, cache: RunCache) -> Tr
                     better = progress.add_evaluation(step, measured[selecting])
                     saving = saving or better or progress.out_of_patience(patience)
                 if measured or (step % spec.log_every == 0 and not evaluating):  # a resumed run logs a postponed evaluation
-                    run.log_line(log, step, progress, measured, plateau)
+                    run.log_line(log, step, progress, measured)
                 if saving and step > saved_at:
                     checkpoints.save(step, state, {**run.record, "progress": vars(progress)}, best=progress.best_step)
                     saved_at = step
-                log.start_clock(step)
             if stopping or last or progress.out_of_patience(patience):
                 break
-            if step >= run.margins_step and progress.margins is None:
+            if measuring:
                 progress.margins = run.measure_margins(inference, state.variables)
-                train_step, plateau = run.train_step(images, progress), run.plateau_loss(progress)
+                train_step, progress.plateau_loss = run.train_step(images, progress), run.plateau_loss(progress)
+            if pending is None:
+                log.start_clock(step)
             batch = next(calls)
             with jax.transfer_guard("disallow"):
                 state, metrics = train_step(state, batch)
             if pending is not None:
                 progress.add_steps(jax.device_get(pending))
                 if step % spec.log_every == 0:
-                    run.log_line(log, step, progress, {}, plateau)
+                    run.log_line(log, step, progress, {})
             pending = metrics
         checkpoints.wait()
         if stopping:
-            reason = stop_requested() or "a signal in another process"
+            reason = stop_requested() or hosts.ELSEWHERE
             raise Stopped(f"Stopped by {reason}. The state at step {step} is saved; run the same command again to continue.")
+        inference = dataclasses.replace(inference, stop_requested=stop_requested)
         return trained_network.best_network(run, inference, checkpoints, progress, step, state.variables, outputs)
 
 

@@ -130,9 +130,13 @@ def test_a_workdir_of_another_network_is_refused_and_left_as_it_was(tmp_path):
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == before
 
 
-def test_a_run_may_be_made_longer(tmp_path):
-    train(small_config(**{"steps": 4, "optimizer.schedule": "constant"}), tmp_path)
-    train(small_config(**{"steps": 8, "optimizer.schedule": "constant"}), tmp_path)
+def test_a_run_may_be_made_longer_and_says_from_where_it_goes_on(tmp_path, capsys):
+    config = lambda steps: small_config(**{"steps": steps, "optimizer.schedule": "constant"})
+    train(config(4), tmp_path)
+    train(config(4), tmp_path)
+    assert "All 4 steps are done: nothing is trained, the network is evaluated again." in capsys.readouterr().out
+    train(config(8), tmp_path)
+    assert "steps was 4, now 8: training goes on from step 4.\n" in capsys.readouterr().out
     assert [row["step"] for row in lines(tmp_path)] == [2, 4, 6, 8]
 
 

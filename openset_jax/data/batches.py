@@ -46,9 +46,10 @@ def training(
 ) -> Batches:  # fmt: skip
     """Returns batches `start` to `stop` of the sampler's stream.
 
-    An unreadable image is replaced by the next readable one of its class. The replacement does not depend on when the image
-    was found to be unreadable, so the stream is a function of the files alone. Labels are the indices of the network's
-    outputs: "none" is K. `position` is the position in the global batch.
+    An unreadable image is replaced by the next readable one of those that the sampler draws from its class
+    (`Sampler.subset`). The replacement does not depend on when the image was found to be unreadable, so the stream is a
+    function of the files alone. Labels are the indices of the network's outputs: "none" is K. `position` is the position in
+    the global batch.
 
     Args:
       rows_by_class: as from `Pool.training_rows`.
@@ -63,10 +64,15 @@ def training(
         label, index = sampler.batch(n, position[0], position[-1] + 1)
         rows = all_rows[first[label] + index]
         for i in np.flatnonzero(unreadable.mask(rows)):
-            candidates = np.roll(rows_by_class[label[i]], -int(index[i]))
+            subset = sampler.subset(int(label[i]))
+            following = np.roll(subset, -int(np.flatnonzero(subset == index[i])[0]))
+            candidates = rows_by_class[label[i]][following]
             readable = candidates[~unreadable.mask(candidates)]
             if not len(readable):
-                raise UserError(f"{pool.groups[pool.group[rows[i]]]!r} has no readable image to train on")
+                name = pool.groups[pool.group[rows[i]]]
+                raise UserError(
+                    f"none of the {len(subset)} images of {name!r} that training draws is readable; replace them"
+                )
             rows[i] = readable[0]
         return rows
 

@@ -112,9 +112,18 @@ class Sampler:
         key = make_key(*_words(self.seed), np.uint32(_EPOCH), label, epoch)
         index = permute(count % size, drawn[label], key, xp)
         if self.drawn != self.sizes:
-            subset = permute(index, full[label], make_key(*_words(self.seed), np.uint32(_SUBSET), label), xp)
-            index = xp.where(size < full[label, 0], subset, index)
+            index = xp.where(size < full[label, 0], permute(index, full[label], self._subset_key(label), xp), index)
         return label, index
+
+    def subset(self, label: int) -> Uint32:
+        """Returns the indices of the images of a class that can be drawn, each once: uint32 [drawn[label]]."""
+        index = np.arange(self.drawn[label], dtype=np.uint32)
+        if self.drawn[label] == self.sizes[label]:
+            return index
+        return permute(index, self._tables["full"][label], self._subset_key(np.uint32(label)))
+
+    def _subset_key(self, label: Uint32 | np.uint32) -> Uint32:
+        return make_key(*_words(self.seed), np.uint32(_SUBSET), label)
 
     def batch(self, step: int, start: int = 0, stop: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Returns the examples `start` to `stop` of batch `step`: (class, index within the class), both uint32."""

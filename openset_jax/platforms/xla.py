@@ -1,4 +1,4 @@
-"""Options and workarounds for XLA's compilers."""
+"""The start of JAX, and options and workarounds for XLA's compilers."""
 
 import os
 import pathlib
@@ -9,6 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from openset_jax.errors import UserError
 
 
 def isolated(function: Callable[..., jax.Array], *arrays: jax.Array) -> jax.Array:
@@ -42,6 +44,19 @@ def compile_lowered(lowered: jax.stages.Lowered, options: Mapping[str, Any] | No
         if "No such compile option" not in str(error) or options:
             raise
         return lowered.compile()  # a version of XLA without YNNPACK
+
+
+def check_platform() -> None:
+    """Raises UserError if JAX has no device, for example because there is none of the platform that JAX_PLATFORMS names."""
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # AssertionError: a platform that is not installed
+        asked = os.environ.get("JAX_PLATFORMS", "")
+        why = "".join(str(error).splitlines()[:1]) or "its plugin of JAX, or the device, is missing"
+        raise UserError(
+            f"JAX_PLATFORMS={asked}: JAX cannot use this platform here: {why}. Unset JAX_PLATFORMS to use the devices that "
+            "there are, or set it to cpu"
+        ) from error
 
 
 def cache_compilations() -> None:

@@ -24,8 +24,8 @@ EvalStep = Callable[[Variables, dict[str, Any]], dict[str, jax.Array]]
 def make_eval_steps(forward: ForwardSpec, model: AlexNet, image_input: ImageInput) -> dict[str, EvalStep]:
     """Returns, for each name of an output, a step (variables, batch) -> output of the global batch, compiled at first use.
 
-    "logits": float32 [B, outputs]. "features": logits, and float32 [B, F]. "odin": see `perturbed_logits`. "images": uint8
-    [B, S, S, 3], as they are stored.
+    "logits": float32 [B, outputs]. "features": logits, and float32 [B, F]. "odin": "perturbed", the
+    logits of `perturbed_logits`. "images": uint8 [B, S, S, 3], as they are stored.
     """
     normalise, images = make_normalise(forward.images), forward.images
     prepared = lambda stored: normalise(augment.centre_crop(stored, image_size=images.image_size))
@@ -37,7 +37,7 @@ def make_eval_steps(forward: ForwardSpec, model: AlexNet, image_input: ImageInpu
 
     def odin(variables, stored):
         apply = lambda x: model.apply(variables, x)[0]
-        return {"logits": perturbed_logits(apply, prepared(stored), known=known, std=images.std)}
+        return {"perturbed": perturbed_logits(apply, prepared(stored), known=known, std=images.std)}
 
     outputs = {
         "logits": lambda variables, stored: {"logits": model.apply(variables, prepared(stored))[0]},

@@ -20,16 +20,23 @@ def connect(coordinator: str, process_id: int | None = None, num_processes: int 
         values; "" for a run of one process.
       process_id: the index of this process, from 0.
 
-    Raises UserError if only some of the three arguments are given.
+    Raises UserError if only some of the three arguments are given, or the coordinator is not as above.
     """
-    if coordinator == "auto":
-        jax.distributed.initialize()
-    elif coordinator:
-        if process_id is None or num_processes is None:
-            raise UserError("--coordinator=HOST:PORT also needs --process_id and --num_processes")
-        jax.distributed.initialize(coordinator, num_processes, process_id)
-    elif process_id is not None or num_processes is not None:
+    given = (coordinator, num_processes, process_id)
+    if coordinator not in ("", "auto") and None in given:
+        raise UserError("--coordinator=HOST:PORT also needs --process_id and --num_processes")
+    if not coordinator and given != ("", None, None):
         raise UserError("--process_id and --num_processes also need --coordinator=HOST:PORT")
+    try:
+        if coordinator:
+            jax.distributed.initialize(*(given if coordinator != "auto" else ()))
+    except (ValueError, IndexError) as error:
+        raise UserError(
+            f"--coordinator={coordinator}: neither HOST:PORT nor, on a cluster that JAX knows, auto ({error})"
+        ) from error
+
+
+ELSEWHERE = "a signal in another process"  # the reason to stop where `any_process` is True, but not for this process
 
 
 def host_part() -> tuple[int, int]:

@@ -1,7 +1,7 @@
 """The forward pass over any rows of a pool."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import jax
 import numpy as np
@@ -9,7 +9,8 @@ import numpy as np
 from openset_jax.data import batches
 from openset_jax.data.pools import Pool
 from openset_jax.data.unreadable import Unreadable
-from openset_jax.training import devices, hosts
+from openset_jax.errors import Stopped
+from openset_jax.training import devices, divergence, hosts
 from openset_jax.training.eval_program import EvalStep
 from openset_jax.training.image_input import ImageInput
 from openset_jax.training.state import Variables
@@ -24,6 +25,7 @@ class Inference:
     image_input: ImageInput
     batch_size: int  # global, a multiple of the number of devices
     unreadable: Unreadable
+    stop_requested: Callable[[], str] | None = None  # returns the reason to stop before the next batch, "" to continue
 
     def run(self, output: str, variables: Variables, rows: np.ndarray) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
         """Yields (the readable rows, int64 [b]; arrays [b, ...] on the host) of each batch; few are in memory at a time.
@@ -31,13 +33,23 @@ class Inference:
         Args:
           output: a name of `steps`.
           variables: replicated parameters and batch statistics.
+
+        Raises:
+          NotFinite: logits are not finite.
+          Stopped: `stop_requested` returned a reason, in this process or another one.
         """
         rows, part = np.asarray(rows), hosts.host_part()
         plan = batches.evaluation(self.pool, rows, batch_size=self.batch_size, unreadable=self.unreadable, part=part)
         for batch in devices.prefetch(self.image_input.read(plan)):
+            if self.stop_requested and hosts.any_process(bool(self.stop_requested()), communicate=True):
+                reason = self.stop_requested() or hosts.ELSEWHERE
+                raise Stopped(f"Stopped by {reason}. Training is done and saved; run the same command again to evaluate.")
             out = jax.device_get(self.steps[output](variables, batch))
             mask, position = out.pop("mask"), out.pop("position")
-            yield rows[position[mask]], {name: values[mask] for name, values in out.items()}
+            readable = {name: values[mask] for name, values in out.items()}
+            if "logits" in readable:
+                divergence.check_logits(readable["logits"], variables)
+            yield rows[position[mask]], readable
 
     def run_all(self, output: str, variables: Variables, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(the readable rows, in order, int64 [m]; array [m, ...]) of a one-array output; raises ValueError without rows."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from openset_jax.errors import UserError
+from openset_jax.training import divergence
 
 
 @dataclasses.dataclass
@@ -18,27 +18,25 @@ class Progress:
     since_best: int = 0  # number of evaluations since the best one
     count: int = 0  # number of steps since the last line of metrics.jsonl
     sums: dict[str, float] = dataclasses.field(default_factory=dict)  # of the metrics of these steps
+    plateau_loss: float = 0.0  # nats, of a network that ignores its images, under the loss of the present step
     plateau: int = 0  # number of consecutive logged lines on the prior-only plateau; see `plateau_warning`
     margins: list[float] | None = None  # the measured margins (known, negative) of `energy_margin` in nats; None before
 
     def add_steps(self, metrics: Mapping[str, np.ndarray]) -> None:
-        """Adds the metrics of one call, arrays [steps, ...]."""
+        """Adds the metrics of one call, arrays [steps, ...], as `train_step` returns them, on the host.
+
+        Raises NotFinite if a loss or a gradient norm is not finite; the run ends without evaluation or checkpoint.
+        """
+        divergence.check_metrics(metrics)
         for i in range(len(metrics["loss"])):
             self.add_step({name: value[i] for name, value in metrics.items()})
 
     def add_step(self, metrics: Mapping[str, np.ndarray]) -> None:
-        """Adds the metrics of one step, as `train_step` returns them, on the host.
-
-        Raises UserError if the loss or the gradient norm is not finite; the run ends without evaluation or checkpoint.
-        """
-        if not np.isfinite([metrics["loss"], metrics["grad_norm"]]).all():
-            raise UserError(
-                f"training diverged: the loss is {metrics['loss']}, the norm of the gradient {metrics['grad_norm']}. Start "
-                "again in another --workdir with a smaller optimizer.learning_rate, or with optimizer.grad_clip=1.0"
-            )
+        """Adds the metrics of one step, and the present `plateau_loss`."""
         predicted = np.asarray(metrics["predicted"], np.float64)
         rates = {"none_rate": predicted[-1], "top_rate": predicted.max()}
         values = {"loss": metrics["loss"], "accuracy": metrics["correct"], **rates, "grad_norm": metrics["grad_norm"]}
+        values["plateau_loss"] = self.plateau_loss  # its mean is right, too, for a line whose steps have different losses
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0.0) + float(value)
         self.count += 1
@@ -65,33 +63,45 @@ class Progress:
 
 
 PLATEAU_LINES = 3
+_NEAR = 0.03  # relative to the plateau loss
 
 
 def plateau_warning(
-    progress: Progress, means: Mapping[str, float], plateau: float, prior: np.ndarray, classes: Sequence[str]
+    progress: Progress, means: Mapping[str, float], prior: np.ndarray, classes: Sequence[str], *, ending: bool
 ) -> str:
-    """A warning if training stays on the prior-only plateau, once per plateau, at its line `PLATEAU_LINES`; "" otherwise.
+    """A warning if the network is stuck, or if the run ends and it has learned nothing; "" otherwise.
 
-    On the plateau the loss is that of constant outputs and every image is predicted as the same class: the network has
-    learned the class frequencies and ignores its input. With many negatives it then always answers "none". The cause is a
-    failure of the optimisation, not the class imbalance.
+    Stuck: on the prior-only plateau, once per plateau, at its line `PLATEAU_LINES`. There the loss is that of constant
+    outputs and every image is predicted as the same class: the network has learned the class frequencies and ignores its
+    input. With many negatives it then always answers "none". The cause is a failure of the optimisation, not the class
+    imbalance.
 
     Args:
-      means: of one logging window; "top_rate" is the mean share of the most frequently predicted class in a batch.
-      plateau: loss of a network that ignores its images.
+      means: of one logging window. "plateau_loss" is the loss of a network that ignores its images, "top_rate" the mean
+        share of the most frequently predicted class in a batch.
       prior: float [K + 1], of the sampler.
+      ending: True for the last line of the run.
     """
-    stuck = means["top_rate"] > 0.99 and abs(means["loss"] - plateau) < 0.03 * plateau
+    loss, plateau = means["loss"], means["plateau_loss"]
+    stuck = means["top_rate"] > 0.99 and abs(loss - plateau) < _NEAR * plateau
     progress.plateau = progress.plateau + 1 if stuck else 0
-    if progress.plateau != PLATEAU_LINES:
-        return ""
-    answer = "none" if means["none_rate"] > 0.5 else "one class"
-    likely = classes[int(np.argmax(prior))]
-    return (
-        f"Stuck: every image gets the same answer ({answer}), and the loss ({means['loss']:.3f}) equals that "
-        f"of constant outputs ({plateau:.3f}). The network has learned the class frequencies (the most frequent class is "
-        f"{likely!r}) and ignores the image.\n"
-        "  Likely cause: the first steps were too large and killed the ReLUs; the number of negatives is not the cause.\n"
-        "  Remedy: start again with a smaller optimizer.learning_rate (a third), a longer optimizer.warmup_steps, "
-        "optimizer.grad_clip=1.0, or model.norm=batch."
-    )
+    if progress.plateau == PLATEAU_LINES:
+        answer = "none" if means["none_rate"] > 0.5 else "one class"
+        likely = classes[int(np.argmax(prior))]
+        return (
+            f"Stuck: every image gets the same answer ({answer}), and the loss ({loss:.3f}) equals that of constant outputs "
+            f"({plateau:.3f}). The network has learned the class frequencies (the most frequent class is {likely!r}) and "
+            "ignores the image.\n"
+            "  Likely cause: the first steps were too large and killed the ReLUs; the number of negatives is not the "
+            "cause.\n"
+            "  Remedy: start again with a smaller optimizer.learning_rate (a third), a longer optimizer.warmup_steps, "
+            "optimizer.grad_clip=1.0, or model.norm=batch."
+        )
+    if ending and loss > (1 - _NEAR) * plateau:
+        return (
+            f"Nothing learned: at the end of training the loss ({loss:.3f}) is not below that of a network that ignores its "
+            f"images ({plateau:.3f}).\n"
+            "  Remedy: more steps, or start again with another optimizer.learning_rate: a larger one if the loss hardly "
+            "changed, a smaller one if it rose or every image gets the same answer."
+        )
+    return ""

@@ -13,6 +13,7 @@ import jax
 from openset_jax.files import write_whole
 from openset_jax.spec import RunSpec
 from openset_jax.text import show
+from openset_jax.training import event_files
 
 
 def say(text: str) -> None:
@@ -25,7 +26,7 @@ class RunLog:
     """Writes one line per logging step.
 
     Args:
-      start: the step that the run starts at; later lines of metrics.jsonl are removed.
+      start: the step that the run starts at; later lines of metrics.jsonl and later events are removed.
       step_unlogged: True if the checkpoint was saved before `start` was logged.
     """
 
@@ -36,6 +37,7 @@ class RunLog:
         if jax.process_index() == 0:
             path = spec.workdir / "metrics.jsonl"
             cut_back(path, start - step_unlogged)
+            event_files.cut_back(spec.workdir, start - step_unlogged)
             self._file = path.open("a")
             if "tensorflow" in sys.modules:  # the writer imports it, which takes seconds
                 from clu import metric_writers

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import json
-import math
 from collections.abc import Generator, Mapping
 from typing import Any
 
@@ -47,7 +46,7 @@ class Run:
     weights: of_examples.Weights
     network: Network
     record: Mapping[str, Any]  # see `run_record`
-    warning: str  # about the validation split, or ""
+    warning: str  # about the validation split and the learning rate, or ""
 
     def loss(self, progress: Progress) -> LossSpec:
         """The loss with the margins measured so far."""
@@ -77,13 +76,12 @@ class Run:
         )
         return devices.prefetch_steps(images.image_input.read(plan), program.steps_per_call)
 
-    @property
-    def margins_step(self) -> float:
-        """The step at which margins are measured: a fifth of all steps, in whole calls, at least one; inf without."""
+    def needs_margins(self, step: int, progress: Progress) -> bool:
+        """True if margins are due: they are measured once, after a fifth of all steps in whole calls, at least one call."""
         program = self.spec.program
-        if not program.loss.measures_margins:
-            return math.inf
-        return max(round(_MARGIN_SHARE * program.steps) // program.steps_per_call, 1) * program.steps_per_call
+        if progress.margins is not None or not program.loss.measures_margins:
+            return False
+        return step >= max(round(_MARGIN_SHARE * program.steps) // program.steps_per_call, 1) * program.steps_per_call
 
     def measure_margins(self, inference: Inference, variables: Variables) -> list[float]:
         """[mean energy of knowns, mean energy of negatives] of training images, in nats; prints them.
@@ -103,16 +101,15 @@ class Run:
         say(text)
         return means
 
-    def log_line(
-        self, log: RunLog, step: int, progress: Progress, measured: Mapping[str, float | None], plateau: float
-    ) -> None:
-        """Logs the mean metrics since the last line, and a warning if training is stuck."""
+    def log_line(self, log: RunLog, step: int, progress: Progress, measured: Mapping[str, float | None]) -> None:
+        """Logs the mean metrics since the last line, and a warning if training is stuck or ends without having learned."""
         if not progress.count:
             return
+        ending = step == self.spec.program.steps or progress.out_of_patience(self.spec.stopping.patience)
         means = progress.means() | {"learning_rate": devices.on_host(self.network.schedule, step - 1)}
         log.line(step, {**means, **measured})
-        if step > self.spec.program.optimizer.warmup_steps:  # during warmup the plateau is normal
-            say(plateau_warning(progress, means, plateau, self.weights.prior, [*self.pool.classes, "none"]))
+        if ending or step > self.spec.program.optimizer.warmup_steps:  # during warmup the plateau is normal
+            say(plateau_warning(progress, means, self.weights.prior, [*self.pool.classes, "none"], ending=ending))
 
 
 def make_run(spec: RunSpec, cache: RunCache) -> Run:
@@ -125,9 +122,21 @@ def make_run(spec: RunSpec, cache: RunCache) -> Run:
     sizes, fraction = tuple(map(len, rows_by_class)), sampling.negative_fraction
     sampler = make_sampler(sampling.policy, sizes, batch_size=batch_size, seed=seed, negative_fraction=fraction)
     weights = make_weights(spec, pool.num_classes, sampler)
-    warning = validation.check(pool, spec, weights.effective_prior)
+    warning = "\n".join(filter(None, [validation.check(pool, spec, weights.effective_prior), warmup_warning(spec)]))
     network, record = cache.network(spec.program, pool.num_classes), run_record.make_record(spec, pool, weights)
     return Run(spec, cache, pool, rows_by_class, sampler, weights, network, record, warning)
+
+
+def warmup_warning(spec: RunSpec) -> str:
+    """A warning if the warmup takes all steps of the run; "" otherwise."""
+    optimizer, steps = spec.program.optimizer, spec.program.steps
+    if optimizer.warmup_steps < steps:
+        return ""
+    most = optimizer.learning_rate * steps / optimizer.warmup_steps
+    return (
+        f"optimizer.warmup_steps: {optimizer.warmup_steps:,} is not less than the {steps:,} steps of the run; the learning "
+        f"rate only rises, to {most:.3g}. Set it to a tenth of the steps, for example."
+    )
 
 
 def make_weights(spec: RunSpec, num_classes: int, sampler: Sampler | None = None) -> of_examples.Weights:
@@ -168,14 +177,24 @@ def _starting_point(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, Pro
     saved = checkpoints.record(start)
     run_record.check_same_run(saved, run.record, spec.workdir)
     host_state = checkpoints.restore(start, fresh)
-    say(f"Resuming at step {start}.")
     if start > steps:
         raise UserError(f"steps: {steps} is less than the checkpoint's {start}; raise it, or use a new --workdir")
     if start % per_call:
         raise UserError(f"steps_per_call: {per_call} does not divide the checkpoint's step {start}; use a divisor")
-    if saved["config"]["steps"] != steps and spec.program.optimizer.schedule != "constant":
-        say(f"steps was {saved['config']['steps']}, now {steps}: the learning rate jumps to the new schedule.")
+    say(f"Resuming at step {start}.")
+    say(_length_line(spec, start, saved["config"]["steps"]))
     return host_state, Progress(**saved["progress"]), start
+
+
+def _length_line(spec: RunSpec, start: int, before: int) -> str:
+    """Returns a line if the run is finished, or `steps`, which was `before`, has changed; "" otherwise."""
+    steps = spec.program.steps
+    if start == steps:
+        return f"All {steps} steps are done: nothing is trained, the network is evaluated again."
+    if before == steps:
+        return ""
+    jump = "" if spec.program.optimizer.schedule == "constant" else "; the learning rate jumps to the new schedule"
+    return f"steps was {before}, now {steps}: training goes on from step {start}{jump}."
 
 
 def computation_line(spec: RunSpec, choice: InputChoice) -> str:

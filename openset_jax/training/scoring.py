@@ -90,7 +90,7 @@ class Scorers:
             add(out["features"], out["logits"], moved=False)
         readable = np.concatenate(batches)
         for _, out in self._inference.run("odin", self._variables, readable):
-            add(None, out["logits"], moved=True)
+            add(None, out["perturbed"], moved=True)
         found = {name: np.concatenate(made) for name, made in parts.items() if name not in self._left_out}
         for name, values in found.items():
             if count := int(np.isnan(values).sum()):

@@ -345,7 +345,7 @@ def test_a_class_without_a_readable_image_is_an_error(own_folder):
     bad = unreadable(pool, max_fraction=1)
     for row in pool.training_rows()[1]:
         bad.add(int(row), "as found before")
-    with pytest.raises(UserError, match="'b' has no readable image"):
+    with pytest.raises(UserError, match="none of the .* images of 'b' that training draws is readable"):
         training(pool, 0, 3, unreadable=bad)
 
 

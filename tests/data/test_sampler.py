@@ -218,6 +218,8 @@ def test_undersample_draws_one_fixed_subset_as_large_as_the_smallest_class():
     assert {k: len(v) for k, v in seen.items()} == dict.fromkeys(range(4), min(SIZES))
     assert images_drawn("undersample", range(10**6, 10**6 + 200)) == seen
     assert all(max(seen[k]) >= min(SIZES) for k in (0, 2, 3)), "a random subset, not the first images"
+    subsets = [policy_sampler("undersample").subset(k).tolist() for k in range(4)]
+    assert [sorted(subset) for subset in subsets] == [sorted(seen[k]) for k in range(4)]
 
 
 def test_undersample_chooses_another_subset_for_another_seed():

@@ -18,6 +18,16 @@ def test_a_coordinator_needs_the_number_of_this_process():
         hosts.connect("localhost:1234")
 
 
+@pytest.mark.parametrize(("coordinator", "error"), [("auto", ValueError("no cluster")), ("1234", IndexError("no port"))])
+def test_a_coordinator_that_cannot_be_is_one_line(coordinator, error, monkeypatch):
+    def initialize(*_):
+        raise error
+
+    monkeypatch.setattr(hosts.jax.distributed, "initialize", initialize)
+    with pytest.raises(UserError, match=f"--coordinator={coordinator}: neither HOST:PORT .*{error}"):
+        hosts.connect(coordinator, 0, 2)
+
+
 def start_processes(workdir, **changes):
     """The train command as two processes with two devices each."""
     port = free_port()

@@ -38,6 +38,16 @@ def test_a_finished_run_is_not_trained_again(tmp_path, uninterrupted):
     assert_same_run(tmp_path, uninterrupted)
 
 
+def test_a_signal_after_the_last_step_ends_the_evaluation_and_the_next_start_makes_it(tmp_path, uninterrupted):
+    shutil.copytree(uninterrupted, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "metrics.json").unlink()
+    with pytest.raises(Stopped, match=r"Stopped by SIGTERM\. Training is done and saved; run the same command again"):
+        train(small_config(), tmp_path, lambda: "SIGTERM")
+    assert not (tmp_path / "metrics.json").exists()
+    train(small_config(), tmp_path)
+    assert_same_run(tmp_path, uninterrupted)
+
+
 def saved_steps(workdir):
     return [int(p.name) for p in workdir.glob("checkpoints/*") if p.name.isdigit()]
 
@@ -129,6 +139,8 @@ def test_a_stopped_run_measures_the_margins_of_an_uninterrupted_one(tmp_path):
             train(config, stopped, stop_at(stop))
     train(config, stopped)
     assert_same_run(stopped, whole)
+    plateaus = [row["plateau_loss"] for row in lines(whole)]
+    assert plateaus[0] < plateaus[1] == plateaus[-1], "the first line is of the steps before the margins"
     at_the_end = checkpoints.open_checkpoints(stopped)
     known, negative = at_the_end.record(12)["progress"]["margins"]
     at_the_end.close()
