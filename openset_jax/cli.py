@@ -64,7 +64,7 @@ def run(main: Callable[..., None], define_flags: Callable[[], None], *, takes_ar
     if {"--help", "-help", "-h"} & set(sys.argv[1:]):
         show(_help(main))
         os._exit(0)
-    with _one_line_errors():
+    with _one_line_errors(), unattended.interruptible():
         rest = _parse(sys.argv, takes_arguments)
         main(rest) if takes_arguments else main()
     sys.exit(0)

@@ -43,8 +43,7 @@ def stop_on_signal() -> Iterator[Callable[[], str]]:
     """Turns the first SIGTERM, SIGINT or SIGHUP into a request to stop, so that the run can save.
 
     A second SIGTERM or SIGINT ends the process at once; a second SIGHUP does not, because a closed terminal may send two. A
-    SIGHUP that is ignored stays so (`nohup`). A thread waits for the signals, because Python runs handlers in the main
-    thread only, which may be inside TensorFlow or a compiler for long.
+    SIGHUP that is ignored stays so (`nohup`).
 
     Yields a function that returns the name of the signal, or "" before there is one.
     """
@@ -52,7 +51,27 @@ def stop_on_signal() -> Iterator[Callable[[], str]]:
     numbers = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
         numbers.remove(signal.SIGHUP)
-    note = lambda number, _: came.append(signal.Signals(number).name)  # at once, if the main thread is in Python
+    note = lambda number, _=None: came.append(signal.Signals(number).name)  # by whichever thread is first
+    before = {number: signal.signal(number, note) for number in numbers}
+    try:
+        with _watching(numbers, note, "saving, then stopping; press Ctrl-C again to end at once, unsaved"):
+            yield lambda: came[0] if came else ""
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def interruptible() -> contextlib.AbstractContextManager[None]:
+    """Ends the process at the second SIGINT; the first is a KeyboardInterrupt, which a stalled disk may delay for ever."""
+    return _watching({signal.SIGINT}, lambda number: None, "stopping; press Ctrl-C again to end at once")
+
+
+@contextlib.contextmanager
+def _watching(numbers: set[signal.Signals], first: Callable[[int], Any], text: str) -> Iterator[None]:
+    """Calls `first` and prints the text at the first of these signals; ends the process at the second, unless it is SIGHUP.
+
+    A thread does so, because Python runs handlers in the main thread only, which may be inside TensorFlow or a compiler.
+    """
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
 
@@ -64,24 +83,17 @@ def stop_on_signal() -> Iterator[Callable[[], str]]:
             if asked:
                 os._exit(128 + number)
             asked = True
-            note(number, None)
+            first(number)
             with contextlib.suppress(OSError, ValueError):  # stderr may be closed
-                print(
-                    f"{came[0]}: saving, then stopping; press Ctrl-C again to end at once, unsaved",
-                    file=sys.stderr,
-                    flush=True,
-                )
+                print(f"{signal.Signals(number).name}: {text}", file=sys.stderr, flush=True)
 
     watcher = threading.Thread(target=watch, name="signals", daemon=True)
     watcher.start()
-    before = {number: signal.signal(number, note) for number in numbers}
-    wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     try:
-        yield lambda: came[0] if came else ""
+        yield
     finally:
-        signal.set_wakeup_fd(wakeup)
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        signal.set_wakeup_fd(before)
         os.close(writer)  # ends the watcher
         watcher.join()
         os.close(reader)

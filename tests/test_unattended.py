@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from small_run import ROOT
@@ -14,7 +15,7 @@ STUCK = """
 import ctypes
 from openset_jax import unattended
 mutex, libc = ctypes.create_string_buffer(64), ctypes.CDLL(None)
-with unattended.stop_on_signal():
+with unattended.{watching}():
     print("ready", flush=True)
     libc.pthread_mutex_lock(mutex)
     libc.pthread_mutex_lock(mutex)
@@ -41,13 +42,19 @@ def start(script, *arguments):
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_second_signal_ends_a_process_that_is_stuck_outside_python_and_the_first_says_so(number):
-    with start(STUCK) as process:
+@pytest.mark.parametrize(
+    ("watching", "number", "says"),
+    [
+        ("stop_on_signal", signal.SIGINT, "saving, then stopping; press Ctrl-C again to end at once, unsaved"),
+        ("stop_on_signal", signal.SIGTERM, "saving, then stopping; press Ctrl-C again to end at once, unsaved"),
+        ("interruptible", signal.SIGINT, "stopping; press Ctrl-C again to end at once"),
+    ],
+)
+def test_the_second_signal_ends_a_process_that_is_stuck_outside_python_and_the_first_says_so(watching, number, says):
+    with start(STUCK.format(watching=watching)) as process:
         assert process.stdout.readline() == "ready\n"
         process.send_signal(number)
-        said = process.stderr.readline()
-        assert said == f"{number.name}: saving, then stopping; press Ctrl-C again to end at once, unsaved\n"
+        assert process.stderr.readline() == f"{number.name}: {says}\n"
         process.send_signal(number)
         try:
             assert process.wait(timeout=20) == 128 + number
@@ -98,3 +105,10 @@ def test_a_command_without_outputs_writes_none_of_its_text_into_its_files(tmp_pa
     done = subprocess.run(["sh", "-c", command, TALKS, str(tmp_path / "file")], cwd=ROOT, check=False, timeout=20)
     assert done.returncode == 0
     assert (tmp_path / "file").read_text() == "done"
+
+
+def test_the_first_interrupt_of_a_command_that_does_not_save_ends_it(capfd):
+    with pytest.raises(KeyboardInterrupt), unattended.interruptible():
+        signal.raise_signal(signal.SIGINT)
+        time.sleep(10)
+    assert "SIGINT: stopping; press Ctrl-C again" in capfd.readouterr().err

@@ -5,6 +5,7 @@ images in the same order.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -58,13 +59,13 @@ def training(
     size = sampler.batch_size // part[1]
     position = np.arange(part[0] * size, (part[0] + 1) * size, dtype=np.int32)
     first = np.cumsum([0, *map(len, rows_by_class[:-1])])
-    all_rows = np.concatenate(rows_by_class)
+    all_rows, subset_of = np.concatenate(rows_by_class), functools.cache(sampler.subset)
 
     def rows_of(n):
         label, index = sampler.batch(n, position[0], position[-1] + 1)
         rows = all_rows[first[label] + index]
         for i in np.flatnonzero(unreadable.mask(rows)):
-            subset = sampler.subset(int(label[i]))
+            subset = subset_of(int(label[i]))
             following = np.roll(subset, -int(np.flatnonzero(subset == index[i])[0]))
             candidates = rows_by_class[label[i]][following]
             readable = candidates[~unreadable.mask(candidates)]
