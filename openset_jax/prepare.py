@@ -79,7 +79,7 @@ def prepare(config: ConfigDict, out: pathlib.Path, *, section: str = "config.dat
     if spec.objective.uses_negatives:
         pool_builder.check_negatives(pool)
     print(console.pool_table(pool), flush=True)
-    unreadable = Unreadable(pool, data.max_bad_fraction, report=tqdm.write)
+    unreadable = Unreadable(pool, data.max_bad_fraction, data.max_pixels, report=tqdm.write)
     writer = packed.Writer(out, pool, size)
     for row in np.setdiff1d(np.arange(writer.done), writer.kept):
         unreadable.add(int(row), "an earlier call found it unreadable")
