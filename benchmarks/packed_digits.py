@@ -1,12 +1,9 @@
-"""Packed arrays of the digits of `configs/digits.py`, made without TensorFlow.
+"""Packed arrays of the digits of `configs/digits.py`, as `openset_jax.prepare` writes them, made without TensorFlow.
 
-    python -m benchmarks.packed_digits --out=DIR
-    python -m openset_jax.train --config=configs/digits.py --config.data.packed=DIR --workdir=...
-
-`openset_jax.prepare` enlarges the 8x8 images with TensorFlow, and this file with Pillow: the pixels differ slightly.
+python -m benchmarks.packed_digits --out=DIR
+python -m openset_jax.train --config=configs/digits.py --config.data.packed=DIR --workdir=...
 """
 
-import io
 import pathlib
 
 from absl import flags
@@ -33,19 +30,15 @@ def write_digits(root: pathlib.Path, *, size: int = 28) -> None:
       size: side of the images.
     """
     import numpy as np
-    from PIL import Image
 
     from benchmarks import inputs
     from configs import digits
     from openset_jax.data import packed, pool_builder
 
     spec = inputs.resolve(digits.get_config())
-    pool = pool_builder.open_pool(spec.data, stored_size=spec.images.stored_size, seed=spec.seed)
+    pool = pool_builder.open_pool(spec.data, stored_size=size, seed=spec.seed)
     root.mkdir(parents=True, exist_ok=True)
-    images = np.empty((len(pool), size, size, 3), np.uint8)
-    for image, encoded in zip(images, pool.sources[0].fetch(pool.record), strict=True):
-        image[:] = Image.open(io.BytesIO(encoded)).convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
-    np.save(root / "images.npy", images)
+    np.save(root / "images.npy", packed.read(pool, np.arange(len(pool)), size))
     packed.write_index(
         root,
         stored_size=size,

@@ -53,6 +53,7 @@ def get_config():
     data.validation_fraction = 0.1  # share split off for validation, if the source has no such split
     data.test_fraction = 0.2  # share split off for testing, if the source has no splits at all
     data.max_bad_fraction = 0.01  # unreadable images are skipped; a larger share of them ends the run
+    data.max_pixels = 100_000_000  # larger images count as unreadable; decoding one takes up to 10 bytes per pixel
 
     config.augment = augment = ml_collections.ConfigDict()
     augment.pad = 0  # pixels of zeros around the stored image before the random crop

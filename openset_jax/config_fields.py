@@ -52,6 +52,7 @@ _RULES = {
     "data.validation_fraction": _FRACTION,
     "data.test_fraction": _FRACTION,
     "data.max_bad_fraction": _Rule("from 0 to 1", lambda v: 0 <= v <= 1),
+    "data.max_pixels": _AT_LEAST_1,
     "data.negative_groups": _Rule("None, or 1 or more", lambda v: v is None or v >= 1),
     "augment.pad": _AT_LEAST_0,
     "sampling.policy": _one_of(*sampler.POLICIES, TWO_PHASE),

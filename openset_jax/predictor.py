@@ -74,7 +74,8 @@ class Predictor:
                 f"{abridged(saved.classes)}, but the checkpoint has {abridged(network.classes)}. Delete it and run "
                 f"python -m openset_jax.evaluate --workdir={workdir}"
             )
-        self._stored_size, self._variables = network.spec.images.stored_size, network.variables
+        self._stored_size, self._max_pixels = network.spec.images.stored_size, network.spec.data.max_pixels
+        self._variables = network.variables
         no_batches = lambda batches: iter(())  # `__call__` makes an input for its own files
         self._steps = make_eval_steps(network.spec.program.forward, network.model, streamed(no_batches))
         self._batch_size = devices.padded_batch_size(batch_size)
@@ -100,7 +101,7 @@ class Predictor:
 
         ids, given = _expanded(images, self._report)
         pool = given_images.make_pool(list(map(str, ids)), given)
-        unreadable = Unreadable(pool, 1.0, report=lambda line: None)
+        unreadable = Unreadable(pool, 1.0, self._max_pixels, report=lambda line: None)
         outputs = self._outputs(pool, unreadable)
         if self._estimate_prior:
             outputs = iter(read := list(outputs))

@@ -84,7 +84,7 @@ def prepare(config: ConfigDict, out: pathlib.Path, *, section: str = "config.dat
     if spec.objective.uses_negatives:
         pool_builder.check_negatives(pool)
     show(console.pool_table(pool))
-    unreadable = Unreadable(pool, data.max_bad_fraction, report=lambda line: tqdm.write(printable(line)))
+    unreadable = Unreadable(pool, data.max_bad_fraction, data.max_pixels, report=lambda line: tqdm.write(printable(line)))
     with contextlib.closing(packed.Writer(out, pool, size)) as writer:
         for row in np.setdiff1d(np.arange(writer.done), writer.kept):
             unreadable.add(int(row), "an earlier call found it unreadable")

@@ -1,8 +1,6 @@
 """Settings and fixtures for all tests."""
 
-import contextlib
 import fcntl
-import io
 import os
 import pathlib
 
@@ -31,22 +29,15 @@ _SHARED_DATA = pathlib.Path(__file__).parents[1] / "../shared/data"
 
 @pytest.fixture(scope="session", autouse=True)
 def packed_digits() -> None:
-    """Packs the images of the small run, by whichever worker comes first; with Pillow where there is no TensorFlow."""
-    from small_run import PACKED, TENSORFLOW, small_config
+    """Packs the images of the small run, by whichever worker comes first."""
+    from small_run import PACKED, small_config
+
+    from benchmarks.packed_digits import write_digits
 
     PACKED.mkdir(parents=True, exist_ok=True)
     with PACKED.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if (PACKED / "index.json").exists():
-            return
-        if TENSORFLOW:
-            from openset_jax.prepare import prepare
-
-            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-                prepare(small_config(input="stream"), PACKED)
-        else:
-            from benchmarks.packed_digits import write_digits
-
+        if not (PACKED / "index.json").exists():
             write_digits(PACKED, size=small_config().data.stored_size)
 
 

@@ -1,9 +1,9 @@
 """A small run, and ways to start one in a process of its own."""
 
 import contextlib
+import dataclasses
 import functools
 import importlib.metadata
-import importlib.util
 import io
 import json
 import os
@@ -21,11 +21,9 @@ import numpy as np
 ROOT = pathlib.Path(__file__).parents[1]
 # the images of the small run, packed once for all tests (conftest.py), and again when what packs them has changed
 _PACKING = b"".join(
-    (ROOT / "openset_jax" / f"{name}.py").read_bytes()
-    for name in ("data/pipeline", "data/decode", "data/sources", "data/packed", "data/data_spec", "prepare")
+    (ROOT / "openset_jax" / f"{name}.py").read_bytes() for name in ("data/digits", "data/packed", "data/data_spec")
 )
-TENSORFLOW = importlib.util.find_spec("tensorflow") is not None  # which enlarges images differently than Pillow does
-PACKED = ROOT / ".pytest_cache" / f"digits-{zlib.crc32(_PACKING):x}{'' if TENSORFLOW else '-pillow'}.packed"
+PACKED = ROOT / ".pytest_cache" / f"digits-{zlib.crc32(_PACKING):x}.packed"
 RESIDENT = {"data.packed": str(PACKED), "input": "resident"}
 
 # Compilation takes most of the time of a small run, and XLA's fusion emitters (a flag until jax 0.11) and LLVM's optimizer
@@ -44,9 +42,9 @@ SMALL = {
 
 def fields(changes) -> dict:
     """Those of the small run. Its images are packed and resident, which needs no TensorFlow; if `changes` say anything of
-    data or input, they are digits.py's own."""
+    data or input, they are digits.py's own, streamed: streamed runs of different images share their programs."""
     own = any(name.startswith("data.") or name in ("input", "shard_resident") for name in changes)
-    return SMALL | ({} if own else RESIDENT) | changes
+    return SMALL | ({"input": "stream"} if own else RESIDENT) | changes
 
 
 def small_config(**changes):
@@ -71,6 +69,11 @@ def open_small_pool(**changes):
 
     spec = small_spec(**changes)
     return pool_builder.open_pool(spec.data, stored_size=spec.images.stored_size, seed=spec.seed)
+
+
+def not_packed(pool):
+    """The same pool, as if its images were files."""
+    return dataclasses.replace(pool, sources=tuple(dataclasses.replace(s, format="path") for s in pool.sources))
 
 
 def make_small_run(**changes):

@@ -60,7 +60,7 @@ def test_training_from_packed_arrays_is_training_from_the_source(tmp_path):
     assert result == {"images": len(pool), "unreadable": 0, "leaks": 0, "contradictions": 0}
     assert open_small_pool(**{"data.packed": str(packed)}).fingerprint() == pool.fingerprint()
     train(small_config(steps=5, input="stream"), streamed)
-    train(small_config(**{"steps": 5, "data.packed": str(packed)}), from_packed)
+    train(small_config(**{"steps": 5, "data.packed": str(packed), "input": "auto"}), from_packed)
     one, other = saved_arrays(streamed), saved_arrays(from_packed)
     for name in one:
         np.testing.assert_array_equal(one[name], other[name], err_msg=name)

@@ -31,6 +31,7 @@ class DataSpec:
       tfds_data_dir: where TFDS data sets are prepared; "" for TFDS's default.
       validation_fraction, test_fraction: shares split off where the source has no such split.
       max_bad_fraction: share of unreadable images above which the run ends.
+      max_pixels: images of more pixels are unreadable.
       negative_groups: the number of groups of negatives to keep, chosen by the seed; None for all.
     """
 
@@ -43,6 +44,7 @@ class DataSpec:
     validation_fraction: float
     test_fraction: float
     max_bad_fraction: float
+    max_pixels: int
     negative_groups: int | None
 
     def chosen_images(self) -> dict[str, Any]:

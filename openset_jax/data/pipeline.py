@@ -6,6 +6,7 @@ images of that batch are then decoded one by one, the unreadable ones are report
 pipeline starts again at the same batch.
 """
 
+import concurrent.futures
 import functools
 import os
 from collections.abc import Iterator
@@ -17,9 +18,11 @@ from openset_jax.data.batches import BLANK, Batches
 from openset_jax.data.decode import decode_record
 from openset_jax.data.pools import Pool, check_stored_size
 from openset_jax.data.tensorflow_cpu import tf
-from openset_jax.data.unreadable import Unreadable
+from openset_jax.data.unreadable import MAX_PIXELS, Unreadable
 
 _CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+# TensorFlow's messages may quote bytes that are no UTF-8: then UnicodeDecodeError, a ValueError, is raised in their place
+_FAILURES = (tf.errors.OpError, OSError, ValueError)
 
 
 def stream(pool: Pool, batches: Batches, *, stored_size: int, unreadable: Unreadable) -> Iterator[dict[str, np.ndarray]]:
@@ -29,11 +32,12 @@ def stream(pool: Pool, batches: Batches, *, stored_size: int, unreadable: Unread
       {"image": uint8 [b, S, S, 3], zeros where blank, and the columns of `Batches.columns`}.
     """
     check_stored_size(pool, stored_size)
-    failures = (tf.errors.OpError, OSError)  # a local name: at interpreter exit, `tf` is deleted before this generator
     n, stop, retried = batches.start, batches.stop, -1
+    sizes = batches.size, stored_size, unreadable.max_pixels
+    failures = _FAILURES  # a local name: at interpreter exit, `_FAILURES` is deleted before this generator
     while n < stop:
         try:
-            for rows, image in _dataset(pool, batches.rows, n, stop, batches.size, stored_size, batches.blanks):
+            for rows, image in _dataset(pool, batches.rows, n, stop, *sizes, batches.blanks):
                 yield {"image": image, **batches.columns(n, rows)}
                 n += 1
         except failures:
@@ -43,43 +47,56 @@ def stream(pool: Pool, batches: Batches, *, stored_size: int, unreadable: Unread
 
 
 def read_images(pool: Pool, rows: np.ndarray, stored_size: int) -> np.ndarray:
-    """Returns the images at `rows`, decoded as one batch: uint8 [n, S, S, 3]. Raises tf.errors.OpError or OSError."""
-    (_, image), *_ = _dataset(pool, lambda _: np.asarray(rows, np.int64), 0, 1, len(rows), stored_size)
+    """Returns the images at `rows`, decoded as one batch: uint8 [n, S, S, 3]. Raises OpError, OSError or ValueError."""
+    (_, image), *_ = _dataset(pool, lambda _: np.asarray(rows, np.int64), 0, 1, len(rows), stored_size, MAX_PIXELS)
     return image
 
 
 def _examine(pool, rows, stored_size, unreadable) -> int:
     """Decodes the images one by one, adds those that fail to `unreadable`, and returns their number."""
-    rows, bad, done = np.unique(rows[rows != BLANK]), 0, 0
-    while done < len(rows):
-        try:
-            for _ in _dataset(pool, lambda n: rows[n : n + 1], done, len(rows), 1, stored_size):
-                done += 1
-        except (tf.errors.OpError, OSError):
-            if error := _error_of(pool, rows[done], stored_size):
-                lines = str(getattr(error, "message", error)).strip().splitlines() or [type(error).__name__]
-                unreadable.add(int(rows[done]), lines[0].split("}} ")[-1].split(" [Op")[0])
+    rows, bad = np.unique(rows[rows != BLANK]).tolist(), 0
+    with concurrent.futures.ThreadPoolExecutor(_CORES) as threads:
+        errors = threads.map(lambda row: _error_of(pool, row, stored_size, unreadable.max_pixels), rows)
+        for row, error in zip(rows, errors, strict=True):
+            if error:
+                unreadable.add(row, _reason(error))
                 bad += 1
-            done += 1
     return bad
 
 
-def _error_of(pool, row, stored_size) -> Exception | None:
-    """Reads an image again and returns the error, or None: a failure that does not recur is not caused by the image."""
-    try:
-        read_images(pool, np.array([row]), stored_size)
-    except (tf.errors.OpError, OSError) as error:
-        return error
-    return None
+def _error_of(pool, row, stored_size, max_pixels) -> Exception | None:
+    """Reads an image and returns the error, or None: a failure that does not recur is not caused by the image."""
+    source, record, found = pool.sources[pool.source[row]], pool.record[[row]], None
+    for _ in range(2):
+        try:
+            (content,) = source.fetch(record)
+            if source.packed_size is None:
+                decode_record(tf.constant(content), source.format, stored_size, max_pixels)
+            return None
+        except _FAILURES as error:
+            found = error
+    return found
 
 
-def _dataset(pool, rows_of, start, stop, size, stored_size, blanks=False) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _reason(error: Exception) -> str:
+    """The first line of an error, without TensorFlow's names of operations, and in characters that can be printed."""
+    text = str(getattr(error, "message", error))
+    if isinstance(error, UnicodeDecodeError):  # the whole message of TensorFlow, with bytes of the file or of its name
+        text = error.object.decode(errors="backslashreplace")
+    lines = text.strip().splitlines() or [type(error).__name__]
+    line = lines[0].split("}} ")[-1].split(" [Op")[0]
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+
+
+def _dataset(
+    pool, rows_of, start, stop, size, stored_size, max_pixels, blanks=False
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields (rows, images) of batches `start` to `stop`, in order, in bounded memory; other arguments as in `Batches`."""
     dataset = tf.data.Dataset.range(start, stop)
     if pool.is_packed:
         dataset = _packed_batches(dataset, pool, rows_of, size, stored_size)
     else:
-        dataset = _decoded_batches(dataset, pool, rows_of, size, stored_size, blanks)
+        dataset = _decoded_batches(dataset, pool, rows_of, size, stored_size, max_pixels, blanks)
     options = tf.data.Options()
     options.deterministic = True
     # Decoding needs one thread per core. Autotuning would cost 4 % of the time, and memory without bound.
@@ -103,7 +120,7 @@ def _packed_batches(dataset, pool, rows_of, size, stored_size):
     return dataset.map(batch, num_parallel_calls=2)
 
 
-def _decoded_batches(dataset, pool, rows_of, size, stored_size, blanks):
+def _decoded_batches(dataset, pool, rows_of, size, stored_size, max_pixels, blanks):
     """Fetches the records of a batch together, then decodes them in parallel."""
     formats = sorted({source.format for source in pool.sources})
 
@@ -123,16 +140,16 @@ def _decoded_batches(dataset, pool, rows_of, size, stored_size, blanks):
         return tuple(tf.ensure_shape(column, [size]) for column in columns)
 
     dataset = dataset.map(read).prefetch(2).unbatch()  # reads the next batches ahead of decoding
-    dataset = dataset.map(_decoder(tuple(formats), stored_size, blanks), num_parallel_calls=2 * _CORES)
+    dataset = dataset.map(_decoder(tuple(formats), stored_size, max_pixels, blanks), num_parallel_calls=2 * _CORES)
     return dataset.batch(size, drop_remainder=True)
 
 
 @functools.cache
-def _decoder(formats, stored_size, blanks):
+def _decoder(formats, stored_size, max_pixels, blanks):
     """A graph, traced once: (row, record, index of its format) -> (row, image); with `blanks`, row BLANK is all zeros."""
 
     def image(row, content, format):
-        branches = [lambda f=f: decode_record(content, f, stored_size) for f in formats]
+        branches = [lambda f=f: decode_record(content, f, stored_size, max_pixels) for f in formats]
         decoded = branches[0]() if len(formats) == 1 else tf.switch_case(format, branches)
         return row, tf.ensure_shape(decoded, [stored_size, stored_size, 3])
 

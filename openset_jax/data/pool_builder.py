@@ -19,7 +19,7 @@ def open_pool(data: DataSpec, *, stored_size: int, seed: int) -> Pool:
     Raises:
       UserError: images of a role are missing or invalid, or a field differs from the config of the packed arrays.
     """
-    selections = _packed_selections(data) if data.packed else _selections(data)
+    selections = _packed_selections(data) if data.packed else _selections(data, stored_size)
     pool = build_pool(selections, validation_fraction=data.validation_fraction, test_fraction=data.test_fraction)
     pools.check_stored_size(pool, stored_size)
     if data.negative_groups is None or "negatives" not in pool.roles:
@@ -42,8 +42,9 @@ def _packed_selections(data: DataSpec) -> dict[str, list["Selection"]]:
     return {role: [Selection(packed)] for role in ROLES if role == "known" or role in (packed.roles or ())}
 
 
-def _selections(data: DataSpec) -> dict[str, list["Selection"]]:
-    open_once = functools.cache(functools.partial(sources.open_source, data_dir=data.tfds_data_dir))
+def _selections(data: DataSpec, stored_size: int) -> dict[str, list["Selection"]]:
+    open_source = functools.partial(sources.open_source, stored_size=stored_size, data_dir=data.tfds_data_dir)
+    open_once = functools.cache(open_source)
 
     def select(role: str, images: ImagesSpec) -> Selection:
         try:

@@ -53,7 +53,7 @@ class Source:
 
     @property
     def packed_size(self) -> int | None:
-        """S if the images are packed arrays of S x S pixels, else None."""
+        """S if the images are arrays of S x S pixels (packed, or the digits), which need no decoder; else None."""
         kind, _, size = self.format.partition(":")
         return int(size) if kind == "pixels" else None
 
@@ -91,7 +91,7 @@ class Pool:
 
     @property
     def is_packed(self) -> bool:
-        """Whether all images are packed arrays."""
+        """Whether all images are arrays, packed or digits, which need no decoder."""
         return all(source.packed_size is not None for source in self.sources)
 
     @functools.cached_property

@@ -1,27 +1,26 @@
 """Opens a source of images by name: TFDS sets, image folders, packed arrays and the digits of scikit-learn.
 
-All of them are a `Source` with random access by record number. Only labels and places of the images are held in memory.
+All of them are a `Source` with random access by record number. Only labels and places of the images are held in memory, and
+the small digits.
 """
 
-import io
 import os
 import pathlib
 
-import numpy as np
-from PIL import Image
-from sklearn.datasets import load_digits
-
-from openset_jax.data import folders, packed
+from openset_jax.data import digits, folders, packed
 from openset_jax.data.pools import TEST, TRAIN, UNASSIGNED, VALIDATION, Source
 from openset_jax.errors import UserError, needing_tensorflow
 
 KINDS = ("tfds:NAME", "folder:PATH", "packed:PATH", "digits")
 
 
-def open_source(name: str, *, data_dir: str = "", train: str = "train", validation: str = "", test: str = "test") -> Source:
+def open_source(
+    name: str, *, stored_size: int = 8, data_dir: str = "", train: str = "train", validation: str = "", test: str = "test"
+) -> Source:
     """Opens `tfds:NAME`, `folder:PATH`, `packed:PATH` or `digits`.
 
     Args:
+      stored_size: side of the digits' images in pixels; other sources have their own sizes.
       data_dir: the folder in which TFDS data sets are prepared; "" for TFDS's default.
       train, validation, test: the names of the splits in the source, "" for none; TFDS slices work ("train[:80%]"). If only
         `train` is named, its images are split by hash. Ignored by sources without splits (digits, folders by role) and by
@@ -37,7 +36,7 @@ def open_source(name: str, *, data_dir: str = "", train: str = "train", validati
     if len(set(splits.values())) < len(splits):
         raise UserError(f"{name}: train, validation and test must be different splits, not {', '.join(splits.values())}")
     if name == "digits":
-        return _digits()
+        return digits.open_digits(stored_size)
     if kind in ("folder", "packed") and place:
         root = pathlib.Path(place).expanduser()
         if not root.is_dir():
@@ -49,23 +48,3 @@ def open_source(name: str, *, data_dir: str = "", train: str = "train", validati
             from openset_jax.data import tfds
         return tfds.open_tfds(name, place, data_dir, splits)
     raise UserError(f"source {name!r}: not one of {', '.join(KINDS)}")
-
-
-def _digits() -> Source:
-    """The 1,797 8x8 digits of scikit-learn (UCI Optical Recognition of Handwritten Digits, test part), as PNG files."""
-    digits = load_digits()
-    encoded = []
-    for image in (digits.images * (255 / 16)).round().astype(np.uint8):
-        file = io.BytesIO()
-        Image.fromarray(image).save(file, "PNG")
-        encoded.append(file.getvalue())
-    return Source(
-        name="digits",
-        classes=tuple(map(str, range(10))),
-        roles=None,
-        label=digits.target.astype(np.int32),
-        split=np.full(len(encoded), UNASSIGNED, np.uint8),
-        format="encoded",
-        ids=lambda records: [f"digits#{r}" for r in records],
-        fetch=lambda records: [encoded[r] for r in records],
-    )

@@ -8,19 +8,26 @@ from openset_jax.data.pools import Pool
 from openset_jax.errors import UserError
 from openset_jax.text import show
 
+MAX_PIXELS = 100_000_000  # the default of data.max_pixels
+
 
 class Unreadable:
     """The unreadable images of a pool: each is reported once, when it is found, and not read again.
 
     Args:
       max_fraction: the maximum share of unreadable images in the pool.
+      max_pixels: images of more pixels count as unreadable. Decoding takes up to 10 bytes per pixel.
       report: called with one line for each unreadable image.
 
     Attributes:
+      max_pixels: as above.
       rows: row of the pool -> the reason why its image could not be read.
     """
 
-    def __init__(self, pool: Pool, max_fraction: float = 0.01, report: Callable[[str], None] = show):
+    def __init__(
+        self, pool: Pool, max_fraction: float = 0.01, max_pixels: int = MAX_PIXELS, report: Callable[[str], None] = show
+    ):
+        self.max_pixels = max_pixels
         self._pool, self._max_fraction, self._report = pool, max_fraction, report
         self.rows: dict[int, str] = {}
 

@@ -77,7 +77,7 @@ class RunCache:
 
         def make():
             self._release_images()
-            unreadable, size = Unreadable(pool, most), spec.images.stored_size
+            unreadable, size = Unreadable(pool, most, spec.data.max_pixels), spec.images.stored_size
             made = input_choice.make_image_input(name, pool, stored_size=size, unreadable=unreadable, sharded=sharded)
             return LoadedImages(made, unreadable)
 

@@ -12,6 +12,7 @@ tf = pytest.importorskip("tensorflow")
 decoding = pytest.importorskip("openset_jax.data.decode")
 
 ORIENTATION = 0x0112
+MAX_PIXELS = 1_000_000
 
 
 @functools.cache
@@ -46,7 +47,7 @@ def exif(orientation):
 def decoder(stored_size):
     """Returns `decode_square` in a graph, as tf.data runs it."""
     signature = [tf.TensorSpec([], tf.string)]
-    return tf.function(lambda content: decoding.decode_square(content, stored_size), input_signature=signature)
+    return tf.function(lambda content: decoding.decode_square(content, stored_size, MAX_PIXELS), input_signature=signature)
 
 
 def decode(content, stored_size):

@@ -221,7 +221,7 @@ def check_mixed(mixed, expected):
 
 
 def mixed_selections(folder, pool, images, packed_at):
-    digits, paths = sources.open_source("digits"), sources.open_source(f"folder:{folder}")
+    digits, paths = sources.open_source("digits", stored_size=SIZE), sources.open_source(f"folder:{folder}")
     packed = pack(pool, images, packed_at)
     return {
         "known": [Selection(digits, ("3", "1"), limit=20), Selection(paths, ("a",)), Selection(packed, ("b",))],
@@ -243,10 +243,10 @@ def content_of(source, record):
     return decode(content, SIZE)
 
 
-def test_one_pool_may_mix_encoded_images_paths_and_pixels(folder, pool, images, tmp_path):
+def test_one_pool_may_mix_paths_and_pixels(folder, pool, images, tmp_path):
     chosen = mixed_selections(folder, pool, images, tmp_path)
     mixed = build_pool(chosen, validation_fraction=0.25, test_fraction=0.25)
-    assert {source.format for source in mixed.sources} == {"encoded", "path", f"pixels:{SIZE}"}
+    assert {source.format for source in mixed.sources} == {"path", f"pixels:{SIZE}"}
     check_mixed(mixed, content_of)
 
 
@@ -266,7 +266,11 @@ def corrupt(path, kind="text"):
     if kind == "vanished":
         path.unlink()
     else:
-        path.write_bytes({"text": b"not an image", "empty": b"", "cut off": content[: len(content) // 2]}[kind])
+        contents = {
+            "text": b"not an image", "empty": b"", "cut off": content[: len(content) // 2], "short": b"\xff\xd8\xff\xe0",
+            "noise": b"\xff\xd8\xff" + np.random.default_rng(0).bytes(500),
+        }  # fmt: skip
+        path.write_bytes(contents[kind])
 
 
 @pytest.fixture
@@ -307,8 +311,8 @@ def test_a_corrupt_training_image_is_named_once_and_replaced_by_the_next_of_its_
 
 def test_bad_images_are_masked_in_evaluation_and_named_once(own_folder):
     root, pool = own_folder
-    kinds = ["text", "empty", "cut off", "cut off", "vanished", None, None]
-    suffixes = [".jpg", ".png", ".jpg", ".png", ".jpg", ".jpg", ".png"]
+    kinds = ["text", "empty", "cut off", "cut off", "vanished", "short", "noise", None, None]
+    suffixes = [".jpg", ".png", ".jpg", ".png", ".jpg", ".png", ".jpg", ".jpg", ".png"]
     left = list(range(len(pool)))
     rows = []
     for suffix in suffixes:
@@ -321,15 +325,41 @@ def test_bad_images_are_masked_in_evaluation_and_named_once(own_folder):
             corrupt(root / pool.ids([row])[0], kind)
     lines = []
     shared = unreadable(pool, lines)
-    (batch,) = evaluation(pool, rows, 7, unreadable=shared)
+    (batch,) = evaluation(pool, rows, 9, unreadable=shared)
     assert batch["mask"].tolist() == [kind is None for kind in kinds]
-    np.testing.assert_array_equal(batch["image"][5:], images[5:])
-    np.testing.assert_array_equal(batch["label"][5:], pool.label[rows[5:]])
-    assert set(shared.rows) == set(rows[:5].tolist())
-    assert sorted(line.split("'")[1] for line in lines) == sorted(pool.ids(rows[:5]))
-    (again,) = evaluation(pool, rows, 7, unreadable=shared)
+    np.testing.assert_array_equal(batch["image"][7:], images[7:])
+    np.testing.assert_array_equal(batch["label"][7:], pool.label[rows[7:]])
+    assert set(shared.rows) == set(rows[:7].tolist())
+    assert sorted(line.split("'")[1] for line in lines) == sorted(pool.ids(rows[:7]))
+    (again,) = evaluation(pool, rows, 9, unreadable=shared)
     assert_same([again], [batch])
-    assert len(lines) == 5
+    assert len(lines) == 7
+
+
+def test_unreadable_files_are_skipped_whatever_their_names_and_whatever_the_reason(own_folder):
+    root, _ = own_folder
+    latin_1, utf_8, large = (f"unknown/u/{name}" for name in ("b\udce9ret.jpg", "béret.jpg", "large.png"))
+    for name in (latin_1, utf_8, large):
+        Image.new("RGB", (300, 200)).save(root / name)
+    pool, lines = folder_pool(root), []
+    (root / latin_1).unlink()
+    (root / utf_8).write_bytes(b"")
+    rows = pool.rows(TEST, "unknown")
+    limited = Unreadable(pool, 0.5, 59_999, report=lines.append)
+    (batch,) = evaluation(pool, rows, len(rows), unreadable=limited)
+    assert batch["mask"].tolist() == [id_ not in (latin_1, utf_8, large) for id_ in pool.ids(rows)]
+    reasons = dict(zip(pool.ids(list(limited.rows)), limited.rows.values(), strict=True))
+    assert reasons[latin_1].endswith("unknown/u/b\\xe9ret.jpg; No such file or directory")
+    assert reasons[utf_8] == "not an image"
+    assert reasons[large] == "300 x 200 pixels, more than data.max_pixels=59,999"
+    assert len(lines) == 3 and all(line.isprintable() for line in lines)
+
+
+def test_the_reason_is_one_line_that_can_be_printed():
+    bytes_of_a_file = b"{{node x}} pos 20 out of range for string b'\xff\xd8\x1b[31m' at index 0 [Op:Substr]"
+    error = UnicodeDecodeError("utf-8", bytes_of_a_file, 0, 1, "invalid start byte")
+    assert pipeline._reason(error) == r"pos 20 out of range for string b'\xff\xd8\x1b[31m' at index 0"
+    assert pipeline._reason(OSError()) == "OSError"
 
 
 def test_too_many_bad_images_end_the_run_with_the_count_and_the_setting(own_folder):

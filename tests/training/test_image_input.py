@@ -16,6 +16,7 @@ from small_run import (
     environment,
     lines,
     make_small_run,
+    not_packed,
     open_small_pool,
     run,
     small_config,
@@ -196,6 +197,9 @@ def test_a_resident_run_trains_evaluates_and_resumes_where_tensorflow_is_not_ins
     done = without_tensorflow(command("train", f"--workdir={tmp_path}", **several | {"steps": 14}))
     assert done.returncode == 0, done.stderr
     assert "Resuming at step 12." in done.stdout
+    digits = command("train", f"--workdir={tmp_path / 'digits'}", input="auto", steps=3)  # nothing has to be decoded
+    done = without_tensorflow(digits)
+    assert done.returncode == 0, done.stderr
     streamed = {"data.packed": PACKED, "input": "stream"}
     done = without_tensorflow(command("train", f"--workdir={tmp_path / 'other'}", **streamed))
     assert done.returncode == 2
@@ -218,8 +222,8 @@ def test_a_resident_run_does_not_load_tensorflow_where_it_is(tmp_path):
 def test_images_that_cannot_be_resident_are_refused(tmp_path, monkeypatch):
     with monkeypatch.context() as several:
         several.setattr(hosts, "host_part", lambda: (1, 2))
-        digits = open_small_pool(input="resident")
-        with pytest.raises(UserError, match="digits is not packed; run python -m openset_jax.prepare"):
-            input_choice.make_image_input("resident", digits, stored_size=16, unreadable=Unreadable(digits))
+        files = not_packed(open_small_pool())
+        with pytest.raises(UserError, match="is not packed; run python -m openset_jax.prepare"):
+            input_choice.make_image_input("resident", files, stored_size=16, unreadable=Unreadable(files))
     with pytest.raises(UserError, match="packed at 16x16, but data.stored_size is 20"):
         train(small_config(**{"input": "resident", "data.packed": str(PACKED), "data.stored_size": 20}), tmp_path)

@@ -2,11 +2,23 @@
 
 import contextlib
 import json
+import sys
 
 import jax
+import numpy as np
 import pytest
-from small_run import PACKED, assert_same_run, open_small_pool, restore_and_evaluate, small_config, small_spec, train
+from small_run import (
+    PACKED,
+    assert_same_run,
+    not_packed,
+    open_small_pool,
+    restore_and_evaluate,
+    small_config,
+    small_spec,
+    train,
+)  # fmt: skip
 
+from openset_jax.data.unreadable import Unreadable
 from openset_jax.errors import UserError
 from openset_jax.training import checkpoints, device_memory, hosts, input_choice
 
@@ -66,12 +78,20 @@ def test_an_explicit_input_is_used_whether_or_not_images_fit(monkeypatch, packed
     assert chosen(packed_pool, monkeypatch, free=10**12, input="stream").name == "stream"
 
 
-def test_images_that_are_not_packed_are_streamed_however_few(monkeypatch):
-    digits = open_small_pool(input="auto")
-    unpacked = {"data.packed": ""}
-    assert chosen(digits, monkeypatch, free=10**12, **unpacked) == ("stream", "images streamed: they are not packed")
-    held = chosen(digits, monkeypatch, free=10**12, input="resident", **unpacked)
+def test_images_that_are_not_packed_are_streamed_however_few(monkeypatch, packed_pool):
+    files = not_packed(packed_pool)
+    assert chosen(files, monkeypatch, free=10**12) == ("stream", "images streamed: they are not packed")
+    held = chosen(files, monkeypatch, free=10**12, input="resident")
     assert held == ("resident", "images resident on the devices: 1.4 MB decoded at the start")
+
+
+def test_the_digits_need_no_decoder_and_are_resident(monkeypatch):
+    digits = open_small_pool(input="auto")
+    monkeypatch.setitem(sys.modules, "openset_jax.data.pipeline", None)  # where TensorFlow is not installed
+    monkeypatch.setattr(input_choice, "_can_stream", lambda: False)
+    assert chosen(digits, monkeypatch, free=10**12, **{"data.packed": ""}).name == "resident"
+    loaded = input_choice.make_image_input("resident", digits, stored_size=16, unreadable=Unreadable(digits))
+    assert np.asarray(loaded.store)[: len(digits)].std() > 0
 
 
 def test_devices_without_memory_of_their_own_use_that_of_the_host(monkeypatch, packed_pool):
