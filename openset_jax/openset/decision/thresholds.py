@@ -164,10 +164,10 @@ def promise(rule: Rule, threshold: Threshold, count: int) -> Interval | None:
         return None
     if rule.name == "keep_knowns":
         shape = accepted, threshold.knowns - accepted + 1
+    elif accepted == threshold.negatives:  # the threshold is the largest score
+        shape = accepted, 1
     else:  # the threshold is just below the first score that is rejected
         shape = accepted + 1, threshold.negatives - accepted
-    if not shape[1]:
-        return Interval(1.0, 1.0, 1.0)
     further = stats.betabinom(count, *shape)
     low, high = further.ppf([_TAIL, 1 - _TAIL]) / count
     return Interval(float(further.mean() / count), float(low), float(high))

@@ -63,7 +63,7 @@ def test_where_accepting_never_pays_all_are_rejected():
     assert (thresholds.decide(np.append(known, negative), np.zeros(40, int), t.value, 2) == 2).all()
 
 
-@pytest.mark.parametrize(("rule", "side"), [(KEEP, 0), (Rule("accept_negatives", 0.05), 1)])
+@pytest.mark.parametrize(("rule", "side"), [(KEEP, 0), (Rule("accept_negatives", 0.05), 1), (Rule("accept_negatives", 1), 1)])
 @pytest.mark.parametrize(("validation", "test"), [(200, 1000), (1000, 300)])
 def test_the_promise_holds_in_about_95_of_100_splits(rule, side, validation, test):
     """For any distribution of the scores; this one has two modes and heavy tails."""
