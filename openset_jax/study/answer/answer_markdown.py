@@ -91,7 +91,7 @@ def _tables(comparisons: Comparisons) -> Iterator[str]:
     for treatment in comparisons.treatments:
         recall = phrases.percent(analysis.mean(treatment, always_none.OWN_RECALL))
         best = [(metric, comparisons.best(treatment, metric)) for metric in comparisons.decided]
-        numbers = [f"{phrases.number(by.mean, metric.largest)} {by.decision}" if by else "-" for metric, by in best]
+        numbers = [f"{phrases.number(by.mean)} {by.decision}" if by else "-" for metric, by in best]
         rows.append([treatment.label, recall, *numbers])
     yield "By the best decision for each number:"
     yield phrases.table(rows)

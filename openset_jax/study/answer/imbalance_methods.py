@@ -61,7 +61,7 @@ def _by_decisions(comparisons: Comparisons, metric: Metric, natural: Treatment, 
 
 def _without_retraining(comparisons: Comparisons, metric: Metric, natural: Treatment, best: Best) -> str:
     means = {d: comparisons.mean(natural, metric, d) for d in comparisons.analysis.first(natural).decisions}
-    text = ", ".join(f"{d} {phrases.number(mean, metric.largest)}" for d, mean in means.items() if mean is not None)
+    text = ", ".join(f"{d} {phrases.number(mean)}" for d, mean in means.items() if mean is not None)
     start = f"The natural run by each decision: {text}. The best decision"
     gain = comparisons.difference(natural, natural, metric, (best.decision, "argmax"))
     return f"{start}, {best.decision}, compared with argmax: {phrases.comparison(gain)}." if gain else f"{start} is argmax."
