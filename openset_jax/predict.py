@@ -166,7 +166,7 @@ class Predictor:
         self._estimate_prior: Callable[[np.ndarray], tuple[np.ndarray, str]] | None = None
         if estimated:
             deployment.check_posterior(saved, f"--priors={priors}")
-            logits, label = saved_decision.read_outputs(workdir, step)
+            logits, label = saved_decision.read_outputs(workdir, step, len(saved.classes))
             self._estimate_prior = functools.partial(deployment.estimate_prior, priors, saved, logits, label)
             self._estimate_prior(logits[:1])  # a trial that may raise before images are read
         network = restore(workdir, step=step)

@@ -1,7 +1,6 @@
 """The files that an evaluation writes to the workdir: report.html, scores.csv and metrics.json."""
 
 import csv
-import json
 import math
 from typing import IO
 
@@ -9,6 +8,7 @@ import numpy as np
 
 from openset_jax.data.pools import Pool
 from openset_jax.files import write_whole
+from openset_jax.json_text import json_text
 from openset_jax.report import mistakes, page
 from openset_jax.training import hosts
 from openset_jax.training.measurement import Measurement
@@ -30,7 +30,7 @@ def write(network: TrainedNetwork, measurement: Measurement) -> None:
     with write_whole(workdir / "scores.csv") as file:
         _write_scores(file, network.pool, measurement)
     with write_whole(workdir / "metrics.json") as file:
-        file.write(json.dumps(measurement.metrics, indent=2) + "\n")
+        file.write(json_text(measurement.metrics))
 
 
 def _mistakes(network: TrainedNetwork, measurement: Measurement) -> dict[str, list[mistakes.Mistake]]:

@@ -28,7 +28,7 @@ def declare(classifier: Classifier, *, priors: str = "", costs: str = "", thresh
         if "=" not in priors and priors.lstrip()[:1] not in ("[", "{"):
             raise UserError(f'--priors: {priors!r} is neither {" nor ".join(ESTIMATES)}, nor shares as in "none=0.6"')
         given = prior_and_costs.parse(priors, "--priors")
-        changes["prior"] = prior_and_costs.deployment_prior(given, classifier.classes, classifier.fitted_prior, "--priors")
+        changes["prior"] = prior_and_costs.deployment_prior(given, classifier.classes, classifier.training_prior, "--priors")
     if costs:
         given = prior_and_costs.parse(costs, "--costs")
         changes["costs"] = prior_and_costs.cost_matrix(given, classifier.classes, "--costs")

@@ -49,7 +49,7 @@ def save_outcome(network: TrainedNetwork) -> None:
     rows_by_class = training_set.training_rows(pool, spec.sampling, seed=spec.seed, uses_negatives=uses_negatives)
     negatives = rows_by_class[pool.num_classes :]
     rows, logits = network.inference.logits(network.variables, pool.rows(TEST))
-    validation_logits, validation_label = saved_decision.read_outputs(spec.workdir, network.step)
+    validation_logits, validation_label = saved_decision.read_outputs(spec.workdir, network.step, pool.num_classes)
     about = {
         "objective": spec.objective.name,
         "classes": list(pool.classes),
