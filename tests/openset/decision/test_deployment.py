@@ -1,6 +1,7 @@
 """Declared and estimated priors, for images of Gaussian classes and "none"."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -87,8 +88,8 @@ def test_the_mix_of_unlabelled_images_is_found(how, mix):
     prior, text = deployment.estimate_prior(how, FITTED, *VALIDATION, draw(mix, 5000, seed=1)[0])
     np.testing.assert_allclose(prior, mix, atol=0.02)
     assert prior.sum() == pytest.approx(1)
-    assert text.startswith("estimated class prior of 5,000 images (") and text.count("\n") == 0
-    assert f"cat {prior[0]:.1%}, dog {prior[1]:.1%}, none {prior[2]:.1%}" in text
+    assert text.startswith("estimated class prior of 5,000 images +/- standard error (") and "\n" not in text
+    assert re.search(rf": cat {prior[0]:.1%} \+/- \d\.\d%, dog {prior[1]:.1%} \+/- \d\.\d%, none {prior[2]:.1%} \+/- \d\.\d%$", text)
     assert ("converged" in text) == (how == "em")
 
 
@@ -113,8 +114,9 @@ def test_unknowns_of_another_kind_are_a_warning(how):
 
 def test_what_cannot_be_estimated():
     logits, label = VALIDATION
-    with pytest.raises(UserError, match="^--priors=em: there is no readable image"):
-        deployment.estimate_prior("em", FITTED, logits, label, logits[:0])
+    for how, few in (("em", 1), ("bbse", 99), ("em", 0)):
+        with pytest.raises(UserError, match=f'^--priors={how}: {few} readable images are too few .* needs 100 .*"none=0.6"'):
+            deployment.estimate_prior(how, FITTED, logits, label, logits[:few])
     with pytest.raises(UserError, match="^--priors=em: the validation split has no images of 'none'.*give the class prior"):
         deployment.estimate_prior("em", FITTED, logits[label < 2], label[label < 2], logits)
     alike = np.where(np.arange(3) == 2, 9.0, logits)  # always "none"
