@@ -15,6 +15,9 @@ from openset_jax.training.measurement import Measurement
 from openset_jax.training.trained_network import TrainedNetwork
 
 
+MOST_CLASSES, TOP = 100, 5  # scores.csv has the probabilities of all classes, or, of more classes, of the most probable
+
+
 def write(network: TrainedNetwork, measurement: Measurement) -> None:
     """Writes the files in the first process of the run. metrics.json is written last, when the others are complete."""
     classifier, logits, workdir = network.classifier, measurement.scores.logits, network.spec.workdir
@@ -59,12 +62,26 @@ def _write_scores(file: IO[str], pool: Pool, measurement: Measurement) -> None:
     names = [*pool.classes, "none"]
     assert scored.decision is not None
     writer = csv.writer(file, lineterminator="\n")
-    probabilities = ["p_none", *(f"p_{name}" for name in pool.classes)]
-    writer.writerow(["id", "group", "label", "decision", "score", *probabilities, *scores.values])
     if posterior is None:
         posterior = np.full((len(scores.rows), len(names)), np.nan)
-    numbers = np.column_stack([scored.score, posterior[:, -1], posterior[:, :-1], *scores.values.values()])
+    columns_of_classes, probabilities = _of_classes(pool.classes, posterior[:, :-1])
+    writer.writerow(["id", "group", "label", "decision", "score", "p_none", *columns_of_classes, *scores.values])
+    numbers = np.column_stack([scored.score, posterior[:, -1], probabilities, *scores.values.values()])
     columns = zip(pool.ids(scores.rows), scored.group, scored.label, scored.decision, numbers, strict=True)
     for id_, group, label, k, values in columns:
-        row = (repr(x) if math.isfinite(x) else "" for x in values.tolist())
+        row = (x if isinstance(x, str) else repr(x) if math.isfinite(x) else "" for x in values.tolist())
         writer.writerow([id_, group, int(label), names[k], *row])
+
+
+def _of_classes(classes: tuple[str, ...], probabilities: np.ndarray) -> tuple[list[str], np.ndarray]:
+    """Returns the columns of the known classes in scores.csv, and their cells [n, columns].
+
+    With more than `MOST_CLASSES`, the `TOP` most probable classes and their probabilities: class_1, p_1, class_2, ...
+    """
+    if len(classes) <= MOST_CLASSES:
+        return [f"p_{name}" for name in classes], probabilities
+    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :TOP]
+    cells = np.empty((len(best), 2 * TOP), object)
+    cells[:, 1::2] = p = np.take_along_axis(probabilities, best, axis=1)
+    cells[:, ::2] = np.where(np.isnan(p), "", np.array(classes, object)[best])
+    return [f"{column}_{place}" for place in range(1, TOP + 1) for column in ("class", "p")], cells
