@@ -9,7 +9,7 @@ from openset_jax.study.stats.arm_outcome import Outcome
 from openset_jax.study.stats.comparisons import Comparison
 from openset_jax.study.stats.treatments import Treatment
 
-ONE_SEED = "with one seed, differences between seeds are unknown"
+ONE_SEED = "with one seed, differences between seeds are unknown"  # said once; numbers of one seed have "(one seed)"
 _CI = f"{100 * LEVEL:.0f} % CI"
 
 
@@ -36,7 +36,7 @@ def points(difference: Interval) -> str:
     """Returns a difference of shares in percentage points, as "-2.4 points (95 % CI -2.7 to -2.1)"."""
     value, low, high = (100 * x for x in difference)
     if not np.isfinite([low, high]).all():
-        return f"{_signed(value, 1)} points, but {ONE_SEED}"
+        return f"{_signed(value, 1)} points (one seed)"
     text = f"{_signed(value, 1)} points ({_CI} {_signed(low, 1)} to {_signed(high, 1)})"
     return f"{text}, not significant" if low <= 0 <= high else text
 
@@ -44,7 +44,7 @@ def points(difference: Interval) -> str:
 def comparison(compared: Comparison) -> str:
     """Returns "better by 0.012 (95 % CI 0.002 to 0.022)", or that the difference is not significant or has one seed."""
     if compared.verdict == "one seed":
-        return f"{_signed(compared.difference.value, 3)}, but {ONE_SEED}"
+        return f"{_signed(compared.difference.value, 3)} (one seed)"
     if compared.verdict == "not significant":
         return f"not significantly different ({allowed(compared)})"
     return f"{compared.verdict} by {size(compared)}"
@@ -78,7 +78,7 @@ def by_verdict(headline: str, compared: Sequence[Comparison]) -> str:
     if some := [f"{c.metric.title} ({allowed(c)})" for c in compared if c.verdict == "not significant"]:
         parts.append(f"  - not significantly different in {listed(some)}")
     if some := [f"{c.metric.title} {_signed(c.difference.value, 3)}" for c in compared if c.verdict == "one seed"]:
-        parts.append(f"  - {listed(some)}, but {ONE_SEED}")
+        parts.append(f"  - {listed(some)} (one seed)")
     return "\n".join(parts)
 
 

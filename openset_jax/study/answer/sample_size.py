@@ -101,7 +101,7 @@ def _smallest_by_metric(curves: Mapping[Metric, Curve], names: Sequence[str]) ->
         if (i := smallest_enough(curve.best, curve.compared)) is not None:
             titles.setdefault(i, []).append(metric.title)
     if not titles:
-        return f"Which number is enough is unknown: {phrases.ONE_SEED}."
+        return "Which number is enough is unknown (one seed)."
     texts = [f"**{names[i]}** by {phrases.listed(titles[i])}" for i in sorted(titles)]
     return f"The smallest number that is not significantly worse than the best: {'; '.join(texts)}."
 

@@ -19,7 +19,7 @@ import ml_collections
 
 from openset_jax import config_json
 from openset_jax.errors import UserError
-from openset_jax.study.stats.treatments import Treatment
+from openset_jax.study.stats.treatments import Treatment, field_names, methods_of
 
 ARM = "arm:"
 
@@ -66,6 +66,8 @@ def arms_of(config: ml_collections.ConfigDict) -> list[Arm]:
     for block in blocks:
         for treatment in _treatments(block, config.grid[block], config.run):
             found.setdefault(treatment, block)
+    methods = methods_of(dict(config_json.flatten(config.run.to_dict())), field_names(found))
+    found = {Treatment(tuple(sorted((methods | dict(t.fields)).items()))): block for t, block in found.items()}
     arms = [Arm(treatment, seed, block) for seed in seeds for treatment, block in found.items()]
     for arm in arms:
         asked, base, field = arm.treatment.get("init_from") or "", arm.starts_from(arms), f"grid.{arm.block}.init_from"

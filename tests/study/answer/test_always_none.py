@@ -40,6 +40,11 @@ def test_not_at_all():
     assert "+0.0 points (95 % CI -2.0 to +2.0), not significant" in found
 
 
+def test_of_one_seed_seeds_are_not_counted():
+    found = section(answer(made_up.analysis(({N: "10x"}, {}), seeds=1)), "none")
+    assert '**No** ("always" means' in found and "of 1 seed" not in found and "by seed" not in found
+
+
 def test_in_some_seeds():
     arms = [made_up.outcome({N: "10x"}, seed, answered_none=share) for seed, share in enumerate((0.05, 0.99, 0.05))]
     found = section(answer(Analysis(arms)), "none")

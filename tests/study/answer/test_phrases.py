@@ -20,7 +20,7 @@ AUROC, COST = Metric("auroc", "seen_negatives"), Metric("expected_cost", "unseen
             "not significant",
             "not significantly different (+0.003, 95 % CI -0.010 to +0.016: the interval allows up to 0.016)",
         ),
-        ((0.1, -np.inf, np.inf), "one seed", "+0.100, but with one seed, differences between seeds are unknown"),
+        ((0.1, -np.inf, np.inf), "one seed", "+0.100 (one seed)"),
         ((0.0014, 0.00004, 0.0027), "better", "better by 0.00140 (95 % CI 0.00004 to 0.00270)"),
         ((-0.00001, -0.00002, -0.000001), "worse", "worse by 0.000010 (95 % CI 0.000001 to 0.000020)"),
     ],

@@ -28,7 +28,7 @@ def test_sizes_are_of_what_an_arm_draws_from(cache):
     assert size["sampling.negatives=0"] == (622, 0, 0, 0.0, 192)
     assert size["sampling.negatives=31"][:3] == (622, 31, 2)
     assert size["sampling.negatives=1x"].negatives == round(622 / 5)
-    assert size["as configured"].none == pytest.approx(248 / (622 + 248))
+    assert size["config.run unchanged"].none == pytest.approx(248 / (622 + 248))
 
 
 @pytest.mark.parametrize(("axes", "says"), [
