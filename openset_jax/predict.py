@@ -46,8 +46,8 @@ def define_flags() -> None:
         "priors",
         "",
         'Class frequencies of these images, as --config.decision.prior: "none=0.6"; or "em" or "bbse" to estimate them '
-        "from the images under label shift. An estimate needs at least 100 images, and is printed with its standard errors, and "
-        "with a warning if the images contradict label shift.",
+        "from the images under label shift. An estimate needs at least 100 images, and is printed with its standard errors, "
+        "and with a warning if the images contradict label shift.",
     )
     flags.DEFINE_string("costs", "", 'Costs of mistakes, as --config.decision.costs: "accept_none=5".')
     flags.DEFINE_float("threshold", None, "Replaces the saved threshold: images with score <= threshold are accepted.")
@@ -168,7 +168,9 @@ class Predictor:
             deployment.check_posterior(saved, f"--priors={priors}")
             logits, label = saved_decision.read_outputs(workdir, step, len(saved.classes))
             self._estimate_prior = functools.partial(deployment.estimate_prior, priors, saved, logits, label)
-            self._estimate_prior(np.resize(logits, (prior_error.FEWEST_IMAGES, logits.shape[1])))  # raises before images are read
+            self._estimate_prior(
+                np.resize(logits, (prior_error.FEWEST_IMAGES, logits.shape[1]))
+            )  # raises before images are read
         network = restore(workdir, step=step)
         if network.classes != saved.classes:
             raise UserError(

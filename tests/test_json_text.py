@@ -8,7 +8,14 @@ from openset_jax.json_text import json_text
 
 
 def test_lists_of_numbers_are_one_line_and_the_values_are_unchanged():
-    value = {"a": [[1, 2.5], [None, True]], "b": ["[\n1,\n2]", "x"], "c": {}, "d": [], "e": [{"f": [1e-300]}], "g": "[1,  2]"}
+    value = {
+        "a": [[1, 2.5], [None, True]],
+        "b": ["[\n1,\n2]", "x"],
+        "c": {},
+        "d": [],
+        "e": [{"f": [1e-300]}],
+        "g": "[1,  2]",
+    }
     text = json_text(value)
     assert json.loads(text) == value
     assert "[1, 2.5],\n" in text and '"f": [1e-300]' in text and text.endswith("}\n")

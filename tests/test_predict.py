@@ -146,7 +146,9 @@ def test_the_mix_of_the_images_given_is_estimated_and_used_as_if_declared(mixed,
     rows = list(predictor(files))
     share = np.array([counts[kind] for kind in "01234"]) / len(files)
     np.testing.assert_allclose(predictor.classifier.prior, [*share, 1 - share.sum()], atol=0.04)
-    assert len(said) == 1 and said[0].startswith(f"estimated class prior of {len(files)} images +/- standard error ({how.upper()}")
+    assert len(said) == 1 and said[0].startswith(
+        f"estimated class prior of {len(files)} images +/- standard error ({how.upper()}"
+    )
     assert "WARNING" not in said[0]
     declared = json.dumps(dict(zip([*"01234", "none"], predictor.classifier.prior.tolist(), strict=True)))
     again = list(Predictor(mixed, priors=declared, batch_size=32)(files))

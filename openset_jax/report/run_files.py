@@ -14,7 +14,6 @@ from openset_jax.training import hosts
 from openset_jax.training.measurement import Measurement
 from openset_jax.training.trained_network import TrainedNetwork
 
-
 MOST_CLASSES, TOP = 100, 5  # scores.csv has the probabilities of all classes, or, of more classes, of the most probable
 
 

@@ -79,7 +79,9 @@ def read(workdir: pathlib.Path) -> SavedDecision:
     again = f"run python -m openset_jax.evaluate --workdir={workdir}"
     try:
         saved = json.loads((workdir / DECISION).read_text())
-        return SavedDecision(checks.count(saved["step"], "step"), Classifier.from_json(saved["classifier"]), DecisionSpec(**saved["asked"]))
+        return SavedDecision(
+            checks.count(saved["step"], "step"), Classifier.from_json(saved["classifier"]), DecisionSpec(**saved["asked"])
+        )
     except FileNotFoundError as error:
         raise UserError(f"--workdir: {workdir} has no {DECISION}, which training writes at its end; {again}") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError) as error:

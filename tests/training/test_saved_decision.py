@@ -20,8 +20,8 @@ def write(workdir, classes=("a", "b")):
     logits, label = rng.normal(size=(3 * (k + 1), k + 1)).astype(np.float32), np.tile(np.arange(k + 1, dtype=np.int32), 3)
     prior = np.full(k + 1, 1 / (k + 1))
     fitted = classifier.fit(
-        objectives.get("background"), classes, logits, label, training_prior=prior, prior=prior, resamples=1, calibrate="none",
-        costs=prior_and_costs.cost_matrix(None, classes), rule=thresholds.Rule("keep_knowns", 0.95),
+        objectives.get("background"), classes, logits, label, training_prior=prior, prior=prior, resamples=1,
+        calibrate="none", costs=prior_and_costs.cost_matrix(None, classes), rule=thresholds.Rule("keep_knowns", 0.95),
     )  # fmt: skip
     saved_decision.write(saved_decision.SavedDecision(7, fitted, ASKED), logits, label, workdir)
     return logits, label

@@ -83,9 +83,9 @@ def estimate_prior(
         )
     if (images := len(unlabelled_logits)) < (fewest := prior_error.FEWEST_IMAGES):
         raise UserError(
-            f"{flag}: {images} readable images are too few to estimate the class prior from; it needs {fewest} (a share then has "
-            'a standard error of up to 5 points, or more if the network is not perfect). Give the class prior instead, as in '
-            '--priors="none=0.6"'
+            f"{flag}: {images} readable images are too few to estimate the class prior from; it needs {fewest} (a share "
+            "then has a standard error of up to 5 points, or more if the network is not perfect). Give the class prior "
+            'instead, as in --priors="none=0.6"'
         )
     validation, unlabelled = classifier.fitted_posterior(logits), classifier.fitted_posterior(unlabelled_logits)
     assert validation is not None and unlabelled is not None  # `check_posterior`
@@ -104,7 +104,9 @@ def estimate_prior(
         except ValueError as error:
             raise UserError(f"{flag}: {error}") from error
         prior, errors, by = bbse.prior, bbse.standard_error, f"BBSE, condition number {bbse.condition:.3g}"
-    shares = ", ".join(f"{name} {share:.1%} +/- {error:.1%}" for name, share, error in zip(names, prior, errors, strict=True))
+    shares = ", ".join(
+        f"{name} {share:.1%} +/- {error:.1%}" for name, share, error in zip(names, prior, errors, strict=True)
+    )
     lines = [f"estimated class prior of {images:,} images +/- standard error ({by}): {shares}"]
     if warning := label_shift.implausibility(validation, label, unlabelled, prior, names=names):
         lines.append(f"WARNING: {warning}")

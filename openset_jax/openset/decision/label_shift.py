@@ -31,7 +31,7 @@ class EmPrior(NamedTuple):
 
 
 class BbsePrior(NamedTuple):
-    """The result of BBSE: the prior and its standard errors, float64 [K + 1], which grow with the confusion matrix's condition."""
+    """The result of BBSE: prior and standard errors, float64 [K + 1]; condition number of the confusion matrix."""
 
     prior: np.ndarray
     standard_error: np.ndarray

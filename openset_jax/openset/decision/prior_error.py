@@ -1,17 +1,17 @@
 """Standard errors of estimated class priors, and the number of images below which no prior is estimated.
 
-Both errors come from the samples: of the unlabelled images, and of the validation images. They do not include a violation of
-label shift (`label_shift.implausibility`). One image, spread evenly over the K + 1 classes, is added to the unlabelled images,
-so that a share of 0 or 1 has an error, too (for two classes this is Jeffreys' prior of a share).
+The errors are those of the samples: unlabelled images and validation images. They do not include a violation of label shift
+(`label_shift.implausibility`). One image, spread evenly over the K + 1 classes, is added to the unlabelled images, so that a
+share of 0 or 1 has an error, too (for two classes this is Jeffreys' prior of a share).
 
 Posteriors are [n, K + 1], labels int [n] in [0, K], priors [K + 1]; K is "none".
 """
 
 import numpy as np
 
-# With a perfect network an estimated share p has the standard error sqrt(p (1 - p) / n), at most 0.05 for 100 images: the 95 %
-# interval then ends 10 points above and below. An imperfect network makes it larger: in a simulation with two classes whose
-# normal scores are d standard deviations apart and p = 0.5, EM from 100 images has 0.11 (d = 1), 0.067 (d = 2), 0.055 (d = 3).
+# With a perfect network an estimated share p has the standard error sqrt(p (1 - p) / n), at most 0.05 for 100 images: the
+# 95 % interval then ends 10 points above and below. An imperfect network makes it larger: in a simulation of two classes
+# whose normal scores are d standard deviations apart, p = 0.5, EM from 100 images has 0.11 (d = 1), 0.067 (2), 0.055 (3).
 FEWEST_IMAGES = 100
 
 
@@ -27,7 +27,8 @@ def of_em(
 
     With w_ik = p_ik / reference_k, EM maximises sum_i log(w_i q). The inverse of its information matrix
     mean_i w_i w_i' / (w_i q)^2 gives the error from the unlabelled images (observed information of EM, Louis 1982; the
-    covariance is projected, since q sums to 1). The error of `reference` shifts the gradient of the likelihood, which gives that from the validation images.
+    covariance is projected, since q sums to 1). The error of `reference` shifts the gradient of the likelihood; so it gives
+    the error from the validation images.
 
     Args:
       unlabelled, validation: posteriors under the prior `fitted`.
@@ -51,9 +52,7 @@ def of_em(
     return errors
 
 
-def of_bbse(
-    confusion: np.ndarray, decided: np.ndarray, prior: np.ndarray, count: np.ndarray, images: int
-) -> np.ndarray:
+def of_bbse(confusion: np.ndarray, decided: np.ndarray, prior: np.ndarray, count: np.ndarray, images: int) -> np.ndarray:
     """Returns the standard errors of C^-1 m, float64 [K + 1], from the multinomial variances of m and of the columns of C.
 
     Args:

@@ -77,10 +77,10 @@ def threshold_from_json(saved: dict[str, Any]) -> Threshold:
       ValueError, KeyError or TypeError: a field is missing, NaN, or not in its range.
     """
     given = lambda value: float(value) if value in ("inf", "-inf") else value
-    ends = {name: checks.number(given(saved[name]), f"threshold.{name}") for name in ("low", "value", "high")}
-    counts = {name: checks.count(saved[name], f"threshold.{name}") for name in ("knowns", "negatives")}
-    kept = None if saved["kept"] is None else checks.count(saved["kept"], "threshold.kept", max(counts.values()))
-    return Threshold(**ends, **counts, kept=kept)
+    value, low, high = (checks.number(given(saved[name]), f"threshold.{name}") for name in ("value", "low", "high"))
+    knowns, negatives = (checks.count(saved[name], f"threshold.{name}") for name in ("knowns", "negatives"))
+    kept = None if saved["kept"] is None else checks.count(saved["kept"], "threshold.kept", max(knowns, negatives))
+    return Threshold(value, low, high, knowns, negatives, kept)
 
 
 def choose(

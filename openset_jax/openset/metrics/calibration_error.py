@@ -17,7 +17,6 @@ import numpy as np
 
 from openset_jax.openset import checks
 
-
 LARGEST = {"expected_calibration_error": 1.0, "negative_log_likelihood": -np.log(np.finfo(np.float64).eps), "brier": 2.0}
 
 

@@ -147,8 +147,8 @@ def bands(ranking: Ranking, *, points: int = 201, resamples: int = 500) -> Bands
 
     Knowns and unknowns are resampled separately. Curves are linear between thresholds, as ties count one half in the
     areas. A low end that is 1 everywhere, or a high end that is 0 (except where all unknowns are accepted), is not
-    informative, and is replaced by that of the exact binomial interval of min(m, n) independent images. With fewer than 2 images on a side the bands are [0, 1]. The number of resamples is at
-    most `resamples`; see `num_resamples`.
+    informative, and is replaced by that of the exact binomial interval of min(m, n) independent images. With fewer than 2
+    images on a side the bands are [0, 1]. The number of resamples is at most `resamples`; see `num_resamples`.
     """
     m, n = int(ranking.known.sum()), int(ranking.unknown.sum())
     grid = np.linspace(0, 1, points) ** 2
@@ -200,9 +200,10 @@ def weighted(
         for rows in strata:
             counts[rows] = np.bincount(rng.integers(0, len(rows), len(rows)), minlength=len(rows))
         values.append(measure(weight * counts))
-    if np.ptp(values) <= ROUNDING * min(most, 1.0):
+    resampled = np.array(values, np.float64)
+    if np.ptp(resampled) <= ROUNDING * min(most, 1.0):
         return without_variance(value, min(map(len, strata)), 0.0, most)
-    low, high = np.quantile(np.array(values, np.float64), [_TAIL, 1 - _TAIL])
+    low, high = np.quantile(resampled, [_TAIL, 1 - _TAIL])
     return Interval(value, float(np.clip(2 * value - high, 0, value)), float(np.clip(2 * value - low, value, most)))
 
 
@@ -248,7 +249,7 @@ def cost_range(costs: np.ndarray, prior: np.ndarray) -> tuple[float, float]:
 
 
 def percentiles(value: float, resampled: np.ndarray, images: int, least: float = 0.0, most: float = 1.0) -> Interval:
-    """Returns the percentile interval of resamples; if all are equal, the one `without_variance`, of a mean over `images`."""
+    """Returns the percentile interval of resamples of a mean over `images`; `without_variance` if all are equal."""
     if np.ptp(resampled) <= ROUNDING * (most - least):
         return without_variance(value, images, least, most)
     low, high = np.quantile(resampled, [_TAIL, 1 - _TAIL])

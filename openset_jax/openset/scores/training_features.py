@@ -173,7 +173,7 @@ class Accumulator:
           ScoreUnavailable: a class has no image.
         """
         if (empty := np.flatnonzero(self._count == 0)).size:
-            names = ", ".join(str(k) if self._names is None else repr(self._names[k]) for k in empty)
+            names = ", ".join(str(k) if self._names is None else repr(self._names[k]) for k in empty.tolist())
             raise ScoreUnavailable(f"there are no training features of class {names}")
         total, stored = self._count.sum(), len(self._key)
         seen = self._given > 0

@@ -19,7 +19,7 @@ _CALLS = 5
 
 
 def work(phases: Phases, size: Size) -> float:
-    """Returns the work of an arm, evaluation included, in training examples that cost as much as when all layers are trained."""
+    """Returns the work of an arm with its evaluation, in training examples at the cost of training all layers."""
     training = sum(spec.program.steps * spec.program.batch_size * _SHARE[spec.program.trainable] for spec in phases)
     return training + _FORWARD * size.classified
 
@@ -41,7 +41,9 @@ class Clock:
 def estimate(first: Phases, works: Sequence[float], cache: RunCache) -> str:
     """Returns as text how long arms of this `work` take, estimated from a few training calls of one of them, `first`."""
     seconds = _seconds_per_example(first[0], cache) * sum(works) / _SHARE[first[0].program.trainable]
-    measured = f"from {_CALLS} training calls of the first arm, and a third of a training step for the images of an evaluation"
+    measured = (
+        f"from {_CALLS} training calls of the first arm, and a third of a training step for the images of an evaluation"
+    )
     return f"{len(works)} arms to run; about {clock(seconds)} of training and evaluation ({measured})."
 
 

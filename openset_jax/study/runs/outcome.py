@@ -16,12 +16,18 @@ from openset_jax.study.stats.arm_outcome import DECISIONS, Outcome
 
 
 def checked(arrays: Mapping[str, np.ndarray], about: dict[str, Any]) -> dict[str, Any]:
-    """Returns `about`; raises ValueError, TypeError, KeyError or UserError unless both are as `arm_folder.save_outcome` saves them."""
+    """Returns `about` if both are as `arm_folder.save_outcome` saves them.
+
+    Raises:
+      ValueError, TypeError, KeyError or UserError: names the field.
+    """
     objective, k = objectives.get(about["objective"]), len(about["classes"])
     for split, last in (("", -2), ("validation_", 0)):
         logits, label = checks.finite(arrays[f"{split}logits"], f"{split}logits", 2), arrays[f"{split}label"]
         if logits.shape[1] != objective.num_outputs(k):
-            raise ValueError(f"{split}logits has {logits.shape[1]} outputs; {about['objective']} has {objective.num_outputs(k)}")
+            raise ValueError(
+                f"{split}logits has {logits.shape[1]} outputs; {about['objective']} has {objective.num_outputs(k)}"
+            )
         _whole(label, f"{split}label", len(logits), last, k - 1 if last else k)
     n = len(arrays["logits"])
     _whole(arrays["group"], "group", n, 0, len(about["groups"]) - 1)

@@ -27,8 +27,8 @@ _SWITCHES = ("sampling.policy", "objective.class_weights", "objective.logit_adju
 class Treatment:
     """The config fields that the arms of several seeds share, and that differ from the experiment's `run`.
 
-    It also has the fields of methods against class imbalance that `run` sets and other arms change (`methods_of`), so that the
-    treatment alone says which method an arm uses.
+    It also has the fields of methods against class imbalance that `run` sets and other arms change (`methods_of`), so that
+    the treatment alone says which method an arm uses.
     """
 
     fields: tuple[tuple[str, Any], ...]  # (dotted name, value), sorted by name

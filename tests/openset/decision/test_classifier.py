@@ -123,7 +123,11 @@ NAN, THRESHOLD = float("nan"), {"value": 1.0, "low": 0.5, "high": 1.5, "knowns":
         ("threshold", {}, "KeyError"),
         ("rule", {"name": "keep_all", "target": 1}, "rule.name must be one of"),
         ("rule", {"name": "keep_knowns", "target": NAN}, "rule.target must be a number from 0 to 1"),
-        ("temperature", {"kind": "temperature", "temperature": NAN}, "temperature must be a number from 0.05 to 20, not nan"),
+        (
+            "temperature",
+            {"kind": "temperature", "temperature": NAN},
+            "temperature must be a number from 0.05 to 20, not nan",
+        ),
         ("temperature", {"kind": "temperature", "temperature": 0}, "temperature must be a number"),
         ("temperature", {"kind": "logistic", "slope": 1.0, "intercept": 0.0}, "not one of none, temperature"),
         ("temperature", None, "TypeError"),

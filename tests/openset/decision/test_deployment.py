@@ -89,7 +89,9 @@ def test_the_mix_of_unlabelled_images_is_found(how, mix):
     np.testing.assert_allclose(prior, mix, atol=0.02)
     assert prior.sum() == pytest.approx(1)
     assert text.startswith("estimated class prior of 5,000 images +/- standard error (") and "\n" not in text
-    assert re.search(rf": cat {prior[0]:.1%} \+/- \d\.\d%, dog {prior[1]:.1%} \+/- \d\.\d%, none {prior[2]:.1%} \+/- \d\.\d%$", text)
+    assert re.search(
+        rf": cat {prior[0]:.1%} \+/- \d\.\d%, dog {prior[1]:.1%} \+/- \d\.\d%, none {prior[2]:.1%} \+/- \d\.\d%$", text
+    )
     assert ("converged" in text) == (how == "em")
 
 

@@ -52,5 +52,7 @@ def test_of_a_perfect_network_it_is_that_of_a_share_and_never_0():
 
 def test_a_class_that_no_validation_image_is_given_has_no_error():
     posterior = np.array([[0.5, 0.5, 0.0], [0.2, 0.8, 0.0]] * 60)
-    found = prior_error.of_em(posterior, np.array([0.4, 0.6, 0]), posterior, np.arange(120) % 2, *[np.array([0.4, 0.6, 0])] * 2)
+    found = prior_error.of_em(
+        posterior, np.array([0.4, 0.6, 0]), posterior, np.arange(120) % 2, *[np.array([0.4, 0.6, 0])] * 2
+    )
     assert np.isfinite(found).all() and found[2] == 0

@@ -38,7 +38,9 @@ def test_an_estimate_is_proportional_to_the_work_of_all_arms_and_their_phases(mo
     arms = [phases(trainable="head"), phases(**TWO_PHASE), phases()]
     works = [eta.work(arm, size(300)) for arm in arms]
     seconds = 10 * (192 * 0.35 + 3 * 16 + 9 * 16 * 0.35 + 192 + 3 * 100)
-    assert f"3 arms to run; about {eta.clock(seconds)} of training and evaluation" in eta.estimate(arms[0], works, RunCache())
+    assert f"3 arms to run; about {eta.clock(seconds)} of training and evaluation" in eta.estimate(
+        arms[0], works, RunCache()
+    )
 
 
 def test_an_estimate_needs_no_more_steps_than_an_arm_has():

@@ -46,7 +46,9 @@ def test_where_run_has_a_method_against_imbalance_an_arm_that_keeps_it_is_not_na
         "sampling.policy=balanced": False, "sampling.policy=natural": True, "sampling.policy=balanced, steps=24": False,
         "sampling.policy=balanced, steps=48": False,
     }  # fmt: skip
-    starting = experiment((0,), run, a=AMOUNTS, b={"init_from": ("arm:sampling.negatives=0",), "sampling": {"policy": ("natural",)}})
+    starting = experiment(
+        (0,), run, a=AMOUNTS, b={"init_from": ("arm:sampling.negatives=0",), "sampling": {"policy": ("natural",)}}
+    )
     (start,) = (arm.starts_from(grid.arms_of(starting)) for arm in grid.arms_of(starting) if arm.treatment.get("init_from"))
     assert start.treatment.label == "sampling.negatives=0, sampling.policy=balanced"
     unvaried = grid.arms_of(experiment((0,), run, b={"steps": (24, 48)}))

@@ -72,7 +72,7 @@ def test_intervals_end_where_the_metric_does():
     found = Analysis(dear)
     assert found.mean(plain, recall)[1:] == (0, 1)
     most = 0.6 * 1 + 0.4 * 3  # in the frequencies of the deployment
-    assert 0 <= found.mean(plain, cost).low and found.mean(plain, cost).high <= most
+    assert found.mean(plain, cost).low >= 0 and found.mean(plain, cost).high <= most
     assert found.difference(other, plain, recall)[1:] == (-1, 1)
 
 
