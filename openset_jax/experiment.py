@@ -104,7 +104,7 @@ def experiment(
         _check_same(configs.with_dtype(config.run, dtype), config, pool.fingerprint(), workdir, write=not dry_run)
 
     # The unfinished arms of this part.
-    work = {arm.name: eta.work(phases[arm]) for arm in arms}
+    work = {arm.name: eta.work(phases[arm], sizes[arm.name]) for arm in arms}
     finished = lambda arm: (folder[arm] / arm_folder.OUTCOME).exists()
     arms_of_part = grid.share(arms, work, part)
     unfinished = [arm for arm in arms_of_part if not finished(arm)]
@@ -112,7 +112,8 @@ def experiment(
     say(console.pool_table(pool))
     say(check.arm_table(arms, sizes, [arm for arm in arms if finished(arm)]))
     if dry_run:
-        say(eta.estimate([phases[arm] for arm in unfinished], cache))
+        works = [work[arm.name] for arm in unfinished]
+        say(eta.estimate(phases[unfinished[0]], works, cache) if works else "All arms are finished.")
         return
 
     failed: dict[Arm, Exception] = {}

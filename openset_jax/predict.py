@@ -35,8 +35,8 @@ def define_flags() -> None:
         "priors",
         "",
         'Class frequencies of these images, as --config.decision.prior: "none=0.6"; or "em" or "bbse" to estimate them '
-        "from the images under label shift. An estimate needs some hundreds of images; a warning is printed if the images "
-        "contradict label shift.",
+        "from the images under label shift. An estimate needs at least 100 images, and is printed with its standard errors, "
+        "and with a warning if the images contradict label shift.",
     )
     flags.DEFINE_string("costs", "", 'Costs of mistakes, as --config.decision.costs: "accept_none=5".')
     flags.DEFINE_float("threshold", None, "Replaces the saved threshold: images with score <= threshold are accepted.")

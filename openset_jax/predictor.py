@@ -47,7 +47,7 @@ class Predictor:
         self, workdir: str | pathlib.Path, *, priors: str = "", costs: str = "", threshold: float | None = None,
         batch_size: int = 256, report: Callable[[str], None] = show, progress: Callable[[int], None] = lambda count: None,
     ):  # fmt: skip
-        from openset_jax.openset.decision import deployment
+        from openset_jax.openset.decision import deployment, prior_error
         from openset_jax.platforms import xla
         from openset_jax.training import checkpoints, devices, saved_decision
         from openset_jax.training.eval_program import make_eval_steps
@@ -64,9 +64,10 @@ class Predictor:
         self._estimate_prior: Callable[[np.ndarray], tuple[np.ndarray, str]] | None = None
         if estimated:
             deployment.check_posterior(saved, f"--priors={priors}")
-            logits, label = saved_decision.read_outputs(workdir, step)
+            logits, label = saved_decision.read_outputs(workdir, step, len(saved.classes))
             self._estimate_prior = functools.partial(deployment.estimate_prior, priors, saved, logits, label)
-            self._estimate_prior(logits[:1])  # a trial that may raise before images are read
+            enough = np.resize(logits, (prior_error.FEWEST_IMAGES, logits.shape[1]))
+            self._estimate_prior(enough)  # a trial that may raise before images are read
         network = restore(workdir, step=step)
         if network.classes != saved.classes:
             raise UserError(

@@ -181,7 +181,7 @@ def of_kinds(photos, counts):
 
 
 KNOWN = dict.fromkeys("01234", 10)
-MIXES = [KNOWN | {"5": 30, "6": 20}, KNOWN | {"0": 30, "5": 5, "6": 3}]  # "none" is half, and a tenth
+MIXES = [KNOWN | {"5": 30, "6": 20}, dict.fromkeys("1234", 20) | {"0": 30, "5": 7, "6": 5}]  # "none" is half, and a tenth
 
 
 @pytest.mark.parametrize("how", ["em", "bbse"])
@@ -192,7 +192,9 @@ def test_the_mix_of_the_images_given_is_estimated_and_used_as_if_declared(mixed,
     rows = list(predictor(files))
     share = np.array([counts[kind] for kind in "01234"]) / len(files)
     np.testing.assert_allclose(predictor.classifier.prior, [*share, 1 - share.sum()], atol=0.04)
-    assert len(said) == 1 and said[0].startswith(f"estimated class prior of {len(files)} images ({how.upper()}")
+    assert len(said) == 1 and said[0].startswith(
+        f"estimated class prior of {len(files)} images +/- standard error ({how.upper()}"
+    )
     assert "WARNING" not in said[0]
     declared = json.dumps(dict(zip([*"01234", "none"], predictor.classifier.prior.tolist(), strict=True)))
     again = list(Predictor(mixed, priors=declared, batch_size=32)(files))
@@ -211,7 +213,7 @@ def test_unknown_kinds_among_the_images_are_a_warning_and_the_command_prints_it(
     done = run([sys.executable, "-m", "openset_jax.predict", *flags, *files])
     assert done.returncode == 0, done.stderr
     mix, warning, counts, rows = done.stdout.splitlines()
-    assert mix.startswith("estimated class prior of 248 images (EM, ") and "converged): 0 " in mix
+    assert mix.startswith("estimated class prior of 248 images +/- standard error (EM, ") and "converged): 0 " in mix
     assert warning.startswith("WARNING: label shift is implausible: ")
     assert "none" in counts and rows.startswith("248 rows in ")
 
@@ -219,7 +221,7 @@ def test_unknown_kinds_among_the_images_are_a_warning_and_the_command_prints_it(
 def test_what_an_estimate_needs(tmp_path, mixed, photos):
     (tmp_path / "empty.png").touch()
     for how in ("em", "bbse"):
-        with pytest.raises(UserError, match=f"^--priors={how}: there is no readable image"):
+        with pytest.raises(UserError, match=f"^--priors={how}: 0 readable images are too few"):
             list(Predictor(mixed, priors=how)([tmp_path]))
     (row,) = Predictor(mixed)([tmp_path])
     assert row["error"] and row["decision"] is None, "of nothing else is there an estimate"

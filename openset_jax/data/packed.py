@@ -14,7 +14,7 @@ import numpy as np
 
 from openset_jax.data.appender import Appender
 from openset_jax.data.batches import BLANK
-from openset_jax.data.pools import Pool, Source
+from openset_jax.data.pools import ROLES, SPLITS, Pool, Source
 from openset_jax.errors import UserError
 from openset_jax.files import write_whole
 
@@ -151,10 +151,24 @@ class Writer:
             return images.tell()
 
 
+def _checked(index: dict[str, Any]) -> dict[str, Any]:
+    """Returns index.json; raises ValueError or TypeError if a field has values that `write_index` does not write."""
+    for role, name in index["groups"]:
+        if role not in ROLES or not isinstance(name, str):
+            raise ValueError(f"groups: {[role, name]!r} is not a role and a name")
+    if not all(isinstance(id_, str) for id_ in index["id"]):
+        raise ValueError("id: not all of them are strings")
+    for column, end in (("group", len(index["groups"])), ("split", len(SPLITS))):
+        values = np.array(index[column])
+        if len(values) and (values.dtype.kind != "i" or values.min() < 0 or values.max() >= end):
+            raise ValueError(f"{column}: not all values are whole numbers from 0 to {end - 1}")
+    return index
+
+
 def open_packed(name: str, root: pathlib.Path) -> Source:
     """Opens the output of `openset_jax.prepare`. Raises UserError if it is incomplete, or its files do not fit together."""
     try:
-        index = json.loads((root / "index.json").read_text())
+        index = _checked(json.loads((root / "index.json").read_text()))
         # read without a memory map, which would count against limits on address space
         with open(root / "images.npy", "rb") as images:
             np.lib.format.read_magic(images)

@@ -139,7 +139,8 @@ class Pool:
             if not 0 < max_negatives <= len(negatives):
                 raise UserError(
                     f"sampling.negatives: {max_negatives:,} is not between 1 and {len(negatives):,}, the number of training "
-                    "images of data.negatives"
+                    "images of data.negatives; set it (in an experiment, the values in `grid`) to a smaller number, or to "
+                    "None for all, or add images to data.negatives"
                 )
             negatives = np.sort(negatives[np.argsort(self.key[negatives], kind="stable")[:max_negatives]])
         return [*known, negatives]
@@ -173,7 +174,8 @@ def with_negative_groups(pool: Pool, count: int, *, seed: int) -> Pool:
     there = [i for i, role in enumerate(pool.roles) if role == "negatives"]
     if not 1 <= count <= len(there):
         raise UserError(
-            f"data.negative_groups: {count} is not between 1 and {len(there)}, the number of groups of data.negatives"
+            f"data.negative_groups: {count} is not between 1 and {len(there)}, the number of groups of data.negatives; set "
+            "it (in an experiment, the values in `grid`) to a smaller number, or to None for all"
         )
     drawn = sorted(there, key=lambda i: stable_hash(f"{seed}/{pool.groups[i]}"))
     order = sorted(drawn, key=lambda i: i != there[seed % len(there)])

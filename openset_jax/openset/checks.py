@@ -1,7 +1,9 @@
-"""Checks of posteriors, priors, labels and weights.
+"""Checks of posteriors, priors, labels, weights, and of numbers read from files.
 
 Error messages contain the index of the first invalid entry, and `name`, the name of the argument.
 """
+
+from typing import Any
 
 import numpy as np
 
@@ -79,6 +81,20 @@ def weights(values: np.ndarray | None, count: int) -> np.ndarray:
         row = int(wrong.argmax())
         raise ValueError(f"weight {row} of {count} is {values[row]}; weights must be finite and not negative")
     return values
+
+
+def number(value: Any, name: str, least: float = -np.inf, most: float = np.inf) -> float:
+    """Returns a number of a file; raises ValueError unless it is an int or a float in [least, most], and not NaN."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not least <= value <= most:
+        raise ValueError(f"{name} must be a number from {least:g} to {most:g}, not {value!r}")
+    return float(value)
+
+
+def count(value: Any, name: str, most: float = np.inf) -> int:
+    """Returns a number of a file; raises ValueError unless it is an int in [0, most]."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
+        raise ValueError(f"{name} must be a whole number from 0 to {most:g}, not {value!r}")
+    return value
 
 
 def finite(values: np.ndarray, name: str, ndim: int) -> np.ndarray:

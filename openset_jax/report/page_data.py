@@ -51,7 +51,7 @@ def collect(
     """
     truth = confusion_rows(scored, kinds, len(classifier.classes))
     rows = sample(truth, MOST // (len(classifier.classes) + 3))
-    named = named_costs(classifier.costs, classifier.classes)
+    named = prior_and_costs.named_costs(classifier.costs)
     return {
         "classes": list(classifier.classes),
         "kinds": list(kinds),
@@ -70,14 +70,3 @@ def collect(
 
 def _base64(values: np.ndarray, dtype: str) -> str:
     return base64.b64encode(np.ascontiguousarray(values, dtype).tobytes()).decode("ascii")
-
-
-def named_costs(costs: np.ndarray, classes: tuple[str, ...]) -> dict[str, float] | None:
-    """Returns the three costs by their names, `prior_and_costs.COSTS`; None if they cannot express the matrix.
-
-    Args:
-      costs: float [K + 1, K + 1], rows truth, columns answer.
-    """
-    confuse = costs[0, 1] if len(classes) > 1 else 1.0
-    named = dict(zip(prior_and_costs.COSTS, map(float, (costs[-1, 0], confuse, costs[0, -1])), strict=True))
-    return named if np.array_equal(prior_and_costs.cost_matrix(named, classes), costs) else None

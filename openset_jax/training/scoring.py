@@ -12,6 +12,7 @@ import numpy as np
 
 from openset_jax.openset.scores.feature_scores import SCORES, Head, Scorer
 from openset_jax.openset.scores.training_features import Accumulator, TrainingFeatures
+from openset_jax.openset.scores.unavailable import ScoreUnavailable
 from openset_jax.training.eval_program import ODIN_TEMPERATURE
 from openset_jax.training.inference import Inference
 from openset_jax.training.state import Variables
@@ -44,19 +45,19 @@ class Scorers:
         head = Head(*(self._known(np.asarray(last[name])) for name in ("kernel", "bias")))
         options: dict[str, dict[str, float]] = {"odin": {"temperature": ODIN_TEMPERATURE}}
         training: TrainingFeatures | None = None
-        with self._leaving_out("training"):  # without training features, all fitted scores are left out
+        try:
             training = self._training(rows_by_class, label)
             k, images = _NEIGHBOURS
             options["knn"] = {"k": max(1, round(k * len(training.features) / images))}
-        if why := self._left_out.pop("training", ""):
-            self._left_out = {name: why for name, score in SCORES.items() if score.fitted}
+        except ScoreUnavailable as error:
+            self._left_out = {name: str(error) for name, score in SCORES.items() if score.fitted}
         for name, score in SCORES.items():
             if name not in self._left_out:
                 with self._leaving_out(name):
                     self._made[name] = score.make(training, head, **options.get(name, {}))
 
     def _training(self, rows_by_class: list[np.ndarray], label: np.ndarray) -> TrainingFeatures:
-        accumulator = Accumulator(self._num_classes)
+        accumulator = Accumulator(self._num_classes, names=self._inference.pool.classes)
         for rows, out in self._inference.run("features", self._variables, np.concatenate(rows_by_class)):
             accumulator.update(out["features"], self._known(out["logits"]), label[rows])
         return accumulator.finish()
@@ -66,10 +67,10 @@ class Scorers:
 
     @contextlib.contextmanager
     def _leaving_out(self, name: str) -> Iterator[None]:
-        """Leaves a score out, with the reason, if the block raises an error of the computation."""
+        """Leaves a score out, with the reason, if the block raises `ScoreUnavailable`."""
         try:
             yield
-        except (ValueError, np.linalg.LinAlgError) as error:
+        except ScoreUnavailable as error:
             self._left_out[name] = str(error)
 
     def score(self, rows: np.ndarray) -> Scores:

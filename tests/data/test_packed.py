@@ -107,6 +107,12 @@ DAMAGES = {
     "images of another size": lambda root: np.save(root / "images.npy", np.zeros((5, 7, 7, 3), np.uint8)),
     "a column missing": lambda root: damage_index(root, lambda index: index.pop("split")),
     "a column short": lambda root: damage_index(root, lambda index: index["group"].pop()),
+    "a group that is not there": lambda root: damage_index(root, lambda index: index["group"].__setitem__(2, 4)),
+    "a negative group": lambda root: damage_index(root, lambda index: index["group"].__setitem__(2, -1)),
+    "a group of half": lambda root: damage_index(root, lambda index: index["group"].__setitem__(2, 0.5)),
+    "a split that is not there": lambda root: damage_index(root, lambda index: index["split"].__setitem__(2, 3)),
+    "an id that is no text": lambda root: damage_index(root, lambda index: index["id"].__setitem__(2, None)),
+    "a role that is none": lambda root: damage_index(root, lambda index: index["groups"].__setitem__(0, ["knowns", "b"])),
     "not an index": lambda root: (root / "index.json").write_text("[]"),
 }
 

@@ -358,7 +358,7 @@ def test_a_pool_of_fewer_groups_is_the_pool_without_the_images_of_the_others(mak
 
 @pytest.mark.parametrize("count", [0, 5])
 def test_more_groups_of_negatives_than_there_are_or_none_is_an_error(make_source, count):
-    with pytest.raises(UserError, match=rf"data\.negative_groups: {count} is not between 1 and 4, .* of data\.negatives"):
+    with pytest.raises(UserError, match=rf"data\.negative_groups: {count} is not between 1 and 4, .*; set it .*`grid`"):
         with_negative_groups(many(make_source), count, seed=0)
 
 

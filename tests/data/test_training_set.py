@@ -34,7 +34,7 @@ def test_a_multiple_of_a_known_class_is_the_same_as_its_number_of_images(pool, u
     expected = round(units * np.mean([len(rows) for rows in known]))
     assert len(chosen) == expected > 0
     np.testing.assert_array_equal(chosen, pool.training_rows(expected)[-1])
-    with pytest.raises(UserError, match=r"sampling\.negatives: [\d,]+ is not between 1 and "):
+    with pytest.raises(UserError, match=r"sampling\.negatives: [\d,]+ is not between 1 and .*smaller number.*None for all"):
         training_rows(pool, **{"sampling.negatives": "1000x"})
 
 

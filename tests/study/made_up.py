@@ -99,7 +99,7 @@ def outcome(
     return Outcome(
         treatment=treatment(fields),
         seed=seed,
-        name=f"{label_of or 'as configured'}, seed {seed}",
+        name=f"{label_of or 'config.run unchanged'}, seed {seed}",
         objective=objective,
         classes=CLASSES,
         kinds=kinds,

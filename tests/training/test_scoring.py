@@ -9,6 +9,7 @@ from small_run import make_small_run
 from openset_jax.data.pools import TEST, TRAIN
 from openset_jax.openset.scores.feature_scores import SCORES
 from openset_jax.openset.scores.training_features import Accumulator
+from openset_jax.openset.scores.unavailable import ScoreUnavailable
 from openset_jax.training import devices, scoring, state
 
 
@@ -75,7 +76,7 @@ def test_a_score_that_cannot_be_fitted_is_left_out_and_the_rest_go_on(network):
     broken = [rows_by_class[0][:0], *rows_by_class[1:]]
     found = scoring.Scorers(inference, variables, broken, pool.label).score(pool.rows(TEST)[:5])
     assert found.left_out.keys() == {name for name, score in SCORES.items() if score.fitted}
-    assert "no training features of class 0" in found.left_out["mahalanobis"]
+    assert "no training features of class '0'" in found.left_out["mahalanobis"]
     assert found.values.keys() == {name for name, score in SCORES.items() if not score.fitted}
 
 
@@ -83,11 +84,28 @@ def test_a_score_that_fails_or_has_no_number_for_an_image_is_left_out(network, m
     pool, inference, variables, rows_by_class = network
 
     def fails(features, logits):
-        raise ValueError("no such thing")
+        raise ScoreUnavailable
 
     nan = lambda features, logits: np.full(len(logits), np.nan)
     make = {"energy": functools.partial(lambda scorer, *_, **__: scorer, nan), "ash": lambda *_: fails}
     for name, made in make.items():
         monkeypatch.setitem(SCORES, name, SCORES[name]._replace(make=made))
     found = scoring.Scorers(inference, variables, rows_by_class, pool.label).score(pool.rows(TEST)[:5])
-    assert found.left_out == {"energy": "5 of 5 images have no score", "ash": "no such thing"}
+    assert found.left_out == {"energy": "5 of 5 images have no score", "ash": ""}
+
+
+@pytest.mark.parametrize("place", ["fit", "apply"])
+def test_a_bug_in_a_score_is_not_left_out(network, monkeypatch, place):
+    pool, inference, variables, rows_by_class = network
+    apply = lambda features, logits: features @ logits  # shapes that do not fit
+    make = {"fit": lambda training, head: training.mean @ head.bias, "apply": lambda *_: apply}[place]
+    monkeypatch.setitem(SCORES, "ash", SCORES["ash"]._replace(make=make))
+    with pytest.raises(ValueError, match="matmul"):
+        scoring.Scorers(inference, variables, rows_by_class, pool.label).score(pool.rows(TEST)[:5])
+
+
+def test_openmax_names_the_class_that_it_cannot_be_fitted_for(network):
+    pool, inference, variables, rows_by_class = network
+    wrong = (pool.label + 1) % pool.num_classes  # no training image is classified correctly
+    found = scoring.Scorers(inference, variables, rows_by_class, wrong).score(pool.rows(TEST)[:5])
+    assert found.left_out["openmax"].endswith(f"of each class; {pool.classes[0]!r} has 0")

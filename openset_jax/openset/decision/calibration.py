@@ -8,6 +8,8 @@ of "logistic" and "isotonic", which depend on the number of images.
 """
 
 import dataclasses
+import itertools
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -18,6 +20,7 @@ from sklearn.isotonic import IsotonicRegression
 from openset_jax.openset import checks
 
 TEMPERATURES = (0.05, 20.0)  # the search range
+_FINITE = (-np.finfo(np.float64).max, np.finfo(np.float64).max)
 _LEAST = 1e-12  # lower bound of p_none and of 1 - p_none
 
 
@@ -56,6 +59,10 @@ class Temperature(Calibrator):
     kind = "temperature"
     temperature: float
 
+    def __post_init__(self):
+        """Raises ValueError if the temperature is not in its range."""
+        checks.number(self.temperature, "temperature", *TEMPERATURES)
+
     def apply(self, logits: np.ndarray) -> np.ndarray:
         """Returns calibrated logits, float64 [n, C], for `logit_scores.softmax` or `posterior.from_sigmoids`."""
         return np.asarray(logits, np.float64) / self.temperature
@@ -71,6 +78,11 @@ class Logistic(Calibrator):
     kind = "logistic"
     slope: float
     intercept: float
+
+    def __post_init__(self):
+        """Raises ValueError if a field is not finite."""
+        for name, value in vars(self).items():
+            checks.number(value, name, *_FINITE)
 
     def apply(self, score: np.ndarray) -> np.ndarray:
         """Returns p_none, float64 [n], for scores [n]."""
@@ -88,6 +100,14 @@ class Isotonic(Calibrator):
     score: tuple[float, ...]
     p_none: tuple[float, ...]
 
+    def __post_init__(self):
+        """Raises ValueError if the points are not finite, do not ascend, or have a p_none outside [0, 1]."""
+        if not self.score or len(self.score) != len(self.p_none):
+            raise ValueError(f"isotonic: there are {len(self.score)} scores and {len(self.p_none)} values of p_none")
+        for name, values, ends in (("score", self.score, _FINITE), ("p_none", self.p_none, (0, 1))):
+            if any(b < a for a, b in itertools.pairwise(checks.number(v, name, *ends) for v in values)):
+                raise ValueError(f"isotonic: the values of {name} do not ascend")
+
     def apply(self, score: np.ndarray) -> np.ndarray:
         """Returns p_none, float64 [n], for scores [n]."""
         return np.interp(np.asarray(score, np.float64), self.score, self.p_none)
@@ -96,9 +116,11 @@ class Isotonic(Calibrator):
 KINDS: dict[str, type[Calibrator]] = {kind.kind: kind for kind in (Calibrator, Temperature, Logistic, Isotonic)}
 
 
-def from_json(saved: dict[str, Any]) -> Calibrator:
-    """Returns the calibrator that `to_json` saved; raises ValueError if its kind or its fields are unknown."""
-    return _kind(saved.get("kind")).from_json(saved)
+def from_json(saved: dict[str, Any], kinds: Sequence[str] = tuple(KINDS)) -> Calibrator:
+    """Returns the calibrator that `to_json` saved; raises ValueError if its kind is not one of `kinds`, or by a field."""
+    if saved["kind"] not in kinds:
+        raise ValueError(f"calibration {saved['kind']!r} is not one of {', '.join(kinds)}")
+    return KINDS[saved["kind"]].from_json(saved)
 
 
 def fit(
@@ -162,8 +184,8 @@ def mix_weights(label: np.ndarray, prior: np.ndarray) -> np.ndarray:
     return (prior * len(label) / np.maximum(count, 1))[label]
 
 
-def _kind(name: str | None) -> type[Calibrator]:
-    if name is None or name not in KINDS:
+def _kind(name: str) -> type[Calibrator]:
+    if name not in KINDS:
         raise ValueError(f"calibration {name!r} is not one of {', '.join(KINDS)}")
     return KINDS[name]
 

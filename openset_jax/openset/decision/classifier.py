@@ -6,10 +6,12 @@ then corrected to the prior of the deployment. Ranking uses the score instead, s
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
 
+from openset_jax.errors import UserError
 from openset_jax.openset import checks
 from openset_jax.openset.decision import calibration, posterior, prior_and_costs, thresholds
 from openset_jax.openset.decision.thresholds import Rule, Threshold
@@ -19,6 +21,8 @@ from openset_jax.openset.scored import Scored
 from openset_jax.openset.scores import logit_scores
 
 CALIBRATIONS = ("", *calibration.KINDS)
+_OF_SCORES = ("logistic", "isotonic")  # calibrators from a score to p_none
+_PRIORS = ("training_prior", "fitted_prior", "prior")
 
 
 def interpret(objective: Objective, logits: np.ndarray, label: np.ndarray, group: np.ndarray) -> Scored:
@@ -40,6 +44,7 @@ class Classifier:
       classes: names of the K known classes.
       temperature: calibrator of the logits.
       none: calibrator from the score to p_none; None if p_none comes from the outputs alone.
+      training_prior: float64 [K + 1], the effective prior of training, for priors that name only some classes.
       fitted_prior: float64 [K + 1], the class prior under which `fitted_posterior` is calibrated.
       prior: float64 [K + 1], of the deployment.
       costs: float64 [K + 1, K + 1], rows are the truth, columns the decision.
@@ -50,6 +55,7 @@ class Classifier:
     classes: tuple[str, ...]
     temperature: calibration.Calibrator
     none: calibration.Calibrator | None
+    training_prior: np.ndarray
     fitted_prior: np.ndarray
     prior: np.ndarray
     costs: np.ndarray
@@ -90,9 +96,8 @@ class Classifier:
             "classes": list(self.classes),
             "temperature": self.temperature.to_json(),
             "none": None if self.none is None else self.none.to_json(),
-            "fitted_prior": self.fitted_prior.tolist(),
-            "prior": self.prior.tolist(),
-            "costs": self.costs.tolist(),
+            **{name: getattr(self, name).tolist() for name in _PRIORS},
+            "costs": prior_and_costs.named_costs(self.costs) or self.costs.tolist(),
             "rule": dataclasses.asdict(self.rule),
             "threshold": {name: thresholds.json_number(v) for name, v in vars(self.threshold).items()},
         }
@@ -102,20 +107,32 @@ class Classifier:
         """Returns the classifier that `to_json` saved.
 
         Raises:
-          UserError, ValueError, KeyError, TypeError or AttributeError: `saved` is not the value of `to_json`.
+          ValueError: `saved` is not a value of `to_json`; names the field.
         """
-        classes = tuple(saved["classes"])
-        threshold: dict[str, Any] = {k: float(v) if isinstance(v, str) else v for k, v in saved["threshold"].items()}
-        return cls(
-            objective=objectives.get(saved["objective"]),
-            classes=classes,
-            temperature=calibration.from_json(saved["temperature"]),
-            none=None if saved["none"] is None else calibration.from_json(saved["none"]),
-            **{name: checks.prior(saved[name], len(classes) + 1, name) for name in ("fitted_prior", "prior")},
-            costs=prior_and_costs.cost_matrix(saved["costs"], classes, "costs"),
-            rule=Rule(**saved["rule"]),
-            threshold=Threshold(**threshold),
-        )
+        fields: dict[str, Any] = {}
+        prior = lambda values: checks.prior(values, len(fields["classes"]) + 1)
+        read: dict[str, Callable[[Any], Any]] = {
+            "classes": _names,
+            "objective": objectives.get,
+            "temperature": lambda value: calibration.from_json(value, ("none", "temperature")),
+            "none": lambda value: None if value is None else calibration.from_json(value, _OF_SCORES),
+            **dict.fromkeys(_PRIORS, prior),
+            "costs": lambda value: prior_and_costs.cost_matrix(value, fields["classes"], "costs"),
+            "rule": thresholds.rule_from_json,
+            "threshold": thresholds.threshold_from_json,
+        }
+        for name, convert in read.items():
+            try:
+                fields[name] = convert(saved[name])
+            except (UserError, LookupError, TypeError, ValueError, AttributeError) as error:
+                raise ValueError(f"classifier.{name} is not valid: {type(error).__name__}: {error}") from error
+        return cls(**fields)
+
+
+def _names(values: Any) -> tuple[str, ...]:
+    if not values or not all(isinstance(name, str) for name in values) or len(set(values)) < len(values):
+        raise ValueError(f"{values!r} is not a list of different names")
+    return tuple(values)
 
 
 def own_posterior(objective: Objective, logits: np.ndarray) -> np.ndarray | None:
@@ -156,9 +173,9 @@ def fit(
     """
     k, logits = len(classes), np.asarray(logits, np.float64)
     negative, value = label == k, objective.score(logits)
-    by_score = calibrate in ("logistic", "isotonic") or not objective.says_none
+    by_score = calibrate in _OF_SCORES or not objective.says_none
     thresholds.check_negatives(rule, calibrate, int(negative.sum()))
-    reference = np.asarray(training_prior, np.float64)
+    reference = training_prior = np.asarray(training_prior, np.float64)
     if not objective.says_none:
         reference = np.append(reference[:-1] / reference[:-1].sum() / 2, 0.5)
     temperature, none = calibration.Calibrator(), None
@@ -169,9 +186,9 @@ def fit(
             own = logits[:, objective.known_outputs] if by_score and objective.softmax else logits
             temperature = calibration.fit("temperature", own, label, k, heads=heads, weight=weight)
         if by_score:
-            kind = calibrate if calibrate in ("logistic", "isotonic") else "logistic"
+            kind = calibrate if calibrate in _OF_SCORES else "logistic"
             none = calibration.fit(kind, value, label, k, weight=weight)
-    unfinished = Classifier(objective, classes, temperature, none, reference, prior, costs, rule, _NOT_YET)
+    unfinished = Classifier(objective, classes, temperature, none, training_prior, reference, prior, costs, rule, _NOT_YET)
     known_cost = negative_cost = None
     if rule.name == "least_cost":
         probabilities = unfinished.posterior(logits)

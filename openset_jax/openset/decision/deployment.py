@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from openset_jax.errors import UserError
-from openset_jax.openset.decision import calibration, label_shift, prior_and_costs
+from openset_jax.openset.decision import calibration, label_shift, prior_and_costs, prior_error
 from openset_jax.openset.decision.classifier import Classifier
 from openset_jax.text import abridged
 
@@ -29,7 +29,7 @@ def declare(classifier: Classifier, *, priors: str = "", costs: str = "", thresh
         if "=" not in priors and priors.lstrip()[:1] not in ("[", "{"):
             raise UserError(f'--priors: {priors!r} is neither {" nor ".join(ESTIMATES)}, nor shares as in "none=0.6"')
         given = prior_and_costs.parse(priors, "--priors")
-        changes["prior"] = prior_and_costs.deployment_prior(given, classifier.classes, classifier.fitted_prior, "--priors")
+        changes["prior"] = prior_and_costs.deployment_prior(given, classifier.classes, classifier.training_prior, "--priors")
     if costs:
         given = prior_and_costs.parse(costs, "--costs")
         changes["costs"] = prior_and_costs.cost_matrix(given, classifier.classes, "--costs")
@@ -67,12 +67,12 @@ def estimate_prior(
       unlabelled_logits: float [m, outputs].
 
     Returns:
-      (the prior, float64 [K + 1], "none" last; lines of text: the prior, whether EM has converged, and the warning of
-      `label_shift.implausibility`, if any).
+      (the prior, float64 [K + 1], "none" last; lines of text: the prior with its standard errors (`prior_error`), whether EM
+      has converged, and the warning of `label_shift.implausibility`, if any).
 
     Raises:
-      UserError: there is no posterior, a class has no validation images, there is no unlabelled image, or the confusion
-        matrix is too ill-conditioned for BBSE.
+      UserError: there is no posterior, a class has no validation images, there are fewer unlabelled images than
+        `prior_error.FEWEST_IMAGES`, or the confusion matrix is too ill-conditioned for BBSE.
     """
     flag, names = f"--priors={method}", [*classifier.classes, "none"]
     check_posterior(classifier, flag)
@@ -82,8 +82,12 @@ def estimate_prior(
             f"{flag}: the validation split has no images of {names[count.argmin()]!r}, so its share cannot be estimated; "
             'give the class prior instead, as in --priors="none=0.6"'
         )
-    if not len(unlabelled_logits):
-        raise UserError(f"{flag}: there is no readable image to estimate the class prior from")
+    if (images := len(unlabelled_logits)) < (fewest := prior_error.FEWEST_IMAGES):
+        raise UserError(
+            f"{flag}: {images} readable images are too few to estimate the class prior from; it needs {fewest} (a share "
+            "then has a standard error of up to 5 points, or more if the network is not perfect). Give the class prior "
+            'instead, as in --priors="none=0.6"'
+        )
     validation, unlabelled = classifier.fitted_posterior(logits), classifier.fitted_posterior(unlabelled_logits)
     assert validation is not None and unlabelled is not None  # `check_posterior`
     if method == "em":
@@ -92,6 +96,7 @@ def estimate_prior(
         em = label_shift.estimate_prior_em(unlabelled, reference)
         ratio = np.divide(em.prior, reference, out=np.zeros(len(names)), where=reference > 0)
         prior = ratio * classifier.fitted_prior / (ratio @ classifier.fitted_prior)
+        errors = prior_error.of_em(unlabelled, em.prior, validation, label, classifier.fitted_prior, reference)
         state = "converged" if em.converged else "NOT converged: the estimate is uncertain"
         by = f"EM, {em.iterations} iterations, {state}"
     else:
@@ -99,9 +104,10 @@ def estimate_prior(
             bbse = label_shift.estimate_prior_bbse(validation, label, unlabelled, names=names)
         except ValueError as error:
             raise UserError(f"{flag}: {error}") from error
-        prior, by = bbse.prior, f"BBSE, condition number {bbse.condition:.3g}"
-    shares = abridged([f"{name} {share:.1%}" for name, share in zip(names, prior, strict=True)])
-    lines = [f"estimated class prior of {len(unlabelled):,} images ({by}): {shares}"]
+        prior, errors, by = bbse.prior, bbse.standard_error, f"BBSE, condition number {bbse.condition:.3g}"
+    estimates = zip(names, prior, errors, strict=True)
+    shares = abridged([f"{name} {share:.1%} +/- {error:.1%}" for name, share, error in estimates])
+    lines = [f"estimated class prior of {images:,} images +/- standard error ({by}): {shares}"]
     if warning := label_shift.implausibility(validation, label, unlabelled, prior, names=names):
         lines.append(f"WARNING: {warning}")
     return prior, "\n".join(lines)

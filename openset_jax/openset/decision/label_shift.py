@@ -16,6 +16,7 @@ import numpy as np
 from scipy import stats
 
 from openset_jax.openset import checks
+from openset_jax.openset.decision import prior_error
 from openset_jax.openset.decision.posterior import correct_prior
 
 _FEWEST = 10  # least expected number of images in a cell of a chi-square test, in each sample
@@ -30,9 +31,10 @@ class EmPrior(NamedTuple):
 
 
 class BbsePrior(NamedTuple):
-    """The result of BBSE: the prior, float64 [K + 1]; its error grows with the condition number of the confusion matrix."""
+    """The result of BBSE: prior and standard errors, float64 [K + 1]; condition number of the confusion matrix."""
 
     prior: np.ndarray
+    standard_error: np.ndarray
     condition: float
 
 
@@ -97,7 +99,8 @@ def estimate_prior_bbse(
         )
     decided = np.bincount(posterior.argmax(axis=1), minlength=width) / len(posterior)
     prior = np.clip(np.linalg.solve(confusion, decided), 0, None)
-    return BbsePrior(prior / prior.sum(), condition)
+    prior = prior / prior.sum()
+    return BbsePrior(prior, prior_error.of_bbse(confusion, decided, prior, count, len(posterior)), condition)
 
 
 def implausibility(

@@ -85,6 +85,13 @@ def cost_matrix(given: object, classes: Sequence[str], field: str = "decision.co
     return costs
 
 
+def named_costs(costs: np.ndarray) -> dict[str, float] | None:
+    """Returns the costs by the names of `COSTS`; None if they cannot express the matrix, float [K + 1, K + 1]."""
+    confuse = costs[0, 1] if len(costs) > 2 else 1.0  # one known class cannot be confused
+    named = dict(zip(COSTS, map(float, (costs[-1, 0], confuse, costs[0, -1])), strict=True))
+    return named if np.array_equal(cost_matrix(named, [""] * (len(costs) - 1)), costs) else None
+
+
 def deployment_prior(
     given: object, classes: Sequence[str], training: ArrayLike, field: str = "decision.prior"
 ) -> np.ndarray:

@@ -5,11 +5,13 @@ cost; otherwise the decision is "none". The threshold is chosen once, saved, and
 """
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 from scipy import stats
 
 from openset_jax.errors import UserError
+from openset_jax.openset import checks
 from openset_jax.openset.metrics.intervals import LEVEL, Interval
 
 RULES = ("keep_knowns", "accept_negatives", "least_cost")
@@ -58,6 +60,27 @@ class Threshold:
     knowns: int
     negatives: int
     kept: int | None
+
+
+def rule_from_json(saved: dict[str, Any]) -> Rule:
+    """Returns the rule whose fields were saved; raises ValueError, KeyError or TypeError if there is no such rule."""
+    if saved["name"] not in RULES:
+        raise ValueError(f"rule.name must be one of {', '.join(RULES)}, not {saved['name']!r}")
+    target = None if saved["name"] == "least_cost" else checks.number(saved["target"], "rule.target", 0, 1)
+    return Rule(saved["name"], target)
+
+
+def threshold_from_json(saved: dict[str, Any]) -> Threshold:
+    """Returns the threshold whose fields were saved, infinities by `json_number`.
+
+    Raises:
+      ValueError, KeyError or TypeError: a field is missing, NaN, or not in its range.
+    """
+    given = lambda value: float(value) if value in ("inf", "-inf") else value
+    value, low, high = (checks.number(given(saved[name]), f"threshold.{name}") for name in ("value", "low", "high"))
+    knowns, negatives = (checks.count(saved[name], f"threshold.{name}") for name in ("knowns", "negatives"))
+    kept = None if saved["kept"] is None else checks.count(saved["kept"], "threshold.kept", max(knowns, negatives))
+    return Threshold(value, low, high, knowns, negatives, kept)
 
 
 def choose(
@@ -164,10 +187,10 @@ def promise(rule: Rule, threshold: Threshold, count: int) -> Interval | None:
         return None
     if rule.name == "keep_knowns":
         shape = accepted, threshold.knowns - accepted + 1
+    elif accepted == threshold.negatives:  # the threshold is the largest score
+        shape = accepted, 1
     else:  # the threshold is just below the first score that is rejected
         shape = accepted + 1, threshold.negatives - accepted
-    if not shape[1]:
-        return Interval(1.0, 1.0, 1.0)
     further = stats.betabinom(count, *shape)
     low, high = further.ppf([_TAIL, 1 - _TAIL]) / count
     return Interval(float(further.mean() / count), float(low), float(high))

@@ -17,6 +17,8 @@ import numpy as np
 
 from openset_jax.openset import checks
 
+LARGEST = {"expected_calibration_error": 1.0, "negative_log_likelihood": -np.log(np.finfo(np.float64).eps), "brier": 2.0}
+
 
 class Reliability(NamedTuple):
     """A reliability diagram: bins of the probability of the most likely class, ascending.
@@ -80,7 +82,7 @@ def by_chance(posterior: np.ndarray, weight: np.ndarray, *, bins: int = 15, resa
 
 
 def measures(posterior: np.ndarray, label: np.ndarray, *, bins: int = 15) -> dict[str, Callable[[np.ndarray], float | None]]:
-    """Returns the three metrics as functions of the weights, float64 [n], for resampling.
+    """Returns the three metrics as functions of the weights, float64 [n], for resampling; `LARGEST` has their upper limits.
 
     "expected_calibration_error", in [0, 1]: the mean over bins, weighted by mass, of |accuracy - confidence| for the most
     likely class, as in Guo et al. 2017 (arXiv 1706.04599), equation 5, but in bins of equal mass.

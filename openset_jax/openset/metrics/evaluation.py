@@ -224,7 +224,10 @@ def calibration(
             return None
         weight, given = mix_weights(label, prior), probabilities[chosen]
         measures = calibration_error.measures(given, label)
-        found = {name: intervals.weighted(measure, label, weight, resamples=most) for name, measure in measures.items()}
+        found = {
+            name: intervals.weighted(measure, label, weight, most=calibration_error.LARGEST[name], resamples=most)
+            for name, measure in measures.items()
+        }
         error = found["expected_calibration_error"]
         if error.value <= calibration_error.by_chance(given, weight, resamples=most):
             found["expected_calibration_error"] = error._replace(low=0.0)

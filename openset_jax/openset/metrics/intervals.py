@@ -13,6 +13,7 @@ from openset_jax.openset.metrics import ranking as rankings
 from openset_jax.openset.metrics.ranking import Ranking
 
 LEVEL = 0.95
+ROUNDING = 1e-12  # resamples that differ by a smaller share of the metric's range are equal
 _TAIL = (1 - LEVEL) / 2
 _MOST, _FEWEST, _DRAWS = 2_000, 100, 20_000_000  # limits of the number of resamples; images drawn in all of them
 _CHUNK = 4_000_000  # numbers held in memory at once
@@ -49,21 +50,32 @@ def proportion(hits: int, count: int) -> Interval:
     return Interval(hits / count, float(low), float(high))
 
 
+def without_variance(value: float, images: int, least: float = 0.0, most: float = 1.0) -> Interval:
+    """Returns the interval of a mean over images whose estimated variance is 0, such as a share of 0 or 1.
+
+    All images agree, so the exact binomial interval (Clopper and Pearson 1934) of the share of images that do not agree ends
+    at u = 1 - 0.025^(1 / images). These images may have any value in [least, most], so that the ends are
+    value - u (value - least) and value + u (most - value). For a share of 0 or 1 this is `proportion`.
+    """
+    other = proportion(0, images).high if images else 1.0
+    return Interval(float(value), float(value - other * (value - least)), float(value + other * (most - value)))
+
+
 def auroc(ranking: Ranking) -> Interval:
     """Returns the AUROC with DeLong's interval (DeLong, DeLong and Clarke-Pearson 1988), computed on the log-odds scale.
 
-    O(g) for g distinct scores. For an AUROC of 0 or 1 the estimated variance is 0, which is not informative: the interval is
-    then the exact binomial interval of min(m, n) independent pairs. With fewer than 2 images on a side it is [0, 1].
+    O(g) for g distinct scores. If the estimated variance is 0 (an AUROC of 0 or 1, or only equal scores), the interval is
+    `without_variance` of min(m, n) independent pairs. With fewer than 2 images on a side it is [0, 1].
     """
     value, m, n = float(rankings.auroc(ranking)), int(ranking.known.sum()), int(ranking.unknown.sum())
     if min(m, n) < 2:
         return Interval(value, 0.0, 1.0)
-    if value in (0.0, 1.0):
-        return proportion(round(value * min(m, n)), min(m, n))
     # by score, ties one half: the share of unknowns with a higher score, and the share of knowns with a lower score
     known_beats = 1 - (np.cumsum(ranking.unknown) - ranking.unknown / 2) / n
     unknown_beats = (np.cumsum(ranking.known) - ranking.known / 2) / m
     variance = _variance(known_beats, ranking.known) / m + _variance(unknown_beats, ranking.unknown) / n
+    if variance == 0 or value in (0.0, 1.0):
+        return without_variance(value, min(m, n))
     half = stats.norm.ppf(1 - _TAIL) * np.sqrt(variance) / (value * (1 - value))
     return Interval(value, *(float(special.expit(special.logit(value) + s * half)) for s in (-1, 1)))
 
@@ -85,8 +97,8 @@ def bootstrap(
 ) -> dict[str, Interval]:
     """Returns percentile bootstrap intervals (Efron 1979) of several metrics, all from the same resamples.
 
-    Knowns and unknowns are resampled separately. A metric that is 0 on all resamples, or 1 on all, has the exact binomial
-    interval of min(m, n) independent images (with `groups`: of the number of groups).
+    Knowns and unknowns are resampled separately. A metric that is equal on all resamples has the interval `without_variance`
+    of min(m, n) independent images (with `groups`: of the number of groups).
 
     Args:
       groups: int64 [c, g]: the number of unknowns of each group at each score. If given, whole groups are resampled instead
@@ -102,7 +114,7 @@ def bootstrap(
     ]
     values = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in metrics}
     count = min(m, n) if groups is None else len(groups)
-    return {name: _percentiles(metric(ranking), values[name], count) for name, metric in metrics.items()}
+    return {name: percentiles(float(metric(ranking)), values[name], count) for name, metric in metrics.items()}
 
 
 def _resampled(ranking: Ranking, resamples: int, seed: int = 0, groups: np.ndarray | None = None) -> Iterator[Ranking]:
@@ -134,9 +146,9 @@ def bands(ranking: Ranking, *, points: int = 201, resamples: int = 500) -> Bands
     """Returns percentile bootstrap bands at fixed shares of unknowns ("vertical averaging", Fawcett 2006, section 7).
 
     Knowns and unknowns are resampled separately. Curves are linear between thresholds, as ties count one half in the
-    areas. A low end that is 1 everywhere is not informative, and is replaced by that of the exact binomial interval of
-    min(m, n) independent images. With fewer than 2 images on a side the bands are [0, 1]. The number of resamples is at
-    most `resamples`; see `num_resamples`.
+    areas. A low end that is 1 everywhere, or a high end that is 0 (except where all unknowns are accepted), is not
+    informative, and is replaced by that of the exact binomial interval of min(m, n) independent images. With fewer than 2
+    images on a side the bands are [0, 1]. The number of resamples is at most `resamples`; see `num_resamples`.
     """
     m, n = int(ranking.known.sum()), int(ranking.unknown.sum())
     grid = np.linspace(0, 1, points) ** 2
@@ -149,22 +161,30 @@ def bands(ranking: Ranking, *, points: int = 201, resamples: int = 500) -> Bands
         for accepted, *shares in zip(*rankings.curve(resampled), strict=True)
     ]
     low, high = np.quantile(np.array(curves), [_TAIL, 1 - _TAIL], axis=0)
-    low = np.where(low[:, :1] == 1, proportion(min(m, n), min(m, n)).low, low)
+    low = np.where(low[:, :1] == 1, without_variance(1, min(m, n)).low, low)
+    high = np.where(high[:, -2:-1] == 0, np.maximum(high, without_variance(0, min(m, n)).high), high)
     low[0, -1] = 1  # where all unknowns are accepted, all knowns are
     return Bands(grid, np.stack([low[0], high[0]]), np.stack([low[1], high[1]]))
 
 
 def weighted(
-    measure: Callable[[np.ndarray], float | None], label: np.ndarray, weight: np.ndarray, *, resamples: int = _MOST
+    measure: Callable[[np.ndarray], float | None],
+    label: np.ndarray,
+    weight: np.ndarray,
+    *,
+    most: float = np.inf,
+    resamples: int = _MOST,
 ) -> Interval:
     """Returns the basic bootstrap interval (Davison and Hinkley 1997, equation 5.6) of a measure that is at least 0.
 
     Its ends are 2 v - q, for the value v and the quantiles q of the resamples. A calibration error is biased upwards, and
     resampling adds about the same bias again, which percentiles would count twice. Images of each label, int [n], are
-    resampled separately.
+    resampled separately. A measure that is equal on all resamples has the interval `without_variance` of the images of the
+    rarest label.
 
     Args:
       measure: weights of the images, float64 [n] -> the value; None only if all weights are 0.
+      most: the largest possible value.
       resamples: maximum number of resamples; see `num_resamples`.
 
     Raises:
@@ -180,27 +200,32 @@ def weighted(
         for rows in strata:
             counts[rows] = np.bincount(rng.integers(0, len(rows), len(rows)), minlength=len(rows))
         values.append(measure(weight * counts))
-    low, high = np.quantile(np.array(values, np.float64), [_TAIL, 1 - _TAIL])
-    return Interval(value, float(np.clip(2 * value - high, 0, value)), float(max(2 * value - low, value)))
+    resampled = np.array(values, np.float64)
+    if np.ptp(resampled) <= ROUNDING * min(most, 1.0):
+        return without_variance(value, min(map(len, strata)), 0.0, most)
+    low, high = np.quantile(resampled, [_TAIL, 1 - _TAIL])
+    return Interval(value, float(np.clip(2 * value - high, 0, value)), float(np.clip(2 * value - low, value, most)))
 
 
 def mean_of_proportions(hits: Sequence[int], counts: Sequence[int]) -> Interval | None:
     """Returns the mean over classes of hits / count (balanced accuracy: correct / images); None if there are no classes.
 
-    Parametric bootstrap; images of each class are resampled separately.
+    Parametric bootstrap; images of each class are resampled separately. If no class varies, the interval is
+    `without_variance` of the images of the smallest class.
     """
     if not len(counts):
         return None
     successes, images = np.asarray(hits), np.asarray(counts)
     resampled = np.random.default_rng(0).binomial(images, successes / images, (_MOST, len(images))) / images
-    return _percentiles(np.mean(successes / images), resampled.mean(1), images.min())
+    return percentiles(float(np.mean(successes / images)), resampled.mean(1), int(images.min()))
 
 
 def expected_cost(confusion: np.ndarray, costs: np.ndarray, prior: np.ndarray) -> Interval | None:
     """Returns the sum over true classes y of prior_y times the mean cost of the decisions for images of y.
 
-    Parametric bootstrap; images of each true class are resampled separately. None if a class with a positive prior has no
-    image.
+    Parametric bootstrap; images of each true class are resampled separately. If each class has one decision for all its
+    images, the interval is `without_variance` of the images of the smallest class. None if a class with a positive prior has
+    no image.
 
     Args:
       confusion: int [K + 1, K + 1], number of images; rows are the truth, columns the decision.
@@ -214,12 +239,18 @@ def expected_cost(confusion: np.ndarray, costs: np.ndarray, prior: np.ndarray) -
         if share > 0:
             resampled = resampled + share * (rng.multinomial(count, row / count, _MOST) @ cost) / count
             value += share * float(row @ cost) / count
-    return _percentiles(value, resampled)
+    least, most = cost_range(costs, prior)
+    return percentiles(value, resampled, int(counts[prior > 0].min()), least, most)
 
 
-def _percentiles(value, resampled, count=0):
-    """Returns the percentile interval; if all resamples are 0, or all 1, the exact binomial one of `count` images."""
+def cost_range(costs: np.ndarray, prior: np.ndarray) -> tuple[float, float]:
+    """Returns the smallest and the largest expected cost that decisions can have; the arguments are of `expected_cost`."""
+    return float(prior @ costs.min(axis=1)), float(prior @ costs.max(axis=1))
+
+
+def percentiles(value: float, resampled: np.ndarray, images: int, least: float = 0.0, most: float = 1.0) -> Interval:
+    """Returns the percentile interval of resamples of a mean over `images`; `without_variance` if all are equal."""
+    if np.ptp(resampled) <= ROUNDING * (most - least):
+        return without_variance(value, images, least, most)
     low, high = np.quantile(resampled, [_TAIL, 1 - _TAIL])
-    if count and low == high and low in (0, 1):
-        return proportion(round(low * count), int(count))
-    return Interval(float(value), float(low), float(high))
+    return Interval(value, float(low), float(high))

@@ -18,6 +18,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from openset_jax.openset.scores import logit_scores, openmax
 from openset_jax.openset.scores.training_features import LEAST, TrainingFeatures
+from openset_jax.openset.scores.unavailable import ScoreUnavailable
 
 _CHUNK = 1024  # rows held in float64 at once
 
@@ -43,7 +44,7 @@ def mahalanobis(training: TrainingFeatures, head: Head | None = None) -> Scorer:
     n - 1, adds 1e-6 to the variances, and halves the distance.
 
     Raises:
-      ValueError: the training features do not vary within the classes.
+      ScoreUnavailable: the training features do not vary within the classes.
     """
     to_class = _squared_distance(training.whitening_within, training.mean, training.class_mean)
     return lambda features, logits: to_class(features).min(axis=1)
@@ -56,7 +57,7 @@ def relative_mahalanobis(training: TrainingFeatures, head: Head | None = None) -
     number of images, so that the second term almost vanishes.
 
     Raises:
-      ValueError: the training features do not vary within the classes.
+      ScoreUnavailable: the training features do not vary within the classes.
     """
     to_class = mahalanobis(training)
     to_all = _squared_distance(training.whitening_total, training.mean, training.mean[None])
@@ -103,6 +104,7 @@ def vim(training: TrainingFeatures, head: Head, *, dim: int | None = None) -> Sc
         min(512, r // 2); the authors' values, limited to half of the rank (OpenOOD: 256 of 512).
 
     Raises:
+      ScoreUnavailable: the training features do not vary.
       ValueError: dim is below 0, or not below the rank of the training features.
     """
     kernel, bias = np.asarray(head.kernel, np.float64), np.asarray(head.bias, np.float64)
@@ -110,6 +112,8 @@ def vim(training: TrainingFeatures, head: Head, *, dim: int | None = None) -> Sc
     offset = training.mean - origin
     values, vectors = linalg.eigh(training.covariance + np.outer(offset, offset))  # ascending
     rank = int((values > LEAST * values.sum()).sum())
+    if not rank:
+        raise ScoreUnavailable("the training features do not vary: they have no principal subspace")
     if dim is None:
         dim = 1000 if rank > 1500 else min(512, rank // 2)
     if not 0 <= dim < rank:
@@ -180,7 +184,8 @@ def open_max(
     See `openmax.fit` for `tail` and `shift`, and `openmax.openmax` for `revised`.
     """
     right = training.logits.argmax(axis=1) == training.label
-    tails = openmax.fit(training.centre, training.logits[right], training.label[right], tail=tail, shift=shift)
+    correct = training.logits[right], training.label[right]
+    tails = openmax.fit(training.centre, *correct, tail=tail, shift=shift, names=training.names)
     return lambda features, logits: openmax.openmax(logits, tails, revised=revised)
 
 

@@ -3,12 +3,15 @@
 If an image is unusually far from the centre of a class, a part of the logit of the class moves to "none".
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from scipy import optimize
 from scipy.spatial import distance
 from scipy.special import logsumexp
+
+from openset_jax.openset.scores.unavailable import ScoreUnavailable
 
 _STEEPEST = 1e12  # shape if all distances of a tail are equal: a step function
 
@@ -37,7 +40,15 @@ class Tails(NamedTuple):
         return -np.expm1(-np.exp(np.minimum(self.shape * (log_x - self.log_scale), 700)))
 
 
-def fit(centre: np.ndarray, logits: np.ndarray, label: np.ndarray, *, tail: int = 20, shift: float = 1.0) -> Tails:
+def fit(
+    centre: np.ndarray,
+    logits: np.ndarray,
+    label: np.ndarray,
+    *,
+    tail: int = 20,
+    shift: float = 1.0,
+    names: Sequence[str] | None = None,
+) -> Tails:
     """Fits the tail of each class by maximum likelihood.
 
     Args:
@@ -46,9 +57,11 @@ def fit(centre: np.ndarray, logits: np.ndarray, label: np.ndarray, *, tail: int 
       tail: how many of the largest distances of each class to fit; all if there are fewer.
       shift: distance from the start of the distribution to the smallest distance of the tail. libMR 0.1.9, the authors'
         library, uses 1; pytorch-ood uses 10,000, which is nearly Gumbel's distribution of minima: the scores differ.
+      names: of the classes, for messages.
 
     Raises:
-      ValueError: a class has fewer than two images, or the tail is shorter than two.
+      ScoreUnavailable: a class has fewer than two images.
+      ValueError: the tail is shorter than two.
     """
     if tail < 2:
         raise ValueError(f"the tail must hold at least two distances, not {tail}")
@@ -56,8 +69,9 @@ def fit(centre: np.ndarray, logits: np.ndarray, label: np.ndarray, *, tail: int 
     for k, middle in enumerate(centre):
         own = logits[label == k]
         if len(own) < 2:
-            raise ValueError(
-                f"OpenMax needs two correctly classified training images of each class; class {k} has {len(own)}"
+            name = f"class {k}" if names is None else repr(names[k])
+            raise ScoreUnavailable(
+                f"OpenMax needs two correctly classified training images of each class; {name} has {len(own)}"
             )
         fits.append(_weibull(np.sort(distance.cdist(own, middle[None])[:, 0])[-tail:], shift))
     smallest, shape, log_scale = np.array(fits).T

@@ -6,10 +6,13 @@ uniform sample of at most `cap` images. The memory is O(F^2 + cap F), independen
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 from scipy import linalg
 from scipy.special import log_softmax, logsumexp
+
+from openset_jax.openset.scores.unavailable import ScoreUnavailable
 
 LEAST = 1e-12  # directions with a smaller share of the total variance are rounding errors
 
@@ -27,6 +30,7 @@ class TrainingFeatures:
         regardless of their label; classes that are never predicted are left out.
       centre: float64 [K, K], the mean logits of the correctly classified images of each class; NaN if there are none.
       features, logits, label: float32 [m, F], float64 [m, K], int64 [m]: a sample of m <= cap images, in arbitrary order.
+      names: of the classes, for messages.
     """
 
     count: np.ndarray
@@ -39,6 +43,7 @@ class TrainingFeatures:
     features: np.ndarray
     logits: np.ndarray
     label: np.ndarray
+    names: Sequence[str] | None = None
 
     @functools.cached_property
     def whitening_within(self) -> np.ndarray:
@@ -58,12 +63,12 @@ class TrainingFeatures:
         left out, because distances have no scale there.
 
         Raises:
-          ValueError: no direction has a variance.
+          ScoreUnavailable: no direction has a variance.
         """
         values, vectors = linalg.eigh(covariance)
         kept = values > LEAST * np.trace(self.covariance)
         if not kept.any():
-            raise ValueError("the training features do not vary within the classes: they have no Mahalanobis distance")
+            raise ScoreUnavailable("the training features do not vary within the classes: they have no Mahalanobis distance")
         return vectors[:, kept] / np.sqrt(values[kept])
 
 
@@ -77,10 +82,11 @@ class Accumulator:
       ValueError: there is no class, or the cap is less than 1.
     """
 
-    def __init__(self, num_classes: int, *, cap: int = 20_000, seed: int = 0):
+    def __init__(self, num_classes: int, *, cap: int = 20_000, seed: int = 0, names: Sequence[str] | None = None):
         if num_classes < 1 or cap < 1:
             raise ValueError(f"num_classes and cap must be at least 1, not {num_classes} and {cap}")
         self._num_classes, self._cap, self._rng = num_classes, cap, np.random.default_rng(seed)
+        self._names = names
         self._count, self._given, self._right = np.zeros((3, num_classes), np.int64)
         self._log_sum = np.full((num_classes, num_classes), -np.inf)
         self._right_sum = np.zeros((num_classes, num_classes))
@@ -93,7 +99,8 @@ class Accumulator:
         """Adds a batch of features [n, F], logits [n, K] and labels int [n], without the images with a label below 0.
 
         Raises:
-          ValueError: the shapes do not agree, a label is K or more, or a feature or a logit is not finite.
+          ScoreUnavailable: a feature or a logit is not finite.
+          ValueError: the shapes do not agree, or a label is K or more.
         """
         features, logits, label = np.asarray(features), np.asarray(logits, np.float64), np.asarray(label)
         self._check(features, logits, label)
@@ -125,7 +132,7 @@ class Accumulator:
             raise ValueError(f"label {label[wrong][0]} is not below the number of classes, {self._num_classes}")
         for name, values in (("feature", features), ("logit", logits)):
             if (wrong := ~np.isfinite(values).all(axis=1)).any():
-                raise ValueError(f"{wrong.sum()} of {len(label)} training images have a {name} that is not finite")
+                raise ScoreUnavailable(f"{wrong.sum()} of {len(label)} training images have a {name} that is not finite")
 
     def _add_moments(self, features, label):
         """Merges centred moments (Chan, Golub and LeVeque 1983); sums of raw squares would cancel for large means."""
@@ -163,10 +170,11 @@ class Accumulator:
         """Returns the statistics of all batches. The sample is not copied: a later `update` changes it.
 
         Raises:
-          ValueError: a class has no image.
+          ScoreUnavailable: a class has no image.
         """
         if (empty := np.flatnonzero(self._count == 0)).size:
-            raise ValueError(f"there are no training features of class {', '.join(map(str, empty))}")
+            names = ", ".join(str(k) if self._names is None else repr(self._names[k]) for k in empty.tolist())
+            raise ScoreUnavailable(f"there are no training features of class {names}")
         total, stored = self._count.sum(), len(self._key)
         seen = self._given > 0
         return TrainingFeatures(
@@ -180,4 +188,5 @@ class Accumulator:
             features=self._features[:stored],
             logits=self._logits[:stored],
             label=self._label[:stored],
+            names=self._names,
         )

@@ -89,13 +89,14 @@ def section(comparisons: Comparisons) -> Iterator[str]:
 def _verdict(comparisons: Comparisons, treatment: Treatment) -> str:
     analysis = comparisons.analysis
     recalls, mean = analysis.per_seed(treatment, OWN_RECALL), analysis.mean(treatment, OWN_RECALL)
-    collapsed, seeds = sum(recall < ALWAYS for recall in recalls.values()), phrases.counted(len(recalls), "seed")
+    collapsed, several = sum(recall < ALWAYS for recall in recalls.values()), len(recalls) > 1
+    seeds = f", in {collapsed or 'none'} of {len(recalls)} seeds" if several else ""
     start = {"always": "Yes", "sometimes": "Sometimes", "no": "No"}[verdict(recalls.values())]
-    by_seed = ", ".join(f"{100 * recall:.1f}" for recall in recalls.values())
+    by_seed = f" (by seed: {', '.join(f'{100 * recall:.1f}' for recall in recalls.values())} %)" if several else ""
     return (
-        f'**{start}, in {collapsed or "none"} of {seeds}** ("always" means for more than {100 - 100 * ALWAYS:.0f} % of '
+        f'**{start}{seeds}** ("always" means for more than {100 - 100 * ALWAYS:.0f} % of '
         f"known images). With {phrases.negatives(analysis.first(treatment))} the network's own answer accepts "
-        f"{phrases.percent(mean)} of known images (by seed: {by_seed} %)."
+        f"{phrases.percent(mean)} of known images{by_seed}."
     )
 
 

@@ -21,6 +21,7 @@ def answer(analysis: Analysis) -> str:
     parts = [
         "# The answer",
         "\n".join(f"- {sentence}" for sentence in summary.sentences(comparisons)),
+        _one_seed(comparisons),
         _experiment(comparisons),
         *always_none.section(comparisons),
         *sample_size.section(comparisons, NEGATIVES, phrases.negatives, "How many negatives are enough?"),
@@ -31,7 +32,22 @@ def answer(analysis: Analysis) -> str:
         *_tables(comparisons),
         *_intervals(comparisons),  # last, since it counts the differences of the other sections
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    text = "\n\n".join(part for part in parts if part) + "\n"
+    return text.replace(" (one seed)", "") if _seeds(comparisons) == {1} else text  # said at the top
+
+
+def _seeds(comparisons: Comparisons) -> set[int]:
+    """Returns the numbers of seeds that treatments have."""
+    return {len(comparisons.analysis.outcomes(treatment)) for treatment in comparisons.treatments}
+
+
+def _one_seed(comparisons: Comparisons) -> str:
+    """Returns what it means that treatments have one seed; "" if all have several."""
+    if 1 not in _seeds(comparisons):
+        return ""
+    each = _seeds(comparisons) == {1}
+    which = "There is one seed of each treatment" if each else 'Some numbers are marked "(one seed)"'
+    return f"{which}: {phrases.ONE_SEED}, so that these numbers have no intervals, and no difference is significant."
 
 
 def _experiment(comparisons: Comparisons) -> str:
@@ -91,7 +107,7 @@ def _tables(comparisons: Comparisons) -> Iterator[str]:
     for treatment in comparisons.treatments:
         recall = phrases.percent(analysis.mean(treatment, always_none.OWN_RECALL))
         best = [(metric, comparisons.best(treatment, metric)) for metric in comparisons.decided]
-        numbers = [f"{phrases.number(by.mean, metric.largest)} {by.decision}" if by else "-" for metric, by in best]
+        numbers = [f"{phrases.number(by.mean)} {by.decision}" if by else "-" for metric, by in best]
         rows.append([treatment.label, recall, *numbers])
     yield "By the best decision for each number:"
     yield phrases.table(rows)
@@ -99,13 +115,13 @@ def _tables(comparisons: Comparisons) -> Iterator[str]:
 
 def _intervals(comparisons: Comparisons) -> Iterator[str]:
     """Yields what the intervals cover, how many differences were examined, and what was not measured."""
-    counts = sorted({len(comparisons.analysis.outcomes(treatment)) for treatment in comparisons.treatments})
+    counts = sorted(_seeds(comparisons))
     yield "## What these intervals are"
     each = phrases.counted(counts[0], "seed") if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
     text = (
         f"They are {100 * LEVEL:.0f} % confidence intervals (CI) over seeds and test images, from {each} of each treatment."
     )
-    texts = [text if counts[-1] > 1 else f"There are none: {each} of each treatment, and {phrases.ONE_SEED}."]
+    texts = [text if counts[-1] > 1 else f"There are none: {each} of each treatment."]
     if count := len(comparisons.examined):
         missed = count * (1 - LEVEL)
         texts.append(
@@ -124,8 +140,8 @@ def _missing(comparisons: Comparisons) -> Iterator[str]:
     seeds = {treatment: list(comparisons.analysis.outcomes(treatment)) for treatment in comparisons.treatments}
     every = sorted(set().union(*seeds.values()))
     for treatment, present in seeds.items():
-        if len(present) == 1:
-            yield f"{treatment.label}: there is only seed {present[0]}, and {phrases.ONE_SEED}."
+        if len(present) == 1 < len(every):
+            yield f"{treatment.label}: there is only seed {present[0]}."
         elif absent := [str(seed) for seed in every if seed not in present]:
             yield f"{treatment.label}: there is no arm of seed {phrases.listed(absent)}."
     for kind in comparisons.analysis.first(comparisons.treatments[0]).kinds:

@@ -4,7 +4,7 @@ A method is a sampling policy, class weights, logit adjustment, or a weight of t
 them: it trains on the pools as they are.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from openset_jax.study.answer import phrases
 from openset_jax.study.stats.comparisons import Best, Comparison, Comparisons, Metric
@@ -16,8 +16,8 @@ def methods(comparisons: Comparisons) -> list[tuple[Treatment, list[Treatment]]]
     result = []
     for line in differing_only_in(comparisons.treatments, *imbalance_fields(field_names(comparisons.treatments))):
         natural, others = [t for t in line if t.is_natural], [t for t in line if not t.is_natural]
-        if natural and others:
-            result.append((natural[0], others))
+        if others:
+            result += [(t, others) for t in natural]
     return result
 
 
@@ -54,28 +54,28 @@ def _by_decisions(comparisons: Comparisons, metric: Metric, natural: Treatment, 
             runs[treatment] = f"{name} by {decision}"
     side = 1 if metric.higher_is_better else -1
     lead = max(runs, key=lambda t: side * best[t].mean.value)
-    compared = {runs[t]: comparisons.difference(lead, t, metric) for t in runs if t != lead}
-    paired = {name: comparison for name, comparison in compared.items() if comparison is not None}
+    compared = [(runs[t], comparisons.difference(lead, t, metric)) for t in runs if t != lead]
+    paired = [(name, comparison) for name, comparison in compared if comparison is not None]
     return "\n".join([*lines, f"  - {winner(runs[lead], paired)}"] if paired else lines)
 
 
 def _without_retraining(comparisons: Comparisons, metric: Metric, natural: Treatment, best: Best) -> str:
     means = {d: comparisons.mean(natural, metric, d) for d in comparisons.analysis.first(natural).decisions}
-    text = ", ".join(f"{d} {phrases.number(mean, metric.largest)}" for d, mean in means.items() if mean is not None)
+    text = ", ".join(f"{d} {phrases.number(mean)}" for d, mean in means.items() if mean is not None)
     start = f"The natural run by each decision: {text}. The best decision"
     gain = comparisons.difference(natural, natural, metric, (best.decision, "argmax"))
     return f"{start}, {best.decision}, compared with argmax: {phrases.comparison(gain)}." if gain else f"{start} is argmax."
 
 
-def winner(lead: str, others: Mapping[str, Comparison]) -> str:
+def winner(lead: str, others: Sequence[tuple[str, Comparison]]) -> str:
     """Returns a sentence that names the winner: the run with the best mean, if it is significantly better than all others.
 
     Args:
-      others: name of every other run -> difference, lead minus other.
+      others: (name, difference, lead minus other) of every other run; several may have the same name.
     """
-    if any(other.verdict == "one seed" for other in others.values()):
-        return f"No winner: {lead} has the best mean, but {phrases.ONE_SEED}."
-    tied = [name for name, other in others.items() if other.verdict != "better"]
+    if any(other.verdict == "one seed" for _, other in others):
+        return f"No winner: {lead} has the best mean (one seed)."
+    tied = [name for name, other in others if other.verdict != "better"]
     if not tied:
         return f"**Winner: {lead}**, of {len(others) + 1} runs."
     return f"No winner: {lead} has the best mean, but is not significantly better than {phrases.listed(tied)}."

@@ -9,18 +9,18 @@ from openset_jax.study.stats.arm_outcome import Outcome
 from openset_jax.study.stats.comparisons import Comparison
 from openset_jax.study.stats.treatments import Treatment
 
-ONE_SEED = "with one seed, differences between seeds are unknown"
+ONE_SEED = "with one seed, differences between seeds are unknown"  # said once; numbers of one seed have "(one seed)"
 _CI = f"{100 * LEVEL:.0f} % CI"
 
 
-def number(interval: Interval | None, largest: float = 1.0) -> str:
-    """Returns a mean in [0, largest], as "0.912 (0.905 to 0.919)"; without the interval if one seed; "-" for None."""
+def number(interval: Interval | None) -> str:
+    """Returns a mean as "0.912 (0.905 to 0.919)"; without the interval if one seed; "-" for None."""
     if interval is None:
         return "-"
     if not np.isfinite(interval[1:]).all():
         return f"{interval.value:.3f} (one seed)"
     digits = _digits(interval)
-    return f"{interval.value:.{digits}f} ({max(interval.low, 0):.{digits}f} to {min(interval.high, largest):.{digits}f})"
+    return f"{interval.value:.{digits}f} ({interval.low:.{digits}f} to {interval.high:.{digits}f})"
 
 
 def percent(interval: Interval | None) -> str:
@@ -29,16 +29,14 @@ def percent(interval: Interval | None) -> str:
         return "-"
     if not np.isfinite(interval[1:]).all():
         return f"{100 * interval.value:.1f} % (one seed)"
-    return f"{100 * interval.value:.1f} % ({100 * max(interval.low, 0):.1f} to {100 * min(interval.high, 1):.1f} %)"
+    return f"{100 * interval.value:.1f} % ({100 * interval.low:.1f} to {100 * interval.high:.1f} %)"
 
 
 def points(difference: Interval) -> str:
     """Returns a difference of shares in percentage points, as "-2.4 points (95 % CI -2.7 to -2.1)"."""
     value, low, high = (100 * x for x in difference)
     if not np.isfinite([low, high]).all():
-        return f"{_signed(value, 1)} points, but {ONE_SEED}"
-    if low == high == 0:
-        return "no change"
+        return f"{_signed(value, 1)} points (one seed)"
     text = f"{_signed(value, 1)} points ({_CI} {_signed(low, 1)} to {_signed(high, 1)})"
     return f"{text}, not significant" if low <= 0 <= high else text
 
@@ -46,7 +44,7 @@ def points(difference: Interval) -> str:
 def comparison(compared: Comparison) -> str:
     """Returns "better by 0.012 (95 % CI 0.002 to 0.022)", or that the difference is not significant or has one seed."""
     if compared.verdict == "one seed":
-        return f"{_signed(compared.difference.value, 3)}, but {ONE_SEED}"
+        return f"{_signed(compared.difference.value, 3)} (one seed)"
     if compared.verdict == "not significant":
         return f"not significantly different ({allowed(compared)})"
     return f"{compared.verdict} by {size(compared)}"
@@ -65,8 +63,6 @@ def size(compared: Comparison) -> str:
 def allowed(compared: Comparison) -> str:
     """Returns what the interval allows, as "+0.003, 95 % CI -0.010 to +0.016: the interval allows up to 0.016"."""
     value, low, high = compared.difference
-    if low == high == 0:
-        return "exactly 0"
     digits = _digits(compared.difference)
     interval = f"{_signed(value, digits)}, {_CI} {_signed(low, digits)} to {_signed(high, digits)}"
     cost = "" if compared.metric.higher_is_better else f" per image, {1000 * compared.bound:.1f} in 1,000 images"
@@ -82,7 +78,7 @@ def by_verdict(headline: str, compared: Sequence[Comparison]) -> str:
     if some := [f"{c.metric.title} ({allowed(c)})" for c in compared if c.verdict == "not significant"]:
         parts.append(f"  - not significantly different in {listed(some)}")
     if some := [f"{c.metric.title} {_signed(c.difference.value, 3)}" for c in compared if c.verdict == "one seed"]:
-        parts.append(f"  - {listed(some)}, but {ONE_SEED}")
+        parts.append(f"  - {listed(some)} (one seed)")
     return "\n".join(parts)
 
 

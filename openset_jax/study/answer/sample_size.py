@@ -101,7 +101,7 @@ def _smallest_by_metric(curves: Mapping[Metric, Curve], names: Sequence[str]) ->
         if (i := smallest_enough(curve.best, curve.compared)) is not None:
             titles.setdefault(i, []).append(metric.title)
     if not titles:
-        return f"Which number is enough is unknown: {phrases.ONE_SEED}."
+        return "Which number is enough is unknown (one seed)."
     texts = [f"**{names[i]}** by {phrases.listed(titles[i])}" for i in sorted(titles)]
     return f"The smallest number that is not significantly worse than the best: {'; '.join(texts)}."
 
@@ -109,7 +109,7 @@ def _smallest_by_metric(curves: Mapping[Metric, Curve], names: Sequence[str]) ->
 def enough(metric: Metric, names: Sequence[str], curve: Curve) -> str:
     """Returns the best point of a curve, the smallest that is enough, and the differences of the others to the best."""
     best, compared = curve.best, curve.compared
-    by, mean = f", by {curve.decision}" if curve.decision else "", phrases.number(curve.mean, metric.largest)
+    by, mean = f", by {curve.decision}" if curve.decision else "", phrases.number(curve.mean)
     start = f"**{phrases.capital(metric.title)}** is best with {names[best]}{by}: {mean}."
     text = lambda points: "; ".join(f"{names[i]}: {phrases.comparison(compared[i])}" for i in points)
     points, smallest = sorted(compared), smallest_enough(best, compared)

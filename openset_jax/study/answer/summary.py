@@ -46,7 +46,7 @@ def _enough_by(
 ) -> str:
     smallest = sample_size.smallest_enough(curve.best, curve.compared)
     if smallest is None:
-        return f"by {metric.title}, it is unknown which number is enough: {phrases.ONE_SEED}"
+        return f"by {metric.title}, it is unknown which number is enough (one seed)"
     mean = f"with a mean of {phrases.number(comparisons.mean(line[smallest], metric))}"
     worse = [i for i in range(smallest) if i in curve.compared]
     bounds = [other.bound for other in curve.compared.values() if other.verdict == "not significant"]

@@ -160,11 +160,11 @@ def _line(ax: Axes, line: Line) -> None:
     look |= {"linestyle": _DASHES[line.decision], "linewidth": 1.8, "markeredgecolor": "white", "markeredgewidth": 0.7}
     joined = line.row.joined and len(x) > 1
     if joined and np.isfinite(low).all():
-        ax.fill_between(x, *np.clip([low, high], 0, 1), color=colour, alpha=0.13, linewidth=0)
+        ax.fill_between(x, low, high, color=colour, alpha=0.13, linewidth=0)
     else:
         bar: dict[str, Any] = {"color": colour, "linewidth": 1.3, "alpha": 0.75, "zorder": 2, "solid_capstyle": "butt"}
         for point in (p for p in line.points if np.isfinite(p.mean.low)):
-            ax.plot([point.place] * 2, np.clip(point.mean[1:], 0, 1), **bar)
+            ax.plot([point.place] * 2, point.mean[1:], **bar)
     if not joined:
         look |= {"linestyle": "none", "markersize": 6.5}
     if line.row.palette is None:

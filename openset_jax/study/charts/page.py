@@ -26,7 +26,7 @@ def render(
     Args:
       answer: the content of `ANSWER.md`.
       missing: (name of the arm, reason) for each arm without a result.
-      reference: the treatment that the others are compared with; by default the runs as configured, else the first.
+      reference: the treatment that the others are compared with; by default the unchanged `config.run`, else the first.
     """
     treatments, charts = analysis.treatments, chart_data.charts(analysis)
     if reference is None and treatments:

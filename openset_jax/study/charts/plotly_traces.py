@@ -51,11 +51,10 @@ def _text(name: str) -> str:
 def _traces(line: Line, ends: Sequence[float]) -> Iterator[dict[str, Any]]:
     colour, without_negatives = line.row.colour, line.row.palette is None
     x, y = [p.place for p in line.points], [p.mean.value for p in line.points]
-    intervals = np.clip([p.mean[1:] for p in line.points], 0, 1)
     has_intervals, joined = all(np.isfinite(p.mean.low) for p in line.points), line.row.joined and len(x) > 1
     faded = {"type": "scatter", "mode": "lines", "hoverinfo": "skip"}
     if joined and has_intervals:
-        around = {"x": [*x, *x[::-1]], "y": [*intervals[:, 1].tolist(), *intervals[::-1, 0].tolist()]}
+        around = {"x": [*x, *x[::-1]], "y": [*(p.mean.high for p in line.points), *(p.mean.low for p in line.points[::-1])]}
         yield faded | around | {"fill": "toself", "fillcolor": faint(colour, 0.13), "line": {"width": 0}}
     if without_negatives and line.decision != "rule":
         yield faded | {"x": ends, "y": [y[0]] * 2, "line": {"color": colour, "width": 1, "dash": "dot"}}
@@ -71,16 +70,15 @@ def _traces(line: Line, ends: Sequence[float]) -> Iterator[dict[str, Any]]:
     marker = {"color": colour, "size": 7 if joined else 9, "symbol": symbol, "line": {"color": colour, "width": 1}}
     made |= {"line": {"color": colour, "width": 2, "dash": _DASHES[line.decision]}, "marker": marker}
     made |= {"text": [_hover(line, point) for point in line.points], "hovertemplate": "%{text}<extra></extra>"}
-    yield made if joined and has_intervals else made | {"error_y": _bars(line.points, intervals)}
+    yield made if joined and has_intervals else made | {"error_y": _bars(line.points)}
 
 
-def _bars(points: Sequence[Point], intervals: np.ndarray) -> dict[str, Any]:
+def _bars(points: Sequence[Point]) -> dict[str, Any]:
     """Returns Plotly's error bars; of length 0 with one seed, which has no interval."""
     up, down = [], []
-    for point, (low, high) in zip(points, intervals.tolist(), strict=True):
-        has_interval = np.isfinite(point.mean.low)
-        up.append(max(0.0, high - point.mean.value) if has_interval else 0.0)
-        down.append(max(0.0, point.mean.value - low) if has_interval else 0.0)
+    for value, low, high in (point.mean for point in points):
+        up.append(high - value if np.isfinite(high) else 0.0)
+        down.append(value - low if np.isfinite(low) else 0.0)
     return {"type": "data", "symmetric": False, "array": up, "arrayminus": down, "thickness": 1.3, "width": 0}
 
 

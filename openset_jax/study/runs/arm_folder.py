@@ -17,7 +17,7 @@ from openset_jax.errors import UserError
 from openset_jax.files import write_whole
 from openset_jax.spec import DecisionSpec
 from openset_jax.study.runs.grid import Arm, arms_of
-from openset_jax.study.runs.outcome import outcome
+from openset_jax.study.runs.outcome import checked, outcome
 from openset_jax.study.stats.arm_outcome import Outcome
 from openset_jax.training import saved_decision
 from openset_jax.training.trained_network import TrainedNetwork
@@ -49,7 +49,7 @@ def save_outcome(network: TrainedNetwork) -> None:
     rows_by_class = training_set.training_rows(pool, spec.sampling, seed=spec.seed, uses_negatives=uses_negatives)
     negatives = rows_by_class[pool.num_classes :]
     rows, logits = network.inference.logits(network.variables, pool.rows(TEST))
-    validation_logits, validation_label = saved_decision.read_outputs(spec.workdir, network.step)
+    validation_logits, validation_label = saved_decision.read_outputs(spec.workdir, network.step, pool.num_classes)
     about = {
         "objective": spec.objective.name,
         "classes": list(pool.classes),
@@ -75,17 +75,18 @@ def read_outcome(folder: pathlib.Path, arm: Arm, decision: DecisionSpec) -> Outc
       decision: prior, costs and rule of the deployment. Without a prior, all classes and "none" are equally frequent.
 
     Raises:
-      UserError: the file cannot be read.
+      UserError: the file cannot be read, or the decision does not fit the classes.
     """
     try:
         with np.load(folder / OUTCOME) as saved:
             arrays = {name: saved[name] for name in saved.files}
-        return outcome(arm, arrays, json.loads(str(arrays["about"])), decision)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        about = checked(arrays, json.loads(str(arrays["about"])))
+    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, UserError) as error:
         raise UserError(
             f"--workdir: {folder / OUTCOME} is damaged ({type(error).__name__}: {error}); remove the file, and start "
             "the experiment again"
         ) from error
+    return outcome(arm, arrays, about, decision)
 
 
 def read_outcomes(workdir: pathlib.Path) -> tuple[list[Outcome], list[Arm]]:

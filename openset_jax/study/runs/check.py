@@ -10,6 +10,7 @@ import ml_collections
 import numpy as np
 
 from openset_jax import config as configs
+from openset_jax.data.pools import TEST, VALIDATION
 from openset_jax.errors import UserError
 from openset_jax.report import console
 from openset_jax.spec import RunSpec
@@ -28,6 +29,7 @@ class Size(NamedTuple):
     groups: int  # of those negatives
     none: float  # share of "none" in the training stream
     examples: int  # drawn, with repetitions
+    classified: int  # validation images at each evaluation and at the end, and test images, with repetitions
 
 
 def resolve_arm(arm: Arm, config: ml_collections.ConfigDict, workdir: pathlib.Path, *, dtype: str | None = None) -> Phases:
@@ -75,7 +77,8 @@ def _check_arm(arm: Arm, phases: Phases, cache: RunCache) -> tuple[Size, str]:
             raise UserError("early_stopping.patience: all arms must see the same number of examples; set it to 0")
         sizes, effects = zip(*(_check_phase(spec, cache) for spec in phases), strict=True)
     start = phases[0].init_from  # every later phase starts from the previous one
-    size = sizes[-1]._replace(examples=sum(size.examples for size in sizes))
+    classified = sum(size.classified for size in sizes) + len(cache.pool(phases[-1]).rows(TEST))
+    size = sizes[-1]._replace(examples=sum(size.examples for size in sizes), classified=classified)
     return size, hashlib.blake2b(repr((start, effects)).encode()).hexdigest()
 
 
@@ -99,6 +102,7 @@ def _check_phase(spec: RunSpec, cache: RunCache) -> tuple[Size, tuple[object, ..
         groups=len(np.unique(run.pool.group[np.concatenate(negatives)])) if negatives else 0,
         none=float(weights.prior[-1]),
         examples=program.steps * program.batch_size,
+        classified=(program.steps // spec.evaluation.every + 1) * len(run.pool.rows(VALIDATION)),
     )
     effect = (
         run.pool.fingerprint(), hashlib.blake2b(rows.tobytes()).hexdigest(), sampler.sizes, sampler.weights, sampler.drawn,

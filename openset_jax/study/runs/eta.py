@@ -6,20 +6,22 @@ from collections.abc import Sequence
 import jax
 
 from openset_jax.spec import RunSpec
-from openset_jax.study.runs.check import Phases
+from openset_jax.study.runs.check import Phases, Size
 from openset_jax.training import devices, run_setup, state
 from openset_jax.training.progress import Progress
 from openset_jax.training.run_cache import RunCache
 from openset_jax.training.run_log import clock
 
 # Cost of a step that trains these layers, relative to all: the forward pass is a third, the full backward pass the rest.
+_FORWARD = 1 / 3
 _SHARE = {"head": 0.35, "fc": 0.5, "all": 1.0}
 _CALLS = 5
 
 
-def work(phases: Phases) -> float:
-    """Returns the work of an arm, in training examples that cost as much as when all layers are trained."""
-    return sum(spec.program.steps * spec.program.batch_size * _SHARE[spec.program.trainable] for spec in phases)
+def work(phases: Phases, size: Size) -> float:
+    """Returns the work of an arm with its evaluation, in training examples at the cost of training all layers."""
+    training = sum(spec.program.steps * spec.program.batch_size * _SHARE[spec.program.trainable] for spec in phases)
+    return training + _FORWARD * size.classified
 
 
 class Clock:
@@ -36,14 +38,13 @@ class Clock:
         return f"took {clock(took)}; about {clock((now - self._began) / self._done * self._left)} left"
 
 
-def estimate(arms: Sequence[Phases], cache: RunCache) -> str:
-    """Returns as text how long these arms take, estimated from a few training calls of the first one."""
-    if not arms:
-        return "All arms are finished."
-    first = arms[0][0]
-    seconds = _seconds_per_example(first, cache) * sum(map(work, arms)) / _SHARE[first.program.trainable]
-    measured = f"measured by {_CALLS} calls of the first arm"
-    return f"{len(arms)} arms to run; about {clock(seconds)} of training ({measured}), plus evaluation."
+def estimate(first: Phases, works: Sequence[float], cache: RunCache) -> str:
+    """Returns as text how long arms of this `work` take, estimated from a few training calls of one of them, `first`."""
+    seconds = _seconds_per_example(first[0], cache) * sum(works) / _SHARE[first[0].program.trainable]
+    measured = (
+        f"from {_CALLS} training calls of the first arm, and a third of a training step for the images of an evaluation"
+    )
+    return f"{len(works)} arms to run; about {clock(seconds)} of training and evaluation ({measured})."
 
 
 def _seconds_per_example(spec: RunSpec, cache: RunCache) -> float:

@@ -19,7 +19,7 @@ import ml_collections
 
 from openset_jax import config_json
 from openset_jax.errors import UserError
-from openset_jax.study.stats.treatments import Treatment
+from openset_jax.study.stats.treatments import Treatment, field_names, methods_of
 
 ARM = "arm:"
 
@@ -66,6 +66,8 @@ def arms_of(config: ml_collections.ConfigDict) -> list[Arm]:
     for block in blocks:
         for treatment in _treatments(block, config.grid[block], config.run):
             found.setdefault(treatment, block)
+    if methods := methods_of(dict(config_json.flatten(config.run.to_dict())), field_names(found)):
+        found = _with_methods(found, methods)
     arms = [Arm(treatment, seed, block) for seed in seeds for treatment, block in found.items()]
     for arm in arms:
         asked, base, field = arm.treatment.get("init_from") or "", arm.starts_from(arms), f"grid.{arm.block}.init_from"
@@ -78,6 +80,14 @@ def arms_of(config: ml_collections.ConfigDict) -> list[Arm]:
             raise UserError(f"{field}: {asked!r} itself starts from another arm; chains of arms are not supported")
     data = lambda arm: repr([field for field in arm.treatment.fields if field[0].startswith("data.")])
     return sorted(arms, key=lambda arm: (arm.seed, data(arm.starts_from(arms) or arm), arm.starts_from(arms) is not None))
+
+
+def _with_methods(found: Mapping[Treatment, str], methods: Mapping[str, Any]) -> dict[Treatment, str]:
+    """Returns treatment -> block, with `treatments.methods_of` in each treatment, also where `init_from` names one."""
+    complete = {t: Treatment(tuple(sorted((dict(methods) | dict(t.fields)).items()))) for t in found}
+    names = {ARM + t.label: ARM + full.label for t, full in complete.items()}
+    renamed = lambda field, value: names.get(value, value) if field == "init_from" else value
+    return {Treatment(tuple((f, renamed(f, v)) for f, v in complete[t].fields)): block for t, block in found.items()}
 
 
 def _seeds(config: ml_collections.ConfigDict) -> list[int]:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from openset_jax.openset import checks
 from openset_jax.openset.decision import classifier, posterior
 from openset_jax.openset.decision.thresholds import Rule
 from openset_jax.openset.losses import objectives
@@ -12,6 +13,40 @@ from openset_jax.openset.scores import logit_scores
 from openset_jax.spec import DecisionSpec
 from openset_jax.study.runs.grid import Arm
 from openset_jax.study.stats.arm_outcome import DECISIONS, Outcome
+
+
+def checked(arrays: Mapping[str, np.ndarray], about: dict[str, Any]) -> dict[str, Any]:
+    """Returns `about` if both are as `arm_folder.save_outcome` saves them.
+
+    Raises:
+      ValueError, TypeError, KeyError or UserError: names the field.
+    """
+    objective, k = objectives.get(about["objective"]), len(about["classes"])
+    for split, last in (("", -2), ("validation_", 0)):
+        logits, label = checks.finite(arrays[f"{split}logits"], f"{split}logits", 2), arrays[f"{split}label"]
+        if logits.shape[1] != objective.num_outputs(k):
+            raise ValueError(
+                f"{split}logits has {logits.shape[1]} outputs; {about['objective']} has {objective.num_outputs(k)}"
+            )
+        _whole(label, f"{split}label", len(logits), last, k - 1 if last else k)
+    n = len(arrays["logits"])
+    _whole(arrays["group"], "group", n, 0, len(about["groups"]) - 1)
+    _whole(arrays["key"], "key", n, 0, 2**64 - 1)
+    checks.prior(about["training_prior"], k + 1, "training_prior")
+    for name in ("negatives", "negative_groups"):
+        checks.count(about[name], name)
+    if len([checks.count(size, "class_sizes") for size in about["class_sizes"]]) != k:
+        raise ValueError(f"class_sizes has {len(about['class_sizes'])} numbers for {k} classes")
+    if strange := {group for groups in about["kinds"].values() for group in groups} - set(about["groups"]):
+        raise ValueError(f"kinds: {min(strange)!r} is not one of the groups")
+    return about
+
+
+def _whole(values: np.ndarray, name: str, count: int, least: int, most: int) -> None:
+    if values.shape != (count,) or values.dtype.kind not in "iu":
+        raise ValueError(f"{name} must be {count} whole numbers, not {values.dtype} of the shape {values.shape}")
+    if count and not (least <= int(values.min()) and int(values.max()) <= most):
+        raise ValueError(f"{name} must be from {least} to {most}; it is from {values.min()} to {values.max()}")
 
 
 def outcome(arm: Arm, arrays: Mapping[str, np.ndarray], about: Mapping[str, Any], decision: DecisionSpec) -> Outcome:

@@ -6,7 +6,9 @@ see the same test images, and arms of one seed share everything that the seed de
 The variance of a mean over S seeds is v_seed + v_test. v_seed is the sample variance over seeds, divided by S. v_test is the
 variance of the mean over resamples of the test images; all arms use the same resamples (`measurements.poisson_counts`). Both
 terms contain the interaction of seeds and test images, so the intervals are slightly too wide. They use Student's t with
-the degrees of freedom of Welch and Satterthwaite: S - 1 for v_seed and infinity for v_test.
+the degrees of freedom of Welch and Satterthwaite: S - 1 for v_seed and infinity for v_test. If both are 0, for example
+because a share is 1 in all seeds, the interval is `intervals.without_variance` of the test images. Every interval is cut at
+the possible range of its metric.
 """
 
 import functools
@@ -15,28 +17,30 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import stats
 
-from openset_jax.openset.metrics.intervals import LEVEL, Interval
+from openset_jax.openset.metrics.intervals import LEVEL, ROUNDING, Interval, percentiles, without_variance
 from openset_jax.study.stats.arm_outcome import Outcome
-from openset_jax.study.stats.measurements import Measurement, measure
+from openset_jax.study.stats.measurements import Measurement, limits, measure
 from openset_jax.study.stats.treatments import Treatment, field_names, sort_key
 
 
-def over_seeds(values: Sequence[np.ndarray]) -> Interval:
-    """Returns the mean over seeds and its 95 % interval; with one seed the interval is (-inf, inf).
+def over_seeds(values: Sequence[np.ndarray], images: int, least: float = 0.0, most: float = 1.0) -> Interval:
+    """Returns the mean over seeds and its 95 % interval in [least, most]; with one seed the interval is (-inf, inf).
 
     Args:
       values: for each seed a measurement as `measure` returns it, float64 [1 + resamples], or a difference of two.
+      images: number of test images, for `without_variance`.
+      least, most: the possible range.
     """
     table = np.asarray(values, np.float64)  # [S, 1 + resamples]
     mean, seeds = float(table[:, 0].mean()), len(table)
     if seeds < 2:
         return Interval(mean, -np.inf, np.inf)
     v_seed, v_test = table[:, 0].var(ddof=1) / seeds, table[:, 1:].mean(0).var(ddof=1)
-    if v_seed + v_test == 0:
-        return Interval(mean, mean, mean)
+    if v_seed + v_test <= (ROUNDING * (most - least)) ** 2:
+        return without_variance(mean, images, least, most)
     freedom = np.inf if v_seed == 0 else (v_seed + v_test) ** 2 / (v_seed**2 / (seeds - 1))
     half = stats.t.ppf(0.5 + LEVEL / 2, freedom) * np.sqrt(v_seed + v_test)
-    return Interval(mean, float(mean - half), float(mean + half))
+    return Interval(mean, max(least, float(mean - half)), min(most, float(mean + half)))
 
 
 class Analysis:
@@ -48,6 +52,7 @@ class Analysis:
             self._outcomes[outcome.treatment][outcome.seed] = outcome
         self.treatments = tuple(self._outcomes)  # in the order of their first arms
         self._measured = functools.cache(lambda treatment, seed: measure(self._outcomes[treatment][seed]))
+        self._limits = functools.cache(self._limits_of)
 
     def ordered(self) -> tuple[Treatment, ...]:
         """Returns all treatments, sorted by their fields (`sort_key`); independent of the order of the arms."""
@@ -77,18 +82,24 @@ class Analysis:
         measured = {seed: self._measured(treatment, seed) for seed in self._outcomes[treatment]}
         return {seed: values[measurement] for seed, values in measured.items() if measurement in values}
 
+    def _limits_of(self, treatment: Treatment, measurement: Measurement) -> tuple[int, float, float]:
+        """Returns the `limits` of the seeds that have this measurement, the fewest images of any of them."""
+        found = [limits(self._outcomes[treatment][seed], measurement) for seed in self._values(treatment, measurement)]
+        return min(images for images, _, _ in found), *found[0][1:]
+
     def arm_interval(self, treatment: Treatment, seed: int, measurement: Measurement) -> Interval | None:
         """Returns one arm's value and its 95 % percentile interval over test images; None if it was not measured."""
         values = self._measured(treatment, seed).get(measurement)
         if values is None:
             return None
-        low, high = np.quantile(values[1:], [0.5 - LEVEL / 2, 0.5 + LEVEL / 2])
-        return Interval(float(values[0]), float(low), float(high))
+        return percentiles(float(values[0]), values[1:], *limits(self._outcomes[treatment][seed], measurement))
 
     def mean(self, treatment: Treatment, measurement: Measurement) -> Interval | None:
         """Returns the mean over seeds, with its interval over seeds and test images; None if any seed lacks it."""
         values = self._values(treatment, measurement)
-        return over_seeds(list(values.values())) if len(values) == len(self._outcomes[treatment]) else None
+        if len(values) < len(self._outcomes[treatment]):
+            return None
+        return over_seeds(list(values.values()), *self._limits(treatment, measurement))
 
     def tested_alike(self, treatments: Sequence[Treatment], subset: str) -> bool:
         """Returns whether the arms of each seed have the same groups of a kind among their test images.
@@ -115,8 +126,10 @@ class Analysis:
           of_reference: measurement of the reference, such as the same metric by another decision; None for `measurement`.
         """
         seeds = [seed for seed in self._outcomes[treatment] if seed in self._outcomes[reference]]
-        one, other = self._values(treatment, measurement), self._values(reference, of_reference or measurement)
+        of_reference = of_reference or measurement
+        one, other = self._values(treatment, measurement), self._values(reference, of_reference)
         differences = [one[seed] - other[seed] for seed in seeds if seed in one and seed in other]
         if not seeds or len(differences) < len(seeds) or not self.tested_alike((treatment, reference), measurement.subset):
             return None
-        return over_seeds(differences)
+        images, least, most = self._limits(treatment, measurement)
+        return over_seeds(differences, min(images, self._limits(reference, of_reference)[0]), least - most, most - least)

@@ -33,11 +33,6 @@ class Metric(NamedTuple):
         return self.name != "expected_cost"
 
     @property
-    def largest(self) -> float:
-        """The largest possible value."""
-        return 1.0 if self.higher_is_better else float("inf")
-
-    @property
     def title(self) -> str:
         """The name in sentences and headings."""
         name = _TITLES.get(self.name, self.name.replace("_", " "))

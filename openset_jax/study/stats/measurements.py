@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special
 
+from openset_jax.openset.metrics.intervals import cost_range
 from openset_jax.study.stats.arm_outcome import Outcome
 
 RESAMPLES, _COLUMNS = 200, 64  # _COLUMNS: means computed in one matrix product
@@ -52,6 +53,22 @@ def poisson_counts(key: np.ndarray, resamples: int = RESAMPLES) -> np.ndarray:
     uniform = ((x ^ (x >> np.uint64(31))) >> np.uint64(11)).astype(np.float64) / 2.0**53
     counts = np.searchsorted(special.pdtr(np.arange(20), 1.0), uniform, side="right")
     return np.concatenate([np.ones((1, len(key)), np.int64), counts.astype(np.int64)])
+
+
+def limits(outcome: Outcome, measurement: Measurement) -> tuple[int, float, float]:
+    """Returns (images, least, most): the number of images on the smallest side of a measurement, and its possible range.
+
+    The sides are the classes of a mean over classes, and known images and a kind or group for "auroc" and "oscr".
+    """
+    metric, subset, _ = measurement
+    label, of_kind = outcome.scored.label, outcome.kinds.get(subset, [subset])
+    known = np.bincount(label[label >= 0], minlength=len(outcome.classes)).tolist()
+    sides = known if metric in ("one_vs_rest_auc", "balanced_accuracy", "expected_cost") else [sum(known)]
+    if subset != KNOWN:
+        others = int((np.isin(outcome.scored.group, of_kind) & (label < 0)).sum())
+        sides = [others] if metric == "rejected" else [*sides, others]
+    least, most = cost_range(outcome.costs, outcome.deployment) if metric == "expected_cost" else (0.0, 1.0)
+    return min(sides), least, most
 
 
 def measure(outcome: Outcome) -> dict[Measurement, np.ndarray]:

@@ -2,12 +2,13 @@
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from openset_jax.data import imbalance
 
 NEGATIVES, GROUPS, TRAINABLE = "sampling.negatives", "data.negative_groups", "trainable"
+UNCHANGED = "config.run unchanged"  # the name of the treatment without fields
 RETRAINED = ("head", "fc", "all")  # values of `trainable`, fewest layers first
 
 # Fields of the methods against class imbalance -> the value that means "no method"
@@ -19,18 +20,23 @@ _NATURAL = {
     "objective.logit_adjustment": 0,
     "objective.negative_weight": None,
 }
+_SWITCHES = ("sampling.policy", "objective.class_weights", "objective.logit_adjustment", "objective.negative_weight")
 
 
 @dataclasses.dataclass(frozen=True)
 class Treatment:
-    """The config fields that the arms of several seeds share, and that differ from the experiment's `run`."""
+    """The config fields that the arms of several seeds share, and that differ from the experiment's `run`.
+
+    It also has the fields of methods against class imbalance that `run` sets and other arms change (`methods_of`), so that
+    the treatment alone says which method an arm uses.
+    """
 
     fields: tuple[tuple[str, Any], ...]  # (dotted name, value), sorted by name
 
     @property
     def label(self) -> str:
         """The name in tables and sentences."""
-        return ", ".join(f"{name}={value}" for name, value in self.fields) or "as configured"
+        return ", ".join(f"{name}={value}" for name, value in self.fields) or UNCHANGED
 
     def get(self, name: str, default: Any = None) -> Any:
         """Returns the value of a field; the default if the treatment does not set the field."""
@@ -61,6 +67,11 @@ def imbalance_fields(names: Iterable[str]) -> tuple[str, ...]:
     """Returns the fields of methods against class imbalance: weights and every `sampling` field except pool sizes."""
     pool_sizes = (NEGATIVES, imbalance.FIELD)
     return tuple(n for n in names if n in _NATURAL or (n.startswith("sampling.") and n not in pool_sizes))
+
+
+def methods_of(run: Mapping[str, Any], varied: Iterable[str]) -> dict[str, Any]:
+    """Returns the methods against class imbalance in the fields of `run`, {dotted name: value}, of the `varied` fields."""
+    return {name: run[name] for name in _SWITCHES if name in varied and run[name] != _NATURAL[name]}
 
 
 def differing_only_in(treatments: Sequence[Treatment], *names: str) -> list[tuple[Treatment, ...]]:

@@ -109,6 +109,60 @@ def test_an_infinite_threshold_survives_json_that_others_can_read():
     assert Classifier.from_json(json.loads(text)).threshold == calibrated.threshold
 
 
+NAN, THRESHOLD = float("nan"), {"value": 1.0, "low": 0.5, "high": 1.5, "knowns": 9, "negatives": 9, "kept": 8}
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("threshold", THRESHOLD | {"value": NAN}, "threshold.value must be a number from -inf to inf, not nan"),
+        ("threshold", THRESHOLD | {"high": "nan"}, "threshold.high must be a number"),
+        ("threshold", THRESHOLD | {"low": [1]}, "threshold.low must be a number"),
+        ("threshold", THRESHOLD | {"knowns": -1}, "threshold.knowns must be a whole number from 0"),
+        ("threshold", THRESHOLD | {"kept": 10}, "threshold.kept must be a whole number from 0 to 9"),
+        ("threshold", {}, "KeyError"),
+        ("rule", {"name": "keep_all", "target": 1}, "rule.name must be one of"),
+        ("rule", {"name": "keep_knowns", "target": NAN}, "rule.target must be a number from 0 to 1"),
+        (
+            "temperature",
+            {"kind": "temperature", "temperature": NAN},
+            "temperature must be a number from 0.05 to 20, not nan",
+        ),
+        ("temperature", {"kind": "temperature", "temperature": 0}, "temperature must be a number"),
+        ("temperature", {"kind": "logistic", "slope": 1.0, "intercept": 0.0}, "not one of none, temperature"),
+        ("temperature", None, "TypeError"),
+        ("none", {"kind": "temperature", "temperature": 1.0}, "not one of logistic, isotonic"),
+        ("none", {"kind": "logistic", "slope": NAN, "intercept": 0.0}, "slope must be a number"),
+        ("none", {"kind": "isotonic", "score": [1.0, 0.0], "p_none": [0.1, 0.2]}, "values of score do not ascend"),
+        ("none", {"kind": "isotonic", "score": [0.0, 1.0], "p_none": [0.1, 1.2]}, "p_none must be a number from 0 to 1"),
+        ("none", {"kind": "isotonic", "score": [0.0], "p_none": []}, "1 scores and 0 values"),
+        ("prior", [0.5, 0.5], "must have 3 numbers"),
+        ("prior", [NAN, 0.5, 0.5], "entry 0 is nan"),
+        ("fitted_prior", [[0.5, 0.5, 0]], "must have 3 numbers"),
+        ("training_prior", "none", "could not convert"),
+        ("costs", {"accept_none": NAN}, "costs nan"),
+        ("costs", [[0, 1], [1, 0]], r"must be \(3, 3\)"),
+        ("classes", ["a", "a"], "different names"),
+        ("classes", [1, 2], "different names"),
+        ("objective", "newer", "newer"),
+    ],
+)
+def test_what_is_read_back_is_checked_and_the_field_is_named(saved, field, value, says):
+    with pytest.raises(ValueError, match=rf"^classifier\.{field} is not valid: .*{says}"):
+        Classifier.from_json(saved | {field: value})
+
+
+@pytest.fixture(scope="module")
+def saved():
+    return fit("energy_margin", count=200).to_json()
+
+
+def test_the_costs_of_1000_classes_are_saved_in_a_few_numbers(saved):
+    assert saved["costs"] == {"accept_none": 1, "confuse_knowns": 1, "reject_known": 1}
+    matrix = [[0, 1, 2], [3, 0, 1], [1, 1, 0]]
+    assert fit("energy_margin", count=200, costs=matrix).to_json()["costs"] == matrix
+
+
 def cost_of(decided, label, prior, costs):
     return sum(prior[y] * costs[y, decided[label == y]].mean() for y in range(3))
 

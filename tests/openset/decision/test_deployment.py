@@ -1,6 +1,7 @@
 """Declared and estimated priors, for images of Gaussian classes and "none"."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from openset_jax.errors import UserError
 from openset_jax.openset.decision import classifier, deployment, prior_and_costs, thresholds
 from openset_jax.openset.losses import objectives
+from openset_jax.spec import DecisionSpec
 
 CLASSES, MEANS = ("cat", "dog"), np.array([[0.0, 0], [3, 0], [0, 3]])  # and "none"
 TRAINING = np.array([0.3, 0.2, 0.5])
@@ -21,9 +23,9 @@ def draw(prior, count, *, seed, sharpness=1.0):
     return sharpness * (-((x[:, None] - MEANS) ** 2).sum(-1) / 2 + np.log(TRAINING)), label
 
 
-def fit(objective="background", *, calibrate="", logits=None, label=None):
+def fit(objective="background", *, calibrate="", logits=None, label=None, training=TRAINING):
     costs, rule = prior_and_costs.cost_matrix(None, CLASSES), thresholds.Rule("keep_knowns", 0.95)
-    given = {"training_prior": TRAINING, "prior": TRAINING, "costs": costs, "rule": rule, "calibrate": calibrate}
+    given = {"training_prior": training, "prior": training, "costs": costs, "rule": rule, "calibrate": calibrate}
     return classifier.fit(objectives.get(objective), CLASSES, logits, label, **given)
 
 
@@ -39,6 +41,17 @@ def test_what_is_declared_takes_the_place_of_what_was_saved_and_the_threshold_st
     assert deployment.declare(FITTED, threshold=-np.inf).threshold.value == -np.inf
     same = deployment.declare(FITTED)
     assert all(getattr(same, f.name) is getattr(FITTED, f.name) for f in dataclasses.fields(FITTED))
+
+
+@pytest.mark.parametrize("objective", ["background", "entropic", "softmax"])
+@pytest.mark.parametrize("given", ["cat=0.2", "none=0.3", "cat=0.2,dog=0.2", "cat=0.2,dog=0.3,none=0.5"])
+def test_a_flag_gives_the_prior_that_the_config_gives(objective, given):
+    """Networks without an output for "none" are calibrated with half of the images "none", whatever training had."""
+    columns, training = 3 if objective == "background" else 2, np.array([0.5, 0.4, 0.1])
+    fitted = fit(objective, logits=VALIDATION[0][:, :columns], label=VALIDATION[1], training=training)
+    config = DecisionSpec("keep_knowns", 0.95, 0.05, prior=given, costs="", calibration="")
+    expected = config.resolve(CLASSES, training).prior
+    np.testing.assert_array_equal(deployment.declare(fitted, priors=given).prior, expected)
 
 
 @pytest.mark.parametrize(
@@ -75,8 +88,10 @@ def test_the_mix_of_unlabelled_images_is_found(how, mix):
     prior, text = deployment.estimate_prior(how, FITTED, *VALIDATION, draw(mix, 5000, seed=1)[0])
     np.testing.assert_allclose(prior, mix, atol=0.02)
     assert prior.sum() == pytest.approx(1)
-    assert text.startswith("estimated class prior of 5,000 images (") and text.count("\n") == 0
-    assert f"cat {prior[0]:.1%}, dog {prior[1]:.1%}, none {prior[2]:.1%}" in text
+    assert text.startswith("estimated class prior of 5,000 images +/- standard error (") and "\n" not in text
+    assert re.search(
+        rf": cat {prior[0]:.1%} \+/- \d\.\d%, dog {prior[1]:.1%} \+/- \d\.\d%, none {prior[2]:.1%} \+/- \d\.\d%$", text
+    )
     assert ("converged" in text) == (how == "em")
 
 
@@ -101,8 +116,9 @@ def test_unknowns_of_another_kind_are_a_warning(how):
 
 def test_what_cannot_be_estimated():
     logits, label = VALIDATION
-    with pytest.raises(UserError, match="^--priors=em: there is no readable image"):
-        deployment.estimate_prior("em", FITTED, logits, label, logits[:0])
+    for how, few in (("em", 1), ("bbse", 99), ("em", 0)):
+        with pytest.raises(UserError, match=f'^--priors={how}: {few} readable images are too few .* needs 100 .*"none=0.6"'):
+            deployment.estimate_prior(how, FITTED, logits, label, logits[:few])
     with pytest.raises(UserError, match="^--priors=em: the validation split has no images of 'none'.*give the class prior"):
         deployment.estimate_prior("em", FITTED, logits[label < 2], label[label < 2], logits)
     alike = np.where(np.arange(3) == 2, 9.0, logits)  # always "none"

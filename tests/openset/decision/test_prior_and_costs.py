@@ -28,6 +28,18 @@ def test_costs():
         prior_and_costs.cost_matrix({"accept": 1}, CLASSES)
 
 
+@pytest.mark.parametrize("classes", [("a",), CLASSES, ("a", "b", "c")])
+@pytest.mark.parametrize("given", [None, {"accept_none": 5}, {"reject_known": 0, "confuse_knowns": 2}])
+def test_named_costs_make_the_same_matrix(classes, given):
+    costs = prior_and_costs.cost_matrix(given, classes)
+    named = prior_and_costs.named_costs(costs)
+    assert prior_and_costs.cost_matrix(named, classes).tolist() == costs.tolist()
+    if len(classes) > 1:
+        costs[0, 1] += 1
+        costs[1, 0] += 2
+        assert prior_and_costs.named_costs(costs) is None
+
+
 def test_priors_and_costs_as_flags_give_them():
     assert prior_and_costs.parse("", "x") is None
     assert prior_and_costs.parse("none=0.3, a=b=0.5", "x") == {"none": 0.3, "a=b": 0.5}

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy import stats
 
 from openset_jax.errors import UserError
 from openset_jax.openset.decision import prior_and_costs, thresholds
@@ -83,6 +84,14 @@ def _without_bootstrap(rule, known, negative):
     side = known if rule.name == "keep_knowns" else negative
     value = pick(side, rule.target)
     return thresholds.Threshold(value, value, value, len(known), len(negative), int((side <= value).sum()))
+
+
+def test_the_largest_of_n_scores_is_above_n_of_n_plus_1_others_and_not_above_all():
+    t = choose(Rule("accept_negatives", 1.0), *scores(30, 20), resamples=0)
+    promised = thresholds.promise(Rule("accept_negatives", 1.0), t, 1000)
+    assert promised.value == pytest.approx(20 / 21) and promised.low < 0.95 and promised.high == pytest.approx(1, abs=0.01)
+    exact = stats.beta(20, 1).ppf(0.025)  # of the share of all others
+    assert promised.low == pytest.approx(exact, abs=0.01)
 
 
 def test_the_least_cost_promises_no_share():

@@ -88,7 +88,7 @@ def with_decision(rows, threshold):
 def make_classifier(**changes):
     given = {
         "objective": BACKGROUND, "classes": CLASSES, "temperature": calibration.Calibrator(), "none": None,
-        "fitted_prior": np.full(3, 1 / 3), "prior": np.array([0.25, 0.25, 0.5]),
+        "training_prior": np.full(3, 1 / 3), "fitted_prior": np.full(3, 1 / 3), "prior": np.array([0.25, 0.25, 0.5]),
         "costs": prior_and_costs.cost_matrix(None, CLASSES),
         "rule": thresholds.Rule("keep_knowns", 0.6), "threshold": thresholds.Threshold(0.0, -1.0, 1.0, 10, 5, 6),
     }  # fmt: skip

@@ -48,6 +48,49 @@ def test_a_perfect_sample_is_no_proof_of_a_perfect_score(order, value):
     assert abs(value - (found.low if value else found.high)) == pytest.approx(1 - 0.025 ** (1 / 30))
 
 
+def test_equal_scores_are_no_proof_of_chance():
+    value, low, high = intervals.auroc(rank(np.zeros(30), np.zeros(50)))
+    half = (1 - 0.025 ** (1 / 30)) / 2
+    assert (value, low, high) == pytest.approx((0.5, 0.5 - half, 0.5 + half))
+
+
+@pytest.mark.parametrize("images", [1, 9, 400])
+@pytest.mark.parametrize(("least", "most"), [(0, 1), (-1, 1), (0, 5)])
+def test_without_variance_the_ends_are_those_of_the_exact_binomial_interval(images, least, most):
+    ends = {hits: stats.binomtest(hits, images).proportion_ci(method="exact") for hits in (0, images)}
+    span = most - least
+    low, high = intervals.without_variance(least, images, least, most)[1:]
+    assert (low, high) == pytest.approx((least, least + span * ends[0].high))
+    low, high = intervals.without_variance(most, images, least, most)[1:]
+    assert (low, high) == pytest.approx((least + span * ends[images].low, most))
+    value, low, high = intervals.without_variance((least + most) / 2, images, least, most)
+    assert least <= low < value < high <= most
+
+
+def test_a_cost_of_9_right_of_9_is_not_certain():
+    """With costs of 1 and one class in use, the expected cost is the share of wrong answers."""
+    exact = stats.binomtest(0, 9).proportion_ci(method="exact").high
+    costs, prior = np.array([[0.0, 1], [1, 0]]), np.array([1.0, 0])
+    assert intervals.expected_cost(np.array([[9, 0], [0, 0]]), costs, prior) == pytest.approx((0, 0, exact))
+    assert intervals.expected_cost(np.array([[0, 9], [0, 0]]), costs, prior) == pytest.approx((1, 1 - exact, 1))
+    both = intervals.expected_cost(np.array([[9, 0], [0, 20]]), 5 * costs, np.array([0.5, 0.5]))
+    assert both == pytest.approx((0, 0, 5 * exact)), "of the smaller class"
+    assert intervals.expected_cost(np.array([[9, 0], [0, 20]]), 0 * costs, np.array([0.5, 0.5])) == (0, 0, 0)
+
+
+def test_recalls_of_0_and_1_are_not_certain():
+    value, low, high = intervals.mean_of_proportions([9, 0], [9, 20])
+    half = (1 - 0.025 ** (1 / 9)) / 2
+    assert (value, low, high) == pytest.approx((0.5, 0.5 - half, 0.5 + half))
+
+
+def test_a_metric_that_never_varies_has_an_interval():
+    """Where all knowns rank above the unknowns, every resample has the same average precision, which is not 0."""
+    ranked = rank(np.ones(30), np.zeros(50))
+    value, low, high = intervals.bootstrap(ranked, {"ap": ranking.average_precision})["ap"]
+    assert 0 < low < value < high < 1
+
+
 def test_one_image_says_nothing():
     ranked = rank(np.zeros(1), np.arange(9.0) - 4)
     assert intervals.auroc(ranked)[1:] == (0.0, 1.0)
@@ -143,6 +186,11 @@ def test_the_interval_of_a_weighted_measure_holds_the_truth_about_as_often_as_it
     assert 0.88 <= inside / 200 <= 0.99
 
 
+def test_a_measure_of_0_on_all_images_is_not_certain():
+    found = intervals.weighted(lambda w: 0.0 * w.sum(), np.repeat([0, 1], [60, 9]), np.ones(69), most=2.0, resamples=20)
+    assert found == pytest.approx((0, 0, 2 * (1 - 0.025 ** (1 / 9))))
+
+
 def curve_samples(m, n, *, seed=0, decimals=None):
     rng = np.random.default_rng(seed)
     known, unknown, correct = rng.normal(0, 1, m), rng.normal(1.5, 1, n), rng.random(m) < 0.9
@@ -187,6 +235,13 @@ def test_order_within_and_between_the_bands():
 def test_bands_of_a_perfect_sample_are_no_proof_of_a_perfect_score():
     low, high = intervals.bands(rank(np.zeros(30), np.ones(50))).known
     assert low[0] == pytest.approx(0.025 ** (1 / 30)) and high[0] == 1
+
+
+def test_bands_of_the_worst_sample_are_no_proof_of_the_worst_score():
+    low, high = intervals.bands(rank(np.ones(30), np.zeros(50))).known
+    assert low[0] == 0 and high[0] == pytest.approx(1 - 0.025 ** (1 / 30)) and high[-1] == 1
+    wrong = intervals.bands(rank(*samples(30, 50, 1.0), np.zeros(30, bool))).correct
+    assert wrong[1] == pytest.approx(np.full(201, 1 - 0.025 ** (1 / 30)))
 
 
 def test_bands_of_one_image_say_nothing():

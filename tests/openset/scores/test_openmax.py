@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 from openset_jax.openset.scores import openmax
+from openset_jax.openset.scores.unavailable import ScoreUnavailable
 
 RNG = np.random.default_rng(1)
 LABEL = np.arange(120) % 3
@@ -71,5 +72,7 @@ def test_a_tail_without_spread_is_a_step():
 def test_too_few_images_are_refused():
     with pytest.raises(ValueError, match="two correctly classified training images of each class; class 1 has 1"):
         openmax.fit(CENTRE, LOGITS[[0, 3, 1, 2]], LABEL[[0, 3, 1, 2]])
+    with pytest.raises(ScoreUnavailable, match="of each class; 'dog' has 1"):
+        openmax.fit(CENTRE, LOGITS[[0, 3, 1, 2]], LABEL[[0, 3, 1, 2]], names=("cat", "dog"))
     with pytest.raises(ValueError, match="at least two distances, not 1"):
         openmax.fit(CENTRE, LOGITS, LABEL, tail=1)

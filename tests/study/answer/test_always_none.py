@@ -36,7 +36,13 @@ def test_always_none_because_nothing_was_learned():
 
 def test_not_at_all():
     found = always()
-    assert "**No, in none of 3 seeds**" in found and "Why?" not in found and "no change" in found
+    assert "**No, in none of 3 seeds**" in found and "Why?" not in found
+    assert "+0.0 points (95 % CI -2.0 to +2.0), not significant" in found
+
+
+def test_of_one_seed_seeds_are_not_counted():
+    found = section(answer(made_up.analysis(({N: "10x"}, {}), seeds=1)), "none")
+    assert '**No** ("always" means' in found and "of 1 seed" not in found and "by seed" not in found
 
 
 def test_in_some_seeds():

@@ -28,11 +28,22 @@ def test_means_are_in_the_tables():
     assert line(found, "| sampling.negatives=0 | 0 | 2 | 0.9") and line(found, "| sampling.negatives=10x | 700 | 2 |")
 
 
+def test_what_one_seed_means_is_said_once():
+    arms = made_up.arms(({N: "1x"}, {}), ({N: "10x"}, {}), ({N: "10x", POLICY: "balanced"}, {}), seeds=2)
+    one_seed = "one seed, differences between seeds are unknown"
+    assert one_seed not in answer(Analysis(arms))
+    for some, of_each in ((arms[:5], False), (arms[::2], True)):
+        text = answer(Analysis(some))
+        assert text.count(one_seed) == text.partition("\n## ")[0].count(one_seed) == 1
+        assert "of 1 seed" not in text and (" (one seed)" in text) is not of_each
+
+
 def test_it_says_how_many_intervals_and_what_is_missing():
     arms = made_up.arms(({N: 0}, {}), ({N: "1x"}, {}), ({N: "10x"}, {}))
-    found = section(answer(Analysis([*arms[:4], *arms[6:8]])), "intervals")
+    text = answer(Analysis([*arms[:4], *arms[6:8]]))
+    found = section(text, "intervals")
     assert "from 1 to 3 seeds" in found
-    assert "sampling.negatives=1x: there is only seed 0, and with one seed, differences between seeds are unknown." in found
+    assert "sampling.negatives=1x: there is only seed 0." in found
     assert "sampling.negatives=10x: there is no arm of seed 2." in found
     found = section(answer(Analysis(arms)), "intervals")
     count = int(re.search(r"(\d+) paired differences with an interval were examined", found)[1])

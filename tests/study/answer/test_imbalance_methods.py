@@ -59,9 +59,17 @@ def test_natural_values_are_no_method():
     assert not made_up.treatment(natural | {"sampling.first_phase": 0.5}).is_natural
 
 
+def test_every_natural_run_is_compared_with_the_methods():
+    """Two natural runs that differ in a field without effect; each has its own part."""
+    weighted = {"objective.effective_number_beta": None}
+    arms = made_up.analysis(*((fields, {}) for fields in ({}, weighted, {POLICY: "balanced"})), jitter=0.02)
+    assert section(answer(arms), "remedies").count("### 700 negatives (10x)") == 2
+
+
 def test_a_winner_is_beyond_all_intervals():
     better, same = Comparison(AUROC, Interval(0.1, 0.05, 0.15)), Comparison(AUROC, Interval(0.1, -0.05, 0.25))
-    assert winner("a", {"b": better, "c": better}) == "**Winner: a**, of 3 runs."
-    assert winner("a", {"b": better, "c": same}).endswith("but is not significantly better than c.")
+    assert winner("a", [("b", better), ("c", better)]) == "**Winner: a**, of 3 runs."
+    assert winner("a", [("b", better), ("c", same)]).endswith("but is not significantly better than c.")
+    assert winner("a", [("b", same), ("b", better)]).startswith("No winner: "), "two runs of the same name are two runs"
     worse = Comparison(AUROC, Interval(-0.1, -0.15, -0.05))  # on the seeds in common; the mean also includes others
-    assert "Winner:" not in winner("a", {"b": worse})
+    assert "Winner:" not in winner("a", [("b", worse)])

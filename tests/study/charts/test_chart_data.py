@@ -41,7 +41,7 @@ def test_points_hold_the_means_and_the_seeds_of_the_analysis(usual):
         ("OSCR", Measurement("oscr", "seen_negatives")),
         ("balanced accuracy", Measurement("balanced_accuracy", "seen_negatives", "prior")),
     ):
-        for point in line(panel(chart, title, "seen negatives"), "as configured", measurement.decision).points:
+        for point in line(panel(chart, title, "seen negatives"), "config.run unchanged", measurement.decision).points:
             assert point.mean == usual.mean(point.treatment, measurement)
             assert point.seeds == usual.per_seed(point.treatment, measurement) and set(point.seeds) == {0, 1, 2}
 
@@ -59,16 +59,16 @@ def test_the_natural_line_is_drawn_by_other_decisions_too(usual):
     (chart,) = chart_data.charts(usual)
     decisions = lambda label, of: {found.decision for found in of.lines if found.row.label == label}
     for of in (panel(chart, "known recall"), panel(chart, "balanced accuracy", "seen negatives")):
-        assert decisions("as configured", of) == {"argmax", "prior", "rule"}
+        assert decisions("config.run unchanged", of) == {"argmax", "prior", "rule"}
         assert decisions("policy=undersample", of) == {"argmax"}
         assert decisions("no negatives", of) == {"argmax", "rule"}
-    assert decisions("as configured", panel(chart, "AUROC", "seen negatives")) == {""}
+    assert decisions("config.run unchanged", panel(chart, "AUROC", "seen negatives")) == {""}
 
 
 def test_no_negatives_is_a_point_left_of_a_break_and_starts_the_lines_that_it_is_alike(usual):
     (chart,) = chart_data.charts(usual)
     auroc = panel(chart, "AUROC", "seen negatives")
-    none, natural = line(auroc, "no negatives"), line(auroc, "as configured")
+    none, natural = line(auroc, "no negatives"), line(auroc, "config.run unchanged")
     assert none.row.palette is None and len(none.points) == 1
     assert none.points[0].place < chart.layout.gap < min(p.place for p in natural.points)
     assert natural.start == none.points[0]
@@ -79,7 +79,7 @@ def test_no_negatives_is_a_point_left_of_a_break_and_starts_the_lines_that_it_is
 def test_no_negatives_may_say_that_its_objective_is_another():
     arms = [treatment(sampling__negatives=0, objective__name="softmax"), treatment(sampling__negatives="1x"), treatment()]
     (chart,) = chart_data.charts(made_up.analysis(arms))
-    assert [found.row.label for found in chart.panels[0].lines] == ["as configured", "no negatives"]
+    assert [found.row.label for found in chart.panels[0].lines] == ["config.run unchanged", "no negatives"]
     assert chart.panels[0].lines[0].start is not None
 
 
@@ -87,7 +87,7 @@ def test_a_single_point_of_another_objective_starts_nowhere():
     arms = [treatment(sampling__negatives=n) for n in (0, "1x")] + [treatment(), treatment(objective__name="one_vs_rest")]
     (chart,) = chart_data.charts(made_up.analysis(arms))
     starts = {found.row.label: found.start for found in chart.panels[0].lines}
-    assert starts["as configured"] is not None and starts["name=one_vs_rest"] is None
+    assert starts["config.run unchanged"] is not None and starts["name=one_vs_rest"] is None
 
 
 def test_every_line_without_negatives_has_its_own_name():
@@ -132,7 +132,7 @@ def test_unequal_numbers_of_seeds_are_said(usual):
 def test_too_many_lines_are_left_out_and_named():
     (chart,) = chart_data.charts(made_up.analysis(made_up.sweep(policies=made_up.POLICIES[::-1]), seeds=1))
     drawn = {found.row.label for p in chart.panels for found in p.lines if found.row.palette is not None}
-    assert len(drawn) == chart_layout.MOST_LINES and "as configured" in drawn
+    assert len(drawn) == chart_layout.MOST_LINES and "config.run unchanged" in drawn
     assert len(chart.layout.left_out) == len(made_up.POLICIES) - chart_layout.MOST_LINES and not drawn & set(
         chart.layout.left_out
     )

@@ -64,7 +64,7 @@ def test_numbers_are_those_of_the_analysis(usual, html):
         assert f"{usual.difference(t, plain, auroc).value:+.3f}" == gains[t.label][3]
     answers = {tuple(row[:2]): row for row in table(html, "answers")}
     recall = usual.mean(treatment(), Measurement("recall", "known", "rule"))
-    assert answers["as configured", "rule"][2] == f"{recall.value:.3f}"
+    assert answers["config.run unchanged", "rule"][2] == f"{recall.value:.3f}"
     assert ("sampling.negatives=0", "prior") not in answers
 
 

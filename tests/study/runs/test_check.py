@@ -3,9 +3,10 @@
 import pathlib
 
 import pytest
-from small_run import small_config
+from small_run import open_small_pool, small_config
 from study.runs.test_grid import experiment
 
+from openset_jax.data.pools import TEST, VALIDATION
 from openset_jax.errors import UserError
 from openset_jax.study.runs import check, grid
 from openset_jax.training.run_cache import RunCache
@@ -25,10 +26,13 @@ def checked(config, cache):
 def test_sizes_are_of_what_an_arm_draws_from(cache):
     arms, sizes = checked(experiment(seeds=(0,), a={"sampling": {"negatives": (0, 31, "1x", None)}}), cache)
     size = {arm.treatment.label: sizes[arm.name] for arm in arms}
-    assert size["sampling.negatives=0"] == (622, 0, 0, 0.0, 192)
+    assert size["sampling.negatives=0"][:5] == (622, 0, 0, 0.0, 192)
+    pool = open_small_pool()
+    images = 4 * len(pool.rows(VALIDATION)) + len(pool.rows(TEST))
+    assert size["sampling.negatives=0"].classified == images, "three evaluations, and the end"
     assert size["sampling.negatives=31"][:3] == (622, 31, 2)
     assert size["sampling.negatives=1x"].negatives == round(622 / 5)
-    assert size["as configured"].none == pytest.approx(248 / (622 + 248))
+    assert size["config.run unchanged"].none == pytest.approx(248 / (622 + 248))
 
 
 @pytest.mark.parametrize(("axes", "says"), [

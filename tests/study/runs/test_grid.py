@@ -30,12 +30,29 @@ def test_a_block_is_a_product_and_blocks_are_a_union_in_which_no_arm_comes_twice
         experiment(a=AMOUNTS, b={"sampling": {"negatives": ("0.1x", None), "policy": ("balanced", "natural")}})
     )
     assert sorted({arm.treatment.label for arm in arms}) == [
-        "as configured", "sampling.negatives=0", "sampling.negatives=0.1x",
+        "config.run unchanged", "sampling.negatives=0", "sampling.negatives=0.1x",
         "sampling.negatives=0.1x, sampling.policy=balanced", "sampling.policy=balanced",
     ]  # fmt: skip
     assert len(arms) == 10
     assert [arm.seed for arm in arms] == [0] * 5 + [1] * 5, "one seed after another: the first answer comes early"
     assert len({arm.name for arm in arms}) == 10
+
+
+def test_where_run_has_a_method_against_imbalance_an_arm_that_keeps_it_is_not_natural():
+    run = small_config()
+    run.sampling.policy, run.objective.class_weights = "balanced", "inverse_frequency"
+    arms = grid.arms_of(experiment((0,), run, a={"sampling": {"policy": ("balanced", "natural")}}, b={"steps": (24, 48)}))
+    assert {arm.treatment.label: arm.treatment.is_natural for arm in arms} == {
+        "sampling.policy=balanced": False, "sampling.policy=natural": True, "sampling.policy=balanced, steps=24": False,
+        "sampling.policy=balanced, steps=48": False,
+    }  # fmt: skip
+    starting = experiment(
+        (0,), run, a=AMOUNTS, b={"init_from": ("arm:sampling.negatives=0",), "sampling": {"policy": ("natural",)}}
+    )
+    (start,) = (arm.starts_from(grid.arms_of(starting)) for arm in grid.arms_of(starting) if arm.treatment.get("init_from"))
+    assert start.treatment.label == "sampling.negatives=0, sampling.policy=balanced"
+    unvaried = grid.arms_of(experiment((0,), run, b={"steps": (24, 48)}))
+    assert [arm.treatment.label for arm in unvaried] == ["steps=24", "steps=48"]
 
 
 def test_a_name_depends_on_what_an_arm_overrides_alone():
@@ -52,7 +69,7 @@ def test_the_arm_without_negatives_is_softmax_and_others_are_as_overridden():
     config = experiment(a=AMOUNTS)
     made = {arm.label: grid.config_of(arm, config.run, {}) for arm in grid.arms_of(config)}
     without, few, every = (
-        made[f"{name}, seed 1"] for name in ("sampling.negatives=0", "sampling.negatives=0.1x", "as configured")
+        made[f"{name}, seed 1"] for name in ("sampling.negatives=0", "sampling.negatives=0.1x", "config.run unchanged")
     )
     assert (without.objective.name, without.sampling.negatives, without.seed) == ("softmax", None, 1)
     assert (few.objective.name, few.sampling.negatives) == ("background", "0.1x")
