@@ -12,6 +12,7 @@ from small_run import ROOT, assert_same_run, command, environment, lines, run, s
 
 from openset_jax.errors import Stopped
 from openset_jax.training import checkpoints
+from openset_jax.training.restore import restore
 
 
 def stop_at(step):
@@ -35,6 +36,20 @@ def test_a_finished_run_is_not_trained_again(tmp_path, uninterrupted):
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "checkpoints").rglob("*")}
     train(small_config(), tmp_path)
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "checkpoints").rglob("*")} == before
+    assert_same_run(tmp_path, uninterrupted)
+
+
+def test_a_run_whose_newest_checkpoint_is_damaged_goes_on_from_the_one_before(tmp_path, uninterrupted, capsys):
+    shutil.copytree(uninterrupted, tmp_path, dirs_exist_ok=True)
+    before, last = sorted(saved_steps(tmp_path))
+    (tmp_path / f"checkpoints/{last}/meta/metadata").write_bytes(b"")
+    assert restore(tmp_path).step == before
+    assert f"step {last} in" in (warning := capsys.readouterr().out)
+    assert f"Using that of step {before}." in warning
+    train(small_config(), tmp_path)
+    said = capsys.readouterr().out
+    assert warning in said
+    assert f"Resuming at step {before}." in said
     assert_same_run(tmp_path, uninterrupted)
 
 
