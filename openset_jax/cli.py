@@ -12,6 +12,7 @@ import pathlib
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
@@ -47,6 +48,8 @@ def run(main: Callable[..., None], define_flags: Callable[[], None], *, takes_ar
         with contextlib.suppress(BrokenPipeError):  # --help | head
             print(_help(main), flush=True)
         os._exit(0)
+    if sys.unraisablehook is sys.__unraisablehook__:
+        sys.unraisablehook = _unraisable
     with _one_line_errors():
         rest = _parse(sys.argv, takes_arguments)
         try:
@@ -77,6 +80,12 @@ def _one_line_errors() -> Iterator[None]:
         if error.errno not in _REMEDIES:
             raise
         _exit(2, f"error: {_REMEDIES[error.errno].format(error)}")
+
+
+def _unraisable(error: Any) -> None:
+    # after an error, which is raised elsewhere, TensorStore calls a loop of Orbax that is closed
+    if str(error.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(error)
 
 
 def _exit(code: int, message: str) -> None:

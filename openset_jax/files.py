@@ -31,8 +31,10 @@ def write_whole(path: pathlib.Path, mode: str = "w", *, newline: str | None = No
         sync(temporary)
         temporary.replace(path)
         sync(path.parent)
-    except BaseException:  # including KeyboardInterrupt
+    except BaseException as error:  # including KeyboardInterrupt
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            error.filename = str(path)  # errors of writing do not name the file
         raise
 
 

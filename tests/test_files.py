@@ -1,5 +1,6 @@
 """Files are written completely or not at all, whatever interrupts the writing."""
 
+import errno
 import os
 
 import pytest
@@ -86,6 +87,11 @@ def test_a_tree_is_synced_with_all_its_files_and_folders(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "sync", synced.append)
     sync_tree(tmp_path)
     assert set(synced) == {tmp_path, *tmp_path.rglob("*")}
+
+
+def test_a_full_disk_names_the_file(tmp_path):
+    with pytest.raises(OSError, match="No space left on device: .*rows.csv'"), write_whole(tmp_path / "rows.csv"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_file_names_that_are_no_text_keep_their_bytes(tmp_path):

@@ -6,6 +6,7 @@ optimizer state), and "meta" (JSON: the record of `run_record`, and `Progress`).
 
 import contextlib
 import json
+import logging
 import os
 import pathlib
 import re
@@ -24,6 +25,12 @@ from openset_jax.training.state import TrainState, Variables
 
 ITEMS = ("model", "optimizer", "meta")
 T = TypeVar("T")
+
+# Orbax's threads also log the errors, with tracebacks, that Orbax raises in this module.
+for _name in ("absl", "asyncio"):
+    logging.getLogger(_name).addFilter(
+        lambda record: record.levelno < logging.ERROR or "orbax" not in record.pathname + record.getMessage()
+    )
 
 
 class Damaged(UserError):
@@ -209,7 +216,7 @@ def _disk_errors(directory: pathlib.Path) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        if not (number := re.search(r"OS error (\d+)", str(error))):
+        if not (number := re.search(r"os_error_code='(\d+)'", str(error))):
             raise
         raise OSError(int(number[1]), os.strerror(int(number[1])), str(directory)) from error
 

@@ -173,7 +173,7 @@ def test_a_checkpoint_without_permission_is_not_taken_for_a_damaged_one(tmp_path
     saved.wait()
 
     def refuse(step, args):
-        raise ValueError("PERMISSION_DENIED: Error opening local file: Permission denied [OS error 13: EACCES]")
+        raise ValueError("PERMISSION_DENIED: Error opening local file: Permission denied [os_error_code='13']")
 
     monkeypatch.setattr(saved._manager, "restore", refuse)
     with pytest.raises(UserError, match="step 6 .* cannot be read .*; change the permissions"):
@@ -185,7 +185,7 @@ def test_a_full_disk_is_an_error_of_the_system(tmp_path, monkeypatch):
     saved = Checkpoints(tmp_path, writing=True)
 
     def refuse(*_, **__):
-        raise ValueError("RESOURCE_EXHAUSTED: Error writing [OS error 28: ENOSPC No space left on device] [source...]")
+        raise ValueError("RESOURCE_EXHAUSTED: Error writing file 7: No space left on device [os_error_code='28']")
 
     monkeypatch.setattr(saved._manager, "save", refuse)
     monkeypatch.setattr(saved._manager, "wait_until_finished", refuse)
