@@ -47,7 +47,13 @@ def restore(workdir: str | pathlib.Path, *, step: int | None = None, best: bool 
     """
     workdir = pathlib.Path(workdir).expanduser().resolve()
     with contextlib.closing(checkpoints.open_checkpoints(workdir)) as saved:
-        _, network, warning = saved.newest(lambda last: _restore(workdir, saved, last, step, best))
+        try:
+            _, network, warning = saved.newest(lambda last: _restore(workdir, saved, last, step, best))
+        except checkpoints.Damaged as error:
+            if step is None or saved.steps() == [step]:
+                raise
+            evaluate = f"python -m openset_jax.evaluate --workdir={workdir}"
+            raise UserError(f"--workdir: {error.args[0]}; to use another step, run {evaluate}") from error
     say(warning)
     return network
 

@@ -10,7 +10,7 @@ import time
 import pytest
 from small_run import ROOT, assert_same_run, command, environment, lines, run, small_config, train
 
-from openset_jax.errors import Stopped
+from openset_jax.errors import Stopped, UserError
 from openset_jax.training import checkpoints
 from openset_jax.training.restore import restore
 
@@ -46,6 +46,9 @@ def test_a_run_whose_newest_checkpoint_is_damaged_goes_on_from_the_one_before(tm
     assert restore(tmp_path).step == before
     assert f"step {last} in" in (warning := capsys.readouterr().out)
     assert f"Using that of step {before}." in warning
+    (tmp_path / f"checkpoints/{last}/model/_METADATA").write_bytes(b"")
+    with pytest.raises(UserError, match=f"step {last} in .* is damaged .* run python -m openset_jax.evaluate"):
+        restore(tmp_path, step=last)
     train(small_config(), tmp_path)
     said = capsys.readouterr().out
     assert warning in said
