@@ -23,6 +23,14 @@ from openset_jax import config_json, unattended
 from openset_jax.errors import Stopped, UserError
 from openset_jax.text import printable, show
 
+_REMEDIES = {
+    errno.ENOSPC: "the disk is full ({}); free some space, and repeat the command",
+    errno.EDQUOT: "the disk quota is used up ({}); free some space, and repeat the command",
+    errno.EROFS: "the file system is read-only ({}); make it writable, or choose another folder, and repeat the command",
+    errno.EACCES: "permission denied ({}); change the permissions, or choose another folder, and repeat the command",
+    errno.EIO: "the disk failed ({}); check it, and repeat the command",
+}
+_created: list[pathlib.Path] = []  # by `make_workdir`, parents before children
 _CONFIG_HELP = "Config file; --config.a.b=value overrides its field a.b."
 
 
@@ -64,9 +72,16 @@ def run(main: Callable[..., None], define_flags: Callable[[], None], *, takes_ar
     if {"--help", "-help", "-h"} & set(sys.argv[1:]):
         show(_help(main))
         os._exit(0)
+    if sys.unraisablehook is sys.__unraisablehook__:
+        sys.unraisablehook = _unraisable
     with _one_line_errors(), unattended.interruptible():
         rest = _parse(sys.argv, takes_arguments)
-        main(rest) if takes_arguments else main()
+        try:
+            main(rest) if takes_arguments else main()
+        finally:
+            while _created:
+                with contextlib.suppress(OSError):  # not empty
+                    _created.pop().rmdir()
     sys.exit(0)
 
 
@@ -86,9 +101,15 @@ def _one_line_errors() -> Iterator[None]:
         remedies = "a smaller batch_size or eval.batch_size, model.dtype=bfloat16, more devices, or input=stream"
         _exit(2, f"error: the devices have too little memory ({str(error).splitlines()[0]}); use {remedies}")
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in _REMEDIES:
             raise
-        _exit(2, f"error: the disk is full ({error}); free some space, and repeat the command")
+        _exit(2, f"error: {_REMEDIES[error.errno].format(error)}")
+
+
+def _unraisable(error: Any) -> None:
+    # after an error, which is raised elsewhere, TensorStore calls a loop of Orbax that is closed
+    if str(error.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(error)
 
 
 def _exit(code: int, message: str) -> None:
@@ -112,6 +133,9 @@ def _parse(argv: list[str], takes_arguments: bool) -> list[str]:
         raise UserError(_config_error(error)) from error
     except (MemoryError, RecursionError) as error:  # of Python's parser
         raise UserError("the value of a flag --config.FIELD has too many nested brackets or signs") from error
+    for name in flags.FLAGS:
+        if flags.FLAGS[name].default is None and flags.FLAGS[name].value == "":
+            raise UserError(f"--{name}: is empty, perhaps because of an empty variable; name a file or folder")
     if rest and not takes_arguments:
         raise UserError(f"argument {rest[0]!r} is not understood; --help lists the flags")
     return rest
@@ -154,13 +178,14 @@ def _help(main: Callable[[], None]) -> str:
 
 
 def make_workdir(path: str) -> pathlib.Path:
-    """Creates a folder if necessary; returns its absolute path.
+    """Creates a folder if necessary; returns its absolute path. `run` removes it if it is still empty at the end.
 
     Raises:
       UserError: the folder cannot be created, or is not writable.
     """
     folder = pathlib.Path(path).expanduser().resolve()
     try:
+        _created.extend(parent for parent in (*reversed(folder.parents), folder) if not parent.exists())
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"the folder {str(folder)!r} cannot be created: {error.strerror}; choose another one") from error

@@ -49,8 +49,17 @@ def restore_and_evaluate(
       data_config: its `data`, `input` and `eval.compare_scores` replace those of the run; None to use the run's own.
 
     Raises:
-      UserError: there is no checkpoint, or the images differ from those of the run.
+      UserError: there is no checkpoint, the images differ from those of the run, or another process writes the workdir.
     """
+    from openset_jax.training import checkpoints, hosts
+
+    workdir = pathlib.Path(workdir).expanduser().resolve()
+    checkpoints.check_there(workdir)
+    with hosts.claimed(workdir):
+        return _restore_and_evaluate(workdir, best, data_config, cache)
+
+
+def _restore_and_evaluate(workdir, best, data_config, cache):
     from openset_jax import config as configs
     from openset_jax.report import console
     from openset_jax.training.restore import restore

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from openset_jax import cli, unattended
+from openset_jax import cli, lock, unattended
 from openset_jax.errors import Stopped, UserError
 from openset_jax.files import write_whole
 from openset_jax.train import StopRequested
@@ -100,7 +100,7 @@ def experiment(
     base = configs.resolve(shared, workdir, dtype=dtype)[-1]
     sizes = check.check_grid(arms, phases, cache)
     pool = cache.pool(base)
-    with contextlib.nullcontext() if dry_run else arm_folder.claimed(workdir, wait=True):
+    with contextlib.nullcontext() if dry_run else lock.claimed(workdir, wait=True):
         _check_same(configs.with_dtype(config.run, dtype), config, pool.fingerprint(), workdir, write=not dry_run)
 
     # The unfinished arms of this part.
@@ -196,8 +196,10 @@ def run_arm(phases: Sequence[RunSpec], folder: pathlib.Path, stop_requested: Sto
     from openset_jax import train
     from openset_jax.study.runs import arm_folder
 
-    with arm_folder.claimed(folder) as mine:
-        if not mine:
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(lock.claimed(folder))
+        except lock.FolderInUse:
             return False
         if (folder / arm_folder.OUTCOME).exists():  # another process finished it in the meantime
             return True
@@ -226,7 +228,7 @@ def sum_up(
     from openset_jax.study.stats.analysis import Analysis
     from openset_jax.training.run_log import say
 
-    with arm_folder.claimed(workdir, wait=True):
+    with lock.claimed(workdir, wait=True):
         done = [arm for arm in folder if (folder[arm] / arm_folder.OUTCOME).exists()]
         missing = [(arm.label, str(failed.get(arm, "not finished"))) for arm in folder if arm not in done]
         if not done:

@@ -50,10 +50,11 @@ def main(arguments: list[str]) -> None:
     from openset_jax.data.image_files import find_images
 
     args, out = flags.FLAGS, pathlib.Path(flags.FLAGS.out).expanduser()
-    if out.suffix not in (".csv", ".jsonl"):
+    suffix = out.suffix.lower()
+    if suffix not in (".csv", ".jsonl"):
         raise UserError(f"--out: {str(out)!r} ends in neither .csv nor .jsonl")
-    if out.is_dir():
-        raise UserError(f"--out: {str(out)!r} is a folder")
+    if out.exists() and not out.is_file():
+        raise UserError(f"--out: {str(out)!r} is a folder or a device, not a file")
     cli.make_workdir(str(out.parent))
     files = find_images(arguments)
     if out.exists() and any(os.path.exists(file) and os.path.samefile(file, out) for file in files):
@@ -64,7 +65,7 @@ def main(arguments: list[str]) -> None:
         report=notes.append, progress=lambda count: bar.update(count),
     )  # fmt: skip
     with write_whole(out, newline="") as file, tqdm(total=len(files), unit=" images", smoothing=0.1) as bar:
-        write = row_writer(file, out.suffix)
+        write = row_writer(file, suffix)
         for row in predict(files):
             write(row)
             counts[row["decision"]] += 1

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from absl import flags
 
-from openset_jax import cli, unattended
+from openset_jax import cli, lock, unattended
 from openset_jax.errors import Stopped, UserError, needing_tensorflow
 from openset_jax.text import printable, show
 
@@ -63,9 +63,14 @@ def prepare(config: ConfigDict, out: pathlib.Path, *, section: str = "config.dat
       section: the name of `data` on the command line, for the message at the end.
 
     Raises:
-      UserError: the config or the data must be changed, or OUT has other packed arrays already.
+      UserError: the config or the data must be changed, OUT has other packed arrays already, or another process writes OUT.
       Stopped: a signal arrived; raised at the end of a chunk.
     """
+    with lock.claimed(out):
+        return _prepare(config, out, section)
+
+
+def _prepare(config, out, section):
     from tqdm import tqdm
 
     from openset_jax import config as configs

@@ -53,15 +53,17 @@ def train(
 ) -> dict[str, Any]:
     """Trains and evaluates a run, or resumes it in its workdir, an absolute path; returns its `metrics.json`.
 
-    Raises UserError if the config, data or workdir must be changed; Stopped after a signal, when the state is saved.
+    Raises UserError if the config, data or workdir must be changed, or another process writes the workdir; Stopped after a
+    signal, when the state is saved.
     """
     from openset_jax import config as configs
     from openset_jax import evaluate
-    from openset_jax.training import checkpoints, run_cache
+    from openset_jax.training import checkpoints, hosts, run_cache
 
-    dtype = checkpoints.saved_dtype(workdir, workdir / configs.FIRST_PHASE)
-    phases = configs.resolve(config, workdir, dtype=dtype)
-    return evaluate.evaluate(fit(phases, stop_requested, cache or run_cache.RunCache()))
+    with hosts.claimed(workdir):
+        dtype = checkpoints.saved_dtype(workdir, workdir / configs.FIRST_PHASE)
+        phases = configs.resolve(config, workdir, dtype=dtype)
+        return evaluate.evaluate(fit(phases, stop_requested, cache or run_cache.RunCache()))
 
 
 def fit(phases: Sequence[RunSpec], stop_requested: StopRequested, cache: RunCache) -> TrainedNetwork:

@@ -1,5 +1,6 @@
 """The commands from outside: help, exit codes, one clear line and no traceback."""
 
+import os
 import subprocess
 import sys
 
@@ -103,6 +104,30 @@ def test_names_in_a_field_of_the_config_need_no_quotes(tmp_path):
     assert "data.known: no class 'hat' in digits" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("module", "flags", "says"),
+    [
+        ("train", ["--config=configs/digits.py", "--workdir="], "--workdir: is empty"),
+        ("evaluate", ["--workdir="], "--workdir: is empty"),
+        ("predict", ["--workdir=x", "--out="], "--out: is empty"),
+        ("experiment", ["--config=configs/imbalance_digits.py", "--workdir="], "--workdir: is empty"),
+        ("prepare", ["--config=configs/digits.py", "--out="], "--out: is empty"),
+    ],
+)
+def test_an_empty_path_is_refused(module, flags, says):
+    done = run([sys.executable, "-m", f"openset_jax.{module}", *flags])
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {says}")
+
+
+def test_a_command_that_wrote_nothing_removes_the_folders_that_it_created(tmp_path):
+    (tmp_path / "mine").mkdir()
+    for folder in ("mine", "runs/deep"):
+        done = run(command("train", f"--workdir={tmp_path / folder}", **{"data.known.classes": "('0', '11')"}))
+        assert done.returncode == 2
+    assert [path.name for path in tmp_path.rglob("*")] == ["mine"]
+
+
 def test_a_mistake_inside_a_config_file_says_what_it_is(tmp_path):
     file = tmp_path / "mine.py"
     text = "from configs import default\ndef get_config():\n  config = default.get_config()\n  config.stepz = 3\n"
@@ -154,3 +179,14 @@ def test_memory_and_disks_that_are_too_small_are_no_defect_of_ours(error, says):
     assert done.returncode == 2
     assert says in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("number", cli._REMEDIES)
+def test_disks_that_cannot_be_written_are_no_defect_of_ours(number, capsys):
+    with pytest.raises(SystemExit) as ended, cli._one_line_errors():
+        raise OSError(number, os.strerror(number), "runs/mine")
+    assert ended.value.code == 2
+    assert os.strerror(number) in (said := capsys.readouterr().err)
+    assert "'runs/mine'" in said
+    assert "repeat the command" in said
+    assert said.count("\n") == 1

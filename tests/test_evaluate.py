@@ -83,6 +83,9 @@ def test_a_run_started_again_with_another_rule_is_evaluated_by_that_rule(tmp_pat
     assert restore_and_evaluate(tmp_path) == trained
     assert (tmp_path / "decision.json").read_bytes() == decided
     (tmp_path / "config.json").write_text("{")
+    with pytest.raises(UserError, match="config.json is damaged .*; start the run's training command again"):
+        restore_and_evaluate(tmp_path)
+    (tmp_path / "config.json").unlink()
     assert restore_and_evaluate(tmp_path)["operating_point"]["rule"] == "keep_knowns", "as the checkpoint has it"
 
 

@@ -12,7 +12,7 @@ import pytest
 from small_run import ROOT, environment, run, shared_cache
 from study import small_grid
 
-from openset_jax import experiment
+from openset_jax import experiment, lock
 from openset_jax.errors import Stopped, UserError
 from openset_jax.study.runs import arm_folder, grid
 from openset_jax.training.run_cache import RunCache
@@ -202,13 +202,8 @@ def test_a_signal_saves_the_arm_and_the_same_command_goes_on(tmp_path, whole):
 
 
 def test_an_arm_that_another_process_has_is_left_to_it(tmp_path):
-    with arm_folder.claimed(tmp_path) as mine:
-        assert mine
-        with arm_folder.claimed(tmp_path) as twice:
-            assert not twice
+    with lock.claimed(tmp_path):
         assert not experiment.run_arm((), tmp_path, lambda: "", RunCache())
-    with arm_folder.claimed(tmp_path) as again:
-        assert again
 
 
 def test_arms_that_begin_with_an_arm_of_another_process_are_left_to_it_and_are_no_failure(tmp_path, capsys):
@@ -216,7 +211,7 @@ def test_arms_that_begin_with_an_arm_of_another_process_are_left_to_it_and_are_n
     config.seeds = (0,)
     arms = grid.arms_of(config)
     base = next(arm.starts_from(arms) for arm in arms if arm.starts_from(arms))
-    with arm_folder.claimed(tmp_path / "arms" / base.name):
+    with lock.claimed(tmp_path / "arms" / base.name):
         run_experiment(config, tmp_path)
     assert base.name not in outcomes(tmp_path)
     assert 0 < len(outcomes(tmp_path)) == sum(base not in (arm, arm.starts_from(arms)) for arm in arms)

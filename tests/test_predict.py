@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import struct
 import sys
@@ -151,7 +152,7 @@ def test_what_is_no_image_has_a_row_with_its_error_and_the_rest_go_on(tmp_path, 
 
 
 def test_the_command_writes_csv(tmp_path, workdir, photos, scored):
-    out, files = tmp_path / "out.csv", [str(photos / f"{id_}.png") for id_ in list(scored)[:40]]
+    out, files = tmp_path / "out.CSV", [str(photos / f"{id_}.png") for id_ in list(scored)[:40]]
     flags = [f"--workdir={workdir}", f"--out={out}", "--threshold=-1e9"]
     done = run([sys.executable, "-m", "openset_jax.predict", *flags, *files])
     assert done.returncode == 0, done.stderr
@@ -255,10 +256,16 @@ def test_a_workdir_that_is_none(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "says"),
-    [("x.txt", "neither .csv nor .jsonl"), ("folder.csv", "is a folder"), ("1.csv", "is one of the files to classify")],
+    [
+        ("x.txt", "neither .csv nor .jsonl"),
+        ("folder.csv", "is a folder"),
+        ("null.csv", "or a device"),
+        ("1.csv", "is one of the files to classify"),
+    ],
 )
 def test_where_rows_cannot_be_written(tmp_path, name, says):
     (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "null.csv").symlink_to(os.devnull)
     (tmp_path / "1.csv").write_text("an image, for all that is known")
     files = str(tmp_path / "?.csv")
     done = run([sys.executable, "-m", "openset_jax.predict", f"--workdir={tmp_path}", f"--out={tmp_path / name}", files])

@@ -6,21 +6,38 @@ optimizer state), and "meta" (JSON: the record of `run_record`, and `Progress`).
 
 import contextlib
 import json
+import logging
+import os
 import pathlib
 import re
 import shutil
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
 from openset_jax.errors import UserError
-from openset_jax.training import devices
+from openset_jax.files import sync, sync_tree
+from openset_jax.training import devices, hosts
 from openset_jax.training.state import TrainState, Variables
 
 ITEMS = ("model", "optimizer", "meta")
+T = TypeVar("T")
+
+# Orbax's threads also log the errors, with tracebacks, that Orbax raises in this module.
+for _name in ("absl", "asyncio"):
+    logging.getLogger(_name).addFilter(
+        lambda record: record.levelno < logging.ERROR or "orbax" not in record.pathname + record.getMessage()
+    )
+
+
+class Damaged(UserError):
+    """A file of a checkpoint is missing or damaged; `args` is the clause that says which checkpoint, and why."""
+
+    def __str__(self) -> str:
+        return f"--workdir: {self.args[0]}; restore the folder from a copy, or train again in a new --workdir"
 
 
 class _LastAndBest(ocp.checkpoint_managers.PreservationPolicy):
@@ -43,7 +60,7 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: pathlib.Path, *, writing: bool):
-        self._directory = workdir.resolve() / "checkpoints"
+        self._directory, self._writing = workdir.resolve() / "checkpoints", writing
         try:
             str(self._directory).encode("utf-8")  # which TensorStore needs when it saves the first checkpoint
         except UnicodeEncodeError as error:
@@ -53,7 +70,10 @@ class Checkpoints:
             _remove_leftovers(self._directory)
         self._policy, standard = _LastAndBest(), ocp.StandardCheckpointHandler
         handlers = {"model": standard(), "optimizer": standard(), "meta": ocp.JsonCheckpointHandler()}
-        options = ocp.CheckpointManagerOptions(preservation_policy=self._policy, create=writing)
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=self._policy, create=writing,
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._sync_unfinished),
+        )  # fmt: skip
         self._manager = ocp.CheckpointManager(self._directory, item_handlers=handlers, options=options)
 
     def steps(self) -> list[int]:
@@ -73,8 +93,44 @@ class Checkpoints:
             optimizer=ocp.args.StandardSave({"step": state.step, "opt_state": state.opt_state}),
             meta=ocp.args.JsonSave(json.loads(json.dumps(record))),  # a copy: a thread writes it later
         )
-        if not self._manager.save(step, args=items):
+        with _disk_errors(self._directory):
+            saved = self._manager.save(step, args=items)
+        if not saved:
             raise RuntimeError(f"the checkpoint of step {step} was not written: {self._directory} has {self.latest_step()}")
+
+    def _sync_unfinished(self):
+        """Puts a new checkpoint on the disk, before Orbax renames it to its step and removes older ones."""
+        if hosts.is_first_process():
+            for folder in self._directory.glob("*.orbax-checkpoint-tmp"):
+                sync_tree(folder)
+            if (log := self._directory.with_name("metrics.jsonl")).exists():
+                sync(log)  # a resumed run keeps its lines up to this checkpoint
+
+    def newest(self, read: Callable[[int], T]) -> tuple[int, T, str]:
+        """(step, read(step), a sentence on damaged checkpoints or "") for the newest step for which `read` succeeds.
+
+        Raises:
+          Damaged: by `read`, for all steps.
+        """
+        damaged: list[Damaged] = []
+        for step in reversed(self.steps()):
+            try:
+                found = read(step)
+            except Damaged as error:
+                damaged.append(error)
+            else:
+                return step, found, f"Warning: {damaged[0].args[0]}. Using that of step {step}." if damaged else ""
+        raise damaged[0]
+
+    def continue_from(self, step: int) -> None:
+        """Renames the folders of later, damaged checkpoints to N.damaged, so that their steps can be saved again."""
+        if hosts.is_first_process():
+            for later in self.steps():
+                if later > step:
+                    shutil.rmtree(self._directory / f"{later}.damaged", ignore_errors=True)
+                    (self._directory / str(later)).rename(self._directory / f"{later}.damaged")
+        hosts.any_process(False, True)  # the other processes wait for the first
+        self._manager.reload()
 
     def record(self, step: int) -> dict[str, Any]:
         """The JSON part of a checkpoint: the record of `run_record`, and "progress"."""
@@ -91,33 +147,41 @@ class Checkpoints:
         return self._read(step, model=_on_host(like))["model"]
 
     def _read(self, step, **items):
-        """Reads items of a checkpoint; raises UserError if one of its files is missing or damaged."""
+        """Reads items of a checkpoint; raises Damaged if one of its files is missing or damaged."""
         try:
             return self._manager.restore(step, args=ocp.args.Composite(**items))
         except (OSError, ValueError, KeyError) as error:
             why = (str(error).splitlines() or [""])[0][:200]
-            raise UserError(
-                f"--workdir: the checkpoint of step {step} in {str(self._directory)!r} is damaged "
-                f"({type(error).__name__}: {why}); restore the folder from a copy, or train again in a new --workdir"
-            ) from error
+            where, why = f"the checkpoint of step {step} in {str(self._directory)!r}", f"({type(error).__name__}: {why})"
+            if "permission denied" in str(error).lower():
+                raise UserError(f"--workdir: {where} cannot be read {why}; change the permissions of its files") from error
+            raise Damaged(f"{where} is damaged {why}") from error
 
     def wait(self) -> None:
-        """Waits until all checkpoints are written; raises errors of the background thread."""
-        self._manager.wait_until_finished()
+        """Waits until all checkpoints are on the disk; raises errors of the background thread."""
+        with _disk_errors(self._directory):
+            self._manager.wait_until_finished()
+            if self._writing:
+                sync(self._directory)  # their names
 
     def close(self) -> None:
         """Waits, and releases the folder."""
-        self._manager.close()
+        with _disk_errors(self._directory):
+            self._manager.close()
+
+
+def check_there(workdir: pathlib.Path) -> None:
+    """Raises UserError if a workdir has no checkpoints."""
+    if not (workdir / "checkpoints").is_dir():
+        raise UserError(f"--workdir: {str(workdir)!r} has no checkpoints; train first: python -m openset_jax.train")
+    if latest_step(workdir) is None:
+        raise UserError(f"--workdir: {str(workdir / 'checkpoints')!r} has no complete checkpoint")
 
 
 def open_checkpoints(workdir: pathlib.Path) -> Checkpoints:
     """Opens the checkpoints of a run for reading; raises UserError if there are none."""
-    if not (workdir / "checkpoints").is_dir():
-        raise UserError(f"--workdir: {str(workdir)!r} has no checkpoints; train first: python -m openset_jax.train")
-    checkpoints = Checkpoints(workdir, writing=False)
-    if not checkpoints.steps():
-        raise UserError(f"--workdir: {str(workdir / 'checkpoints')!r} has no complete checkpoint")
-    return checkpoints
+    check_there(workdir)
+    return Checkpoints(workdir, writing=False)
 
 
 def latest_step(workdir: pathlib.Path) -> int | None:
@@ -128,9 +192,9 @@ def latest_step(workdir: pathlib.Path) -> int | None:
 def saved_dtype(*workdirs: pathlib.Path) -> str | None:
     """The dtype of the computation in the first of these workdirs that has a checkpoint; None if none has."""
     for workdir in workdirs:
-        if (step := latest_step(workdir)) is not None:
+        if latest_step(workdir) is not None:
             with contextlib.closing(open_checkpoints(workdir)) as checkpoints:
-                return checkpoints.record(step)["config"]["model"]["dtype"]
+                return checkpoints.newest(checkpoints.record)[1]["config"]["model"]["dtype"]
     return None
 
 
@@ -152,6 +216,17 @@ def _remove_leftovers(directory: pathlib.Path) -> None:
 def _is_complete(folder: pathlib.Path) -> bool:
     """True for a complete checkpoint, whose folder Orbax has renamed to its step."""
     return folder.name.isdigit() and (folder / "_CHECKPOINT_METADATA").exists()
+
+
+@contextlib.contextmanager
+def _disk_errors(directory: pathlib.Path) -> Iterator[None]:
+    """Turns the errors of TensorStore that come from the system into OSErrors."""
+    try:
+        yield
+    except ValueError as error:
+        if not (number := re.search(r"os_error_code='(\d+)'", str(error))):
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(directory)) from error
 
 
 def _on_host(like: Any) -> ocp.args.StandardRestore:

@@ -1,14 +1,17 @@
 """Runs of several processes: connects them and synchronises their decisions."""
 
+import contextlib
 import json
+import pathlib
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from openset_jax import lock
 from openset_jax.errors import UserError
 
 
@@ -54,6 +57,21 @@ def any_process(flag: bool, communicate: bool) -> bool:
     if jax.process_count() == 1:
         return flag
     return communicate and bool(multihost_utils.process_allgather(np.array(flag)).any())
+
+
+@contextlib.contextmanager
+def claimed(workdir: pathlib.Path) -> Iterator[None]:
+    """Locks a workdir in the first process; raises UserError in every process if another run or command writes it."""
+    with contextlib.ExitStack() as stack:
+        refusal = None
+        if is_first_process():
+            try:
+                stack.enter_context(lock.claimed(workdir))
+            except UserError as error:
+                refusal = error
+        if any_process(refusal is not None, True):
+            raise refusal or UserError(f"{str(workdir)!r} is in use; process 0 names the process that writes it")
+        yield
 
 
 def check_agreement(record: Mapping[str, Any], start: int) -> None:

@@ -1,5 +1,6 @@
 """Restores the network of a run from its checkpoint."""
 
+import contextlib
 import dataclasses
 import pathlib
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from openset_jax.errors import UserError
 from openset_jax.model.alexnet import AlexNet
 from openset_jax.spec import RunSpec
 from openset_jax.training import checkpoints, devices, run_record, state
+from openset_jax.training.run_log import say
 
 
 class RestoredNetwork(NamedTuple):
@@ -39,11 +41,24 @@ class RestoredNetwork(NamedTuple):
 def restore(workdir: str | pathlib.Path, *, step: int | None = None, best: bool = True) -> RestoredNetwork:
     """Reads the checkpoint of a step; None is the best step (`best`) or the last one (not `best`).
 
-    Raises UserError if the run has no checkpoint, or no checkpoint of this step.
+    If the last checkpoint is damaged, prints a warning, and takes the one before as the last.
+
+    Raises UserError if the run has no checkpoint, no checkpoint of this step, or only damaged ones.
     """
     workdir = pathlib.Path(workdir).expanduser().resolve()
-    saved = checkpoints.open_checkpoints(workdir)
-    last = saved.steps()[-1]
+    with contextlib.closing(checkpoints.open_checkpoints(workdir)) as saved:
+        try:
+            _, network, warning = saved.newest(lambda last: _restore(workdir, saved, last, step, best))
+        except checkpoints.Damaged as error:
+            if step is None or saved.steps() == [step]:
+                raise
+            evaluate = f"python -m openset_jax.evaluate --workdir={workdir}"
+            raise UserError(f"--workdir: {error.args[0]}; to use another step, run {evaluate}") from error
+    say(warning)
+    return network
+
+
+def _restore(workdir, saved, last, step, best):
     record = saved.record(last)
     deployed = last if record["progress"]["best_step"] is None else record["progress"]["best_step"]
     step = step if step is not None else deployed if best else last
@@ -57,5 +72,4 @@ def restore(workdir: str | pathlib.Path, *, step: int | None = None, best: bool 
     model = spec.program.forward.network.make(len(record["classes"]) + spec.objective.none_output, axis_name=devices.AXIS)
     like = state.variables_shape(model, spec.images.image_size)
     variables = devices.replicate(saved.restore_model(step, like))
-    saved.close()
     return RestoredNetwork(spec, step, step == deployed, record, model, variables)

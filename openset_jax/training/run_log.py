@@ -91,17 +91,19 @@ class RunLog:
 
 
 def cut_back(path: pathlib.Path, step: int) -> None:
-    """Removes the lines after `step`, and an incomplete last line, from a metrics.jsonl."""
+    """Removes the lines after `step` from a metrics.jsonl, an incomplete last line, and unreadable lines, which it names."""
     if not path.exists():
         return
-    kept = []
-    for line in path.read_text().splitlines():
+    kept, unreadable = [], []
+    lines = path.read_text(encoding="utf-8", errors="surrogateescape").split("\n")[:-1]
+    for number, line in enumerate(lines, 1):
         try:
-            if json.loads(line)["step"] > step:
-                break
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
         except (ValueError, KeyError, TypeError):
-            break
-        kept.append(line + "\n")
+            unreadable.append(number)
+    if unreadable:
+        say(f"Warning: removed unreadable lines from {path}: {', '.join(map(str, unreadable))}.")
     with write_whole(path) as file:
         file.write("".join(kept))
 

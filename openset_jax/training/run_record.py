@@ -38,13 +38,19 @@ def config_as_last_started(saved: Mapping[str, Any], workdir: pathlib.Path) -> d
     """Returns the config of a checkpoint, with input, shard_resident, data, eval and decision of the last start.
 
     A finished run that is started again, for example with another decision.rule, saves only config.json, no checkpoint.
+    Raises UserError if config.json is damaged. If it is missing, as in a copy of the checkpoints alone, nothing is replaced.
     """
+    path = workdir / "config.json"
     try:
-        now = json.loads((workdir / "config.json").read_text())
-        changed = {name: now[name] for name in ("input", "shard_resident", "data", "eval", "decision")}
-    except (OSError, ValueError, TypeError, KeyError):
-        changed = {}
-    return {**saved, **changed}
+        now = json.loads(path.read_text())
+        return {**saved, **{name: now[name] for name in ("input", "shard_resident", "data", "eval", "decision")}}
+    except FileNotFoundError:
+        return dict(saved)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(
+            f"--workdir: {path} is damaged ({type(error).__name__}: {error}); start the run's training command again, which "
+            "writes it, or delete it to use the settings at the time of the checkpoint"
+        ) from error
 
 
 def check_same_run(saved: Mapping[str, Any], now: Mapping[str, Any], workdir: pathlib.Path) -> None:

@@ -156,6 +156,7 @@ def start(run: Run) -> tuple[Checkpoints, TrainState, Progress, int]:
     checkpoints = Checkpoints(run.spec.workdir, writing=True)
     state, progress, step = _starting_point(run, checkpoints)
     hosts.check_agreement(run.record, step)
+    checkpoints.continue_from(step)
     if hosts.is_first_process():
         with write_whole(run.spec.workdir / "config.json") as file:
             file.write(json.dumps(run.spec.record, indent=2) + "\n")
@@ -167,16 +168,20 @@ def _starting_point(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, Pro
     spec, network = run.spec, run.network
     steps, per_call = spec.program.steps, spec.program.steps_per_call
     fresh = create_state(network.model, network.optimizer, seed=spec.seed, image_size=spec.images.image_size)
-    start = checkpoints.latest_step()
-    if start is None and spec.init_from:
+    if not checkpoints.steps():
+        if not spec.init_from:
+            return fresh, Progress(), 0
         variables, text = warm_start(fresh.variables, spec, run.pool.classes)
         say(text)
         return fresh.replace(**variables), Progress(), 0
-    if start is None:
-        return fresh, Progress(), 0
-    saved = checkpoints.record(start)
-    run_record.check_same_run(saved, run.record, spec.workdir)
-    host_state = checkpoints.restore(start, fresh)
+
+    def read(step):
+        record = checkpoints.record(step)
+        run_record.check_same_run(record, run.record, spec.workdir)
+        return record, checkpoints.restore(step, fresh)
+
+    start, (saved, host_state), warning = checkpoints.newest(read)
+    say(warning)
     if start > steps:
         raise UserError(f"steps: {steps} is less than the checkpoint's {start}; raise it, or use a new --workdir")
     if start % per_call:

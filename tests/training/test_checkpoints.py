@@ -1,13 +1,18 @@
 """Checkpoints are complete or absent, and the last and the best are kept."""
 
+import errno
+import gc
+import shutil
+
 import jax
 import numpy as np
 import pytest
 from small_run import shared_cache, small_spec
 
+from openset_jax import files
 from openset_jax.errors import UserError
 from openset_jax.training import devices, state
-from openset_jax.training.checkpoints import Checkpoints, open_checkpoints
+from openset_jax.training.checkpoints import Checkpoints, Damaged, open_checkpoints
 
 
 def make_state(seed=0, **changes):
@@ -98,3 +103,102 @@ def test_folders_of_others_are_left_alone(tmp_path):
         Checkpoints(tmp_path, writing=True)
     assert (tmp_path / "checkpoints/backup").exists()
     assert (tmp_path / "checkpoints/1000/weights.pt").exists()
+
+
+def test_a_checkpoint_is_on_the_disk_before_it_has_its_name_and_before_the_older_one_goes(tmp_path, monkeypatch):
+    saved, current = Checkpoints(tmp_path, writing=True), devices.replicate(make_state())
+    saved.save(1, current, {}, best=None)
+    saved.wait()
+    synced = []
+    monkeypatch.setattr(files, "sync", lambda path: synced.append((path, steps_in(tmp_path))))
+    saved.save(2, current, {}, best=None)
+    saved.close()
+    unfinished, final = tmp_path / "checkpoints/2.orbax-checkpoint-tmp", tmp_path / "checkpoints/2"
+    content = {final, *final.rglob("*")} - {final / "commit_success.txt"}  # an empty mark, written later and never read
+    assert {path for path, _ in synced} == {unfinished / path.relative_to(final) for path in content}
+    assert {tuple(steps) for _, steps in synced} == {(1,)}
+    assert steps_in(tmp_path) == [2]
+
+
+def empty(checkpoint):
+    for file in filter(lambda path: path.is_file(), checkpoint.rglob("*")):
+        file.write_bytes(b"")
+
+
+def zeros(checkpoint):
+    for file in filter(lambda path: path.is_file(), checkpoint.rglob("*")):
+        file.write_bytes(bytes(file.stat().st_size))
+
+
+DAMAGES = {
+    "an empty _METADATA": lambda checkpoint: (checkpoint / "model/_METADATA").write_bytes(b""),
+    "no meta/metadata": lambda checkpoint: (checkpoint / "meta/metadata").unlink(),
+    "no optimizer": lambda checkpoint: shutil.rmtree(checkpoint / "optimizer"),
+    "no arrays": lambda checkpoint: shutil.rmtree(checkpoint / "model/d"),
+    "half a manifest": lambda checkpoint: (checkpoint / "model/manifest.ocdbt").write_bytes(b"half"),
+    "empty files": empty,
+    "zeros": zeros,
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Orbax leaves tasks behind if reading fails
+def test_of_checkpoints_the_newest_that_can_be_read_is_taken_and_the_run_goes_on_from_it(tmp_path):
+    saved, current, like = Checkpoints(tmp_path / "whole", writing=True), devices.replicate(make_state()), make_state()
+    for step in (3, 6):
+        saved.save(step, current, {"n": step}, best=3)
+    saved.close()
+    for what, damage in DAMAGES.items():
+        workdir = tmp_path / what
+        shutil.copytree(tmp_path / "whole", workdir)
+        damage(workdir / "checkpoints/6")
+        saved = Checkpoints(workdir, writing=True)
+        read = lambda step, saved=saved: (saved.record(step), saved.restore(step, like))
+        step, (record, _), warning = saved.newest(read)
+        assert (step, record) == (3, {"n": 3}), what
+        assert "Warning: the checkpoint of step 6" in warning
+        assert "is damaged" in warning
+        assert "Using that of step 3." in warning
+        saved.continue_from(step)
+        saved.save(6, current, {"n": 6}, best=3)
+        saved.wait()
+        assert saved.newest(read)[0] == 6
+        assert (workdir / "checkpoints/6.damaged").exists()
+        saved.close()
+    shutil.rmtree(workdir / "checkpoints/3")
+    empty(workdir / "checkpoints/6")
+    reader = open_checkpoints(workdir)
+    with pytest.raises(Damaged, match="step 6 in .* is damaged .*; restore the folder from a copy"):
+        reader.newest(reader.record)
+    reader.close()
+    gc.collect()  # these tasks
+
+
+def test_a_checkpoint_without_permission_is_not_taken_for_a_damaged_one(tmp_path, monkeypatch):
+    saved = Checkpoints(tmp_path, writing=True)
+    for step in (3, 6):
+        saved.save(step, devices.replicate(make_state()), {}, best=3)
+    saved.wait()
+
+    def refuse(step, args):
+        raise ValueError("PERMISSION_DENIED: Error opening local file: Permission denied [os_error_code='13']")
+
+    monkeypatch.setattr(saved._manager, "restore", refuse)
+    with pytest.raises(UserError, match="step 6 .* cannot be read .*; change the permissions"):
+        saved.newest(saved.record)
+    saved.close()
+
+
+def test_a_full_disk_is_an_error_of_the_system(tmp_path, monkeypatch):
+    saved = Checkpoints(tmp_path, writing=True)
+
+    def refuse(*_, **__):
+        raise ValueError("RESOURCE_EXHAUSTED: Error writing file 7: No space left on device [os_error_code='28']")
+
+    monkeypatch.setattr(saved._manager, "save", refuse)
+    monkeypatch.setattr(saved._manager, "wait_until_finished", refuse)
+    for write in (lambda: saved.save(1, devices.replicate(make_state()), {}, best=None), saved.wait):
+        with pytest.raises(OSError, match="No space left") as caught:
+            write()
+        assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path / "checkpoints"))
+    monkeypatch.undo()
+    saved.close()

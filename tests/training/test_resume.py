@@ -10,8 +10,9 @@ import time
 import pytest
 from small_run import ROOT, assert_same_run, command, environment, lines, run, small_config, train
 
-from openset_jax.errors import Stopped
+from openset_jax.errors import Stopped, UserError
 from openset_jax.training import checkpoints
+from openset_jax.training.restore import restore
 
 
 def stop_at(step):
@@ -44,6 +45,23 @@ def test_a_signal_after_the_last_step_ends_the_evaluation(tmp_path, uninterrupte
     with pytest.raises(Stopped, match=r"Stopped by SIGTERM\. Training is done and saved; run the same command again"):
         train(small_config(), tmp_path, lambda: "SIGTERM")
     assert not (tmp_path / "metrics.json").exists()
+
+
+def test_a_run_whose_newest_checkpoint_is_damaged_goes_on_from_the_one_before(tmp_path, uninterrupted, capsys):
+    shutil.copytree(uninterrupted, tmp_path, dirs_exist_ok=True)
+    before, last = sorted(saved_steps(tmp_path))
+    (tmp_path / f"checkpoints/{last}/meta/metadata").write_bytes(b"")
+    assert restore(tmp_path).step == before
+    assert f"step {last} in" in (warning := capsys.readouterr().out)
+    assert f"Using that of step {before}." in warning
+    (tmp_path / f"checkpoints/{last}/model/_METADATA").write_bytes(b"")
+    with pytest.raises(UserError, match=f"step {last} in .* is damaged .* run python -m openset_jax.evaluate"):
+        restore(tmp_path, step=last)
+    train(small_config(), tmp_path)
+    said = capsys.readouterr().out
+    assert warning in said
+    assert f"Resuming at step {before}." in said
+    assert_same_run(tmp_path, uninterrupted)
 
 
 def saved_steps(workdir):

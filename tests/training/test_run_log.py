@@ -25,6 +25,14 @@ def test_resuming_removes_lines_after_the_checkpoint_and_an_incomplete_line(tmp_
     cut_back(tmp_path / "absent.jsonl", 4)
 
 
+def test_resuming_removes_unreadable_lines_names_them_and_keeps_the_others(tmp_path, capsys):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 2}\n{"st\0\0\0\n\xff\n{"step": 9}\n{"step": 4}\n{"st')
+    cut_back(path, 4)
+    assert path.read_text() == '{"step": 2}\n{"step": 4}\n'
+    assert capsys.readouterr().out == f"Warning: removed unreadable lines from {path}: 2, 3.\n"
+
+
 def test_a_line_has_the_documented_fields_and_is_on_disk_at_once(tmp_path, capsys):
     pytest.importorskip("tensorflow")  # events are written if it is loaded
     log = RunLog(spec_of(tmp_path), 0)

@@ -1,12 +1,9 @@
-"""The folder of an arm: a lock for one process at a time, and the outputs of the finished arm."""
+"""The outputs of finished arms, in the folders of the arms."""
 
-import contextlib
-import fcntl
 import json
 import pathlib
 import zipfile
 import zlib
-from collections.abc import Iterator
 
 import numpy as np
 
@@ -26,22 +23,6 @@ OUTCOME = "outcome.npz"  # exists if the arm is finished
 EXPERIMENT = "experiment.json"  # in the experiment's folder: its config and the fingerprint of its images
 
 
-@contextlib.contextmanager
-def claimed(folder: pathlib.Path, *, wait: bool = False) -> Iterator[bool]:
-    """Locks a folder, which is created if necessary. If another process has the lock: yields False, or waits (`wait`).
-
-    A process that ends, or is killed, releases its locks.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-            return
-        yield True
-
-
 def save_outcome(network: TrainedNetwork) -> None:
     """Saves the outputs of a finished arm on validation and test images, instead of an evaluation as of a single run."""
     pool, spec = network.pool, network.spec
@@ -59,7 +40,6 @@ def save_outcome(network: TrainedNetwork) -> None:
         "negatives": sum(map(len, negatives)),
         "class_sizes": [len(rows) for rows in rows_by_class[: pool.num_classes]],
         "negative_groups": len({int(g) for rows in negatives for g in np.unique(pool.group[rows])}),
-        "fingerprint": pool.fingerprint(),
     }
     with write_whole(spec.workdir / OUTCOME, "wb") as file:
         np.savez(
