@@ -102,7 +102,7 @@ def estimate_prior(
     else:
         try:
             bbse = label_shift.estimate_prior_bbse(validation, label, unlabelled, names=names)
-        except ValueError as error:
+        except label_shift.NotEstimable as error:
             raise UserError(f"{flag}: {error}") from error
         prior, errors, by = bbse.prior, bbse.standard_error, f"BBSE, condition number {bbse.condition:.3g}"
     estimates = zip(names, prior, errors, strict=True)

@@ -38,6 +38,10 @@ class BbsePrior(NamedTuple):
     condition: float
 
 
+class NotEstimable(ValueError):
+    """The validation images do not determine a prior; the message says why."""
+
+
 def estimate_prior_em(
     posterior: np.ndarray, training: np.ndarray, *, tolerance: float = 1e-6, max_iterations: int = 1000
 ) -> EmPrior:
@@ -78,22 +82,23 @@ def estimate_prior_bbse(
     become 0, and the prior is normalised.
 
     Raises:
-      ValueError: a class has no validation image; the condition number of the confusion matrix exceeds `max_condition`, for
-        example because the network always answers "none" (the message names two classes that it does not distinguish);
-        there is no unlabelled image; or an argument is not as above.
+      NotEstimable: a class has no validation image; or the condition number of the confusion matrix exceeds
+        `max_condition`, for example because the network always answers "none" (the message names two classes that it does
+        not distinguish).
+      ValueError: there is no unlabelled image, or an argument is not as above.
     """
     validation_posterior = _nonempty(validation_posterior, "validation_posterior")
     posterior = _nonempty(posterior, "posterior")
     label, width, names = _checked(validation_posterior, validation_label, posterior, names)
     count = np.bincount(label, minlength=width)
     if not count.all():
-        raise ValueError(f"{names[int(count.argmin())]!r} has no validation image, so its share cannot be estimated")
+        raise NotEstimable(f"{names[int(count.argmin())]!r} has no validation image, so its share cannot be estimated")
     confusion = _shares(validation_posterior.argmax(axis=1), label, width, width)
     _, singular, right = np.linalg.svd(confusion)
     condition = float(singular[0] / singular[-1]) if singular[-1] else np.inf
     if condition > max_condition:
         first, second = sorted(np.argsort(np.abs(right[-1]))[-2:].tolist())
-        raise ValueError(
+        raise NotEstimable(
             f"the confusion matrix is too ill-conditioned to estimate a prior from ({condition:.3g} > {max_condition:g}): "
             f"the network does not distinguish {names[first]!r} from {names[second]!r}; estimate the prior by EM, or give it"
         )

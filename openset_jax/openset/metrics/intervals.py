@@ -57,8 +57,8 @@ def without_variance(value: float, images: int, least: float = 0.0, most: float 
     at u = 1 - 0.025^(1 / images). These images may have any value in [least, most], so that the ends are
     value - u (value - least) and value + u (most - value). For a share of 0 or 1 this is `proportion`.
     """
-    other = proportion(0, images).high if images else 1.0
-    return Interval(float(value), float(value - other * (value - least)), float(value + other * (most - value)))
+    same, other = (proportion(images, images).low, proportion(0, images).high) if images else (0.0, 1.0)
+    return Interval(float(value), float(least + same * (value - least)), float(value + other * (most - value)))
 
 
 def auroc(ranking: Ranking) -> Interval:

@@ -37,6 +37,8 @@ def points(difference: Interval) -> str:
     value, low, high = (100 * x for x in difference)
     if not np.isfinite([low, high]).all():
         return f"{_signed(value, 1)} points (one seed)"
+    if low == high == 0:
+        return "no change"
     text = f"{_signed(value, 1)} points ({_CI} {_signed(low, 1)} to {_signed(high, 1)})"
     return f"{text}, not significant" if low <= 0 <= high else text
 
@@ -63,6 +65,8 @@ def size(compared: Comparison) -> str:
 def allowed(compared: Comparison) -> str:
     """Returns what the interval allows, as "+0.003, 95 % CI -0.010 to +0.016: the interval allows up to 0.016"."""
     value, low, high = compared.difference
+    if low == high == 0:
+        return "exactly 0"
     digits = _digits(compared.difference)
     interval = f"{_signed(value, digits)}, {_CI} {_signed(low, digits)} to {_signed(high, digits)}"
     cost = "" if compared.metric.higher_is_better else f" per image, {1000 * compared.bound:.1f} in 1,000 images"

@@ -120,7 +120,8 @@ class Analysis:
         """Returns the treatment's value minus the reference's, paired by seed and test images.
 
         None if the two have no seed in common, if one of these seeds lacks the measurement, or if the two are not
-        `tested_alike`.
+        `tested_alike`. Values that vary, but are equal on all seeds and resamples, are those of the same answers or the same
+        ranking: their difference is exactly 0, with an interval of no width.
 
         Args:
           of_reference: measurement of the reference, such as the same metric by another decision; None for `measurement`.
@@ -131,5 +132,7 @@ class Analysis:
         differences = [one[seed] - other[seed] for seed in seeds if seed in one and seed in other]
         if not seeds or len(differences) < len(seeds) or not self.tested_alike((treatment, reference), measurement.subset):
             return None
+        if len(seeds) > 1 and not np.any(differences) and np.ptp([one[seed] for seed in seeds]) > ROUNDING:
+            return Interval(0.0, 0.0, 0.0)
         images, least, most = self._limits(treatment, measurement)
         return over_seeds(differences, min(images, self._limits(reference, of_reference)[0]), least - most, most - least)

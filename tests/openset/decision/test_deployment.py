@@ -114,6 +114,12 @@ def test_unknowns_of_another_kind_are_a_warning(how):
     assert "\nWARNING: label shift is implausible: " in text
 
 
+def test_a_bug_in_an_estimate_is_not_an_error_of_the_user(monkeypatch):
+    monkeypatch.setattr(deployment.label_shift, "estimate_prior_bbse", lambda *_, **__: np.zeros(3) @ np.zeros(2))
+    with pytest.raises(ValueError, match="matmul"):
+        deployment.estimate_prior("bbse", FITTED, *VALIDATION, VALIDATION[0])
+
+
 def test_what_cannot_be_estimated():
     logits, label = VALIDATION
     for how, few in (("em", 1), ("bbse", 99), ("em", 0)):

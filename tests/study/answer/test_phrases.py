@@ -20,6 +20,7 @@ AUROC, COST = Metric("auroc", "seen_negatives"), Metric("expected_cost", "unseen
             "not significant",
             "not significantly different (+0.003, 95 % CI -0.010 to +0.016: the interval allows up to 0.016)",
         ),
+        ((0.0, 0.0, 0.0), "not significant", "not significantly different (exactly 0)"),
         ((0.1, -np.inf, np.inf), "one seed", "+0.100 (one seed)"),
         ((0.0014, 0.00004, 0.0027), "better", "better by 0.00140 (95 % CI 0.00004 to 0.00270)"),
         ((-0.00001, -0.00002, -0.000001), "worse", "worse by 0.000010 (95 % CI 0.000001 to 0.000020)"),
@@ -45,6 +46,7 @@ def test_means():
     assert phrases.percent(Interval(0.01, 0.0, 0.04)) == "1.0 % (0.0 to 4.0 %)"
     assert phrases.number(Interval(0.5, -np.inf, np.inf)) == "0.500 (one seed)"
     assert phrases.number(None) == phrases.percent(None) == "-"
+    assert phrases.points(Interval(0.0, 0.0, 0.0)) == "no change"
     assert phrases.points(Interval(-0.2, -0.3, -0.1)) == "-20.0 points (95 % CI -30.0 to -10.0)"
     assert "not significant" in phrases.points(Interval(0.1, -0.1, 0.3))
 
