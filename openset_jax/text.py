@@ -24,6 +24,12 @@ def printable(text: str) -> str:
     return escaped.encode(encoding, "backslashreplace").decode(encoding)
 
 
+def shortened(name: str, most: int = 40) -> str:
+    """Returns a name as `printable`; of a longer one than `most` characters, its beginning and its end."""
+    name = printable(name)
+    return name if len(name) <= most else f"{name[: most - 13]}...{name[-10:]}"
+
+
 def abridged(items: Sequence[str], most: int = 20) -> str:
     """Returns "a, b, c"; of more than `most` items the first, the number of those left out, and the last (often "none")."""
     if len(items) > most:

@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from openset_jax.text import abridged, printable, show
+from openset_jax.text import abridged, printable, shortened, show
 from openset_jax.training import run_log
 
 
@@ -36,3 +36,9 @@ def test_long_lists_keep_their_first_and_last_items():
     assert abridged(["a", "b\n", "none"]) == "a, b\\n, none"
     assert abridged([*"abcdef", "none"], most=4) == "a, b, ... 4 more ..., none"
     assert abridged([]) == ""
+
+
+def test_long_names_are_shortened_to_their_ends():
+    assert shortened("a\nb") == "a\\nb"
+    assert shortened("x" * 40) == "x" * 40
+    assert shortened("x" * 50 + "0123456789") == "x" * 27 + "...0123456789"

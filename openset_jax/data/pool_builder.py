@@ -126,7 +126,7 @@ def _select(
         if groups.setdefault(group, role) != role:
             raise UserError(
                 f"{field}: {group!r} (from {source.name}) is already in data.{groups[group]}, and a group has one role. If "
-                "the two are different, set `group` of this images(...) to another name"
+                "the two are different, rename the folder, or set `group` of this images(...) to another name"
             )
         records = np.flatnonzero(source.label == available[name])
         key = np.array([stable_hash(id_) for id_ in source.ids(records)], np.uint64)

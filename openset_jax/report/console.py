@@ -8,7 +8,7 @@ from clu import parameter_overview
 from openset_jax.data.pools import ROLES, SPLITS, Pool
 from openset_jax.data.sampler import Sampler
 from openset_jax.report.formatting import Number, title
-from openset_jax.text import abridged, printable
+from openset_jax.text import abridged, printable, shortened
 from openset_jax.training import run_setup, state
 from openset_jax.training.progress import Progress
 
@@ -55,7 +55,7 @@ def pool_table(pool: Pool) -> str:
     for role, groups in zip(ROLES, pool.counts().values(), strict=True):
         listed = list(groups.items())
         for name, counts in listed[:_SHOWN]:
-            rows.append([f"{role}: {name}", *counts.values()])
+            rows.append([f"{role}: {shortened(name)}", *counts.values()])
         if rest := listed[_SHOWN:]:
             rows.append([f"{role}: {len(rest)} more", *(sum(counts[s] for _, counts in rest) for s in SPLITS)])
     notes = dict.fromkeys(note for source in pool.sources for note in source.notes)
@@ -75,7 +75,7 @@ def result_table(result: Mapping[str, Any]) -> str:
     skipped = f" ({counts['skipped']} unreadable images skipped)" if counts["skipped"] else ""
     rows: list[Sequence[Cell]] = [["known classes", "images", "accuracy"]]
     rows.append(["all", sum(counts["known"].values()), known["accuracy"]])
-    rows += _best_and_worst([[name, counts["known"][name], recall] for name, recall in known["recall"].items()])
+    rows += _best_and_worst([[shortened(name), counts["known"][name], recall] for name, recall in known["recall"].items()])
     lines = [
         f"Test images, step {result['step']}{skipped}. Brackets: 95 % intervals.",
         columns(rows),
@@ -129,8 +129,10 @@ def _operating_lines(point: Mapping[str, Any]) -> Iterator[str]:
 def _confusion_lines(confusion: Mapping[str, Any]) -> list[str]:
     if len(confusion["columns"]) > 2 * _SHOWN:
         return ["The confusion matrix is in metrics.json."]
-    rows = zip(confusion["rows"], confusion["counts"], strict=True)
-    table = columns([["", *confusion["columns"]], *([title(name), *row] for name, row in rows)])
+    answers = list(map(shortened, confusion["columns"]))
+    names = [*answers[:-1], *map(title, confusion["rows"][len(answers) - 1 :])]
+    rows = [[name, *row] for name, row in zip(names, confusion["counts"], strict=True)]
+    table = columns([["", *answers], *rows])
     return ["Confusion at the operating point (rows: true class, columns: decision)", table]
 
 
@@ -140,7 +142,9 @@ def _none_rows(result: Mapping[str, Any]) -> Iterator[Sequence[Cell]]:
         row = open_set[kind]
         yield [title(kind), row["images"], row["auroc"], row.get("oscr"), rejected[kind]]
         of_groups = [(name, open_set["by_group"][name]) for name in counts[kind]]
-        yield from _best_and_worst([[f"  {n}", row["images"], row["auroc"], row.get("oscr"), None] for n, row in of_groups])
+        yield from _best_and_worst(
+            [[f"  {shortened(n)}", row["images"], row["auroc"], row.get("oscr"), None] for n, row in of_groups]
+        )
 
 
 def _best_and_worst(rows: list[Sequence[Cell]]) -> list[Sequence[Cell]]:

@@ -27,7 +27,7 @@ def result(classes, groups):
             "validation": {"knowns": 1, "negatives": 1}, "known_recall": number(0.5), "known_accuracy": number(0.5),
             "rejected": shares, "expected_cost": shares,
         },
-        "confusion": {"rows": [], "columns": [*classes, "none"], "counts": []},
+        "confusion": {"rows": classes, "columns": [*classes, "none"], "counts": [[0] * (len(classes) + 1) for _ in classes]},
     }  # fmt: skip
 
 
@@ -53,3 +53,10 @@ def test_names_cannot_break_a_table():
     assert console.columns([["name", "images"], ["a\x1b[2J\nb", 3]]).split("\n") == [
         "  name         images", "  a\\x1b[2J\\nb       3",
     ]  # fmt: skip
+
+
+def test_names_of_classes_are_unchanged_in_the_confusion_matrix():
+    counts = [[1, 0], [2, 3]]
+    confusion = {"rows": ["p_none", "seen_negatives"], "columns": ["p_none", "none"], "counts": counts}
+    table = console._confusion_lines(confusion)[1]
+    assert [line.split()[0] for line in table.split("\n")] == ["p_none", "p_none", "seen"]
