@@ -80,7 +80,7 @@ class Predictor:
         no_batches = lambda batches: iter(())  # `__call__` makes an input for its own files
         self._steps = make_eval_steps(network.spec.program.forward, network.model, streamed(no_batches))
         self._batch_size = devices.padded_batch_size(batch_size)
-        self._report, self._progress = report, progress
+        self._priors, self._report, self._progress = priors, report, progress
 
     def __call__(self, images: GivenImage | Iterable[GivenImage]) -> Iterator[Row]:
         """Classifies one image or several; yields a row for each. Images in memory are decoded and scaled as files are.
@@ -99,8 +99,11 @@ class Predictor:
         """
         from openset_jax.data import given_images
         from openset_jax.data.unreadable import Unreadable
+        from openset_jax.openset.decision import deployment
 
         ids, given = _expanded(images, self._report)
+        if self._estimate_prior:
+            deployment.check_enough(len(given), f"--priors={self._priors}")  # before they are read
         pool = given_images.make_pool(list(map(str, ids)), given)
         unreadable = Unreadable(pool, 1.0, self._max_pixels, report=lambda line: None)
         outputs = self._outputs(pool, unreadable)

@@ -222,7 +222,7 @@ def test_unknown_kinds_among_the_images_are_a_warning_and_the_command_prints_it(
 def test_what_an_estimate_needs(tmp_path, mixed, photos):
     (tmp_path / "empty.png").touch()
     for how in ("em", "bbse"):
-        with pytest.raises(UserError, match=f"^--priors={how}: 0 readable images are too few"):
+        with pytest.raises(UserError, match=f"^--priors={how}: 1 images are too few"):
             list(Predictor(mixed, priors=how)([tmp_path]))
     (row,) = Predictor(mixed)([tmp_path])
     assert row["error"] and row["decision"] is None, "of nothing else is there an estimate"

@@ -124,7 +124,8 @@ def find_images(paths: Sequence[str], report: Callable[[str], None] = show) -> l
     for path in map(str, paths):
         matches = [path] if os.path.exists(path) else sorted(glob.glob(path, recursive=True))
         if not matches:
-            raise UserError(f"{path!r}: there is no such file or folder, and no file matches it")
+            hint = "; in a pattern, [x] stands for x, and [[] for [" if "[" in path else ""
+            raise UserError(f"{path!r}: there is no such file or folder, and no file matches it{hint}")
         for match in matches:
             kind, files = file_type(match), [match]
             if kind == stat.S_IFDIR:

@@ -87,8 +87,7 @@ class Sampler:
 
     def plan(self, step: int) -> Plan:
         """Returns the plan of batch `step`: all values whose computation needs integers of more than 32 bits."""
-        counts = self.counts(step)
-        quotas = [b - a for a, b in zip(counts, self.counts(step + 1), strict=True)]
+        counts, quotas = self.counts(step), self.quotas(step)
         passes = [divmod(count, max(size, 1)) for count, size in zip(counts, self.drawn, strict=True)]
         return Plan(
             key=make_key(*_words(self.seed), np.uint32(_ORDER), *_words(step)),

@@ -40,7 +40,8 @@ def open_source(
     if kind in ("folder", "packed") and place:
         root = pathlib.Path(place).expanduser()
         if not root.is_dir():
-            raise UserError(f"{name}: there is no folder {str(root)!r}")
+            remedy = "name an existing one (with configs/folder.py, by --config.data.root=PATH)"
+            raise UserError(f"{name}: there is no folder {str(root)!r}; {remedy}")
         name = f"{kind}:{os.path.normpath(root)}"
         return packed.open_packed(name, root) if kind == "packed" else folders.open_folder(name, root, splits)
     if kind == "tfds" and place:

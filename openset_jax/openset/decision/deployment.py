@@ -52,6 +52,16 @@ def check_posterior(classifier: Classifier, flag: str) -> None:
         )
 
 
+def check_enough(images: int, flag: str) -> None:
+    """Raises UserError if these are too few images to estimate the class prior from."""
+    if images < (fewest := prior_error.FEWEST_IMAGES):
+        raise UserError(
+            f"{flag}: {images} images are too few to estimate the class prior from; it needs {fewest} (a share "
+            "then has a standard error of up to 5 points, or more if the network is not perfect). Give the class prior "
+            'instead, as in --priors="none=0.6"'
+        )
+
+
 def estimate_prior(
     method: str, classifier: Classifier, logits: np.ndarray, label: np.ndarray, unlabelled_logits: np.ndarray
 ) -> tuple[np.ndarray, str]:
@@ -82,12 +92,7 @@ def estimate_prior(
             f"{flag}: the validation split has no images of {names[count.argmin()]!r}, so its share cannot be estimated; "
             'give the class prior instead, as in --priors="none=0.6"'
         )
-    if (images := len(unlabelled_logits)) < (fewest := prior_error.FEWEST_IMAGES):
-        raise UserError(
-            f"{flag}: {images} readable images are too few to estimate the class prior from; it needs {fewest} (a share "
-            "then has a standard error of up to 5 points, or more if the network is not perfect). Give the class prior "
-            'instead, as in --priors="none=0.6"'
-        )
+    check_enough(images := len(unlabelled_logits), flag)
     validation, unlabelled = classifier.fitted_posterior(logits), classifier.fitted_posterior(unlabelled_logits)
     assert validation is not None and unlabelled is not None  # `check_posterior`
     if method == "em":

@@ -123,7 +123,7 @@ def test_a_bug_in_an_estimate_is_not_an_error_of_the_user(monkeypatch):
 def test_what_cannot_be_estimated():
     logits, label = VALIDATION
     for how, few in (("em", 1), ("bbse", 99), ("em", 0)):
-        with pytest.raises(UserError, match=f'^--priors={how}: {few} readable images are too few .* needs 100 .*"none=0.6"'):
+        with pytest.raises(UserError, match=f'^--priors={how}: {few} images are too few .* needs 100 .*"none=0.6"'):
             deployment.estimate_prior(how, FITTED, logits, label, logits[:few])
     with pytest.raises(UserError, match="^--priors=em: the validation split has no images of 'none'.*give the class prior"):
         deployment.estimate_prior("em", FITTED, logits[label < 2], label[label < 2], logits)
