@@ -39,6 +39,8 @@ def centre_square(content: bytes, max_pixels: int, deep_png: Callable[[bytes], n
 
 
 def _centre_square(content, max_pixels, deep_png):
+    if not content:
+        raise ValueError("an empty file")
     name = image_format(content)
     if name not in READABLE:
         raise ValueError(
