@@ -27,7 +27,7 @@ def get_config():
     config.batch_size = 256  # of all devices together
     config.log_every = 100  # steps
     # "stream": the host reads every batch; "resident": all images are copied to device memory at the start; "auto":
-    # resident if they are packed and take at most 75 % of the free memory, otherwise stream
+    # resident if they are packed (or digits) and take at most 75 % of the free memory, otherwise stream
     config.input = "auto"
     config.shard_resident = False  # spread resident images over the devices, if one device cannot hold all
     config.init_from = ""  # warm start: folder of the run to start from; outputs are copied by class name

@@ -57,7 +57,7 @@ def test_an_experiment_that_is_saved_has_the_same_arms(name):
         ("optimizer.learning_rate", float("inf")), ("optimizer.b2", 1.0), ("optimizer.grad_clip", -1.0), ("eval.every", 0),
         ("eval.resamples", 9), ("checkpoint.every", 0), ("data.image_size", 14), ("early_stopping.metric", "loss"),
         ("early_stopping.patience", -1), ("data.image_size", 32), ("model.dtype", "float16"), ("input", "packed"),
-        ("data.negative_groups", 0), ("data.unknown.limit", -1),
+        ("data.max_pixels", 0), ("data.negative_groups", 0), ("data.unknown.limit", -1),
     ],
 )  # fmt: skip
 def test_a_value_out_of_range_is_refused_by_field(field, value):

@@ -67,7 +67,8 @@ def _scaled(square, stored_size):
 
 
 def _jpeg_square(encoded, header, stored_size, max_pixels):
-    height, width, _ = tf.unstack(tf.io.extract_jpeg_shape(encoded))
+    shape = tf.io.extract_jpeg_shape(encoded)
+    height, width, _ = tf.unstack(shape)
     side = tf.minimum(height, width)
     # without an EXIF block, a quantisation table follows the start marker or the JFIF block
     second, eleventh = header[0] & 0xFFFF, tf.bitwise.right_shift(header[5], 16) & 0xFFFF
@@ -87,7 +88,8 @@ def _jpeg_square(encoded, header, stored_size, max_pixels):
     # a shortcut for images of the stored size, which are common: the branches in `scaled` take 5 % of the decoding time
     is_plain = ~has_exif & (side == stored_size)
     most = tf.minimum(tf.cast(tf.strings.length(encoded), tf.int64) * pillow_image.PIXELS_PER_JPEG_BYTE, max_pixels)
-    kind = tf.where(_within(height, width, most), tf.where(is_plain, 0, 1), 2)
+    is_refused = tf.reduce_prod(tf.cast(shape[:2], tf.int64)) > most
+    kind = tf.where(is_refused, 2, tf.where(is_plain, 0, 1))
     return tf.switch_case(kind, [lambda: decode(1), scaled, lambda: _unusual(encoded, max_pixels)])
 
 
@@ -96,7 +98,8 @@ def _other_square(encoded, header, stored_size, max_pixels):
     # searches the whole file for an EXIF block, which may also follow the pixels; it takes 1 % of the decoding time
     without_exif = tf.strings.regex_replace(encoded, "eXIf", "", replace_global=False)
     is_usual_png = (
-        (tf.strings.substr(encoded, 0, len(_PNG)) == _PNG) & _within(height, width, max_pixels) & (bits <= 8)
+        (tf.strings.substr(encoded, 0, len(_PNG)) == _PNG) & (bits <= 8) & (height > 0) & (width > 0)
+        & (tf.cast(height, tf.int64) * tf.cast(width, tf.int64) <= max_pixels)
         & (tf.strings.length(without_exif) == tf.strings.length(encoded))
     )  # fmt: skip
 
@@ -106,10 +109,6 @@ def _other_square(encoded, header, stored_size, max_pixels):
         return image[top : top + side, left : left + side]
 
     return _scaled(tf.cond(is_usual_png, png, lambda: _unusual(encoded, max_pixels)), stored_size)
-
-
-def _within(height, width, max_pixels):
-    return (height > 0) & (width > 0) & (tf.cast(height, tf.int64) * tf.cast(width, tf.int64) <= max_pixels)
 
 
 def _centre(height, width):

@@ -40,7 +40,7 @@ def centre_square(content: bytes, max_pixels: int, deep_png: Callable[[bytes], n
 
 def _centre_square(content, max_pixels, deep_png):
     if not content:
-        raise ValueError("the file is empty")
+        raise ValueError("an empty file")
     name = image_format(content)
     if name not in READABLE:
         raise ValueError(

@@ -122,8 +122,11 @@ def _parts(name: str, info: Any, label_key: str, split: str, code: int) -> Itera
         yield _Part(read, os.path.basename(instruction.filename), records, labels[records], code)
 
 
-def _parse_labels(serialized: Sequence[bytes], key: str) -> np.ndarray:
-    return tf.io.parse_example(serialized, {key: tf.io.FixedLenFeature([], tf.int64)})[key].numpy()
+def _parse_labels(path: str, serialized: Sequence[bytes], key: str) -> np.ndarray:
+    try:
+        return tf.io.parse_example(serialized, {key: tf.io.FixedLenFeature([], tf.int64)})[key].numpy()
+    except (tf.errors.OpError, UnicodeDecodeError) as error:  # the message may quote the record, which is no UTF-8
+        raise UserError(f"{path}: a record is damaged, or has no label {key!r}; prepare the data set again") from error
 
 
 @functools.lru_cache(maxsize=64)  # limits the number of open files
@@ -137,7 +140,7 @@ def _open_array_record(path: str, label_key: str) -> tuple[np.ndarray, Read]:
     reader, step = _array_record_reader(path), _LABELS_AT_ONCE
     count, labels = reader.num_records(), [np.zeros(0, np.int64)]
     for i in range(0, count, step):
-        labels.append(_parse_labels(reader.read(i, min(i + step, count)), label_key))
+        labels.append(_parse_labels(path, reader.read(i, min(i + step, count)), label_key))
     return np.concatenate(labels), lambda records: _array_record_reader(path).read(records.tolist())
 
 
@@ -147,7 +150,7 @@ def _open_tfrecord(path: str, label_key: str) -> tuple[np.ndarray, Read]:
     labels, records = [np.zeros(0, np.int64)], _tfrecords(path)
     while chunk := list(itertools.islice(records, _LABELS_AT_ONCE)):
         spans.extend((offset, len(content)) for offset, content in chunk)
-        labels.append(_parse_labels([content for _, content in chunk], label_key))
+        labels.append(_parse_labels(path, [content for _, content in chunk], label_key))
     offset, length = np.array(spans, np.int64).reshape(-1, 2).T
 
     def read(records):

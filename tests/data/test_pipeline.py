@@ -350,7 +350,7 @@ def test_unreadable_files_are_skipped_whatever_their_names_and_whatever_the_reas
     assert batch["mask"].tolist() == [id_ not in (latin_1, utf_8, large) for id_ in pool.ids(rows)]
     reasons = dict(zip(pool.ids(list(limited.rows)), limited.rows.values(), strict=True))
     assert reasons[latin_1].endswith("unknown/u/b\\xe9ret.jpg; No such file or directory")
-    assert reasons[utf_8] == "not an image"
+    assert reasons[utf_8] == "an empty file"
     assert reasons[large] == "300 x 200 pixels, more than data.max_pixels=59,999"
     assert len(lines) == 3 and all(line.isprintable() for line in lines)
 

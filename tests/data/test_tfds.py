@@ -13,6 +13,7 @@ from PIL import Image
 from openset_jax.data import sources
 from openset_jax.data.pool_builder import Selection, build_pool
 from openset_jax.data.pools import TEST, TRAIN, UNASSIGNED, VALIDATION
+from openset_jax.errors import UserError
 
 # --- the real data ----------------------------------------------------------------------------------------------------
 
@@ -181,6 +182,13 @@ def test_a_slice_that_cannot_be_read_is_named(tfds_dir, split):
 @pytest.mark.parametrize("options", [{"train": "train[:0]", "test": ""}, {"train": "", "test": ""}])
 def test_a_tfds_set_of_which_nothing_is_taken_is_an_error(tfds_dir, options):
     assert "tfds:mnist" in error("tfds:mnist", data_dir=tfds_dir, **options)
+
+
+@pytest.mark.parametrize("record", [b"\xff\xfe no example", b""])
+def test_a_damaged_record_is_an_error_that_names_its_file(record):
+    tfds = pytest.importorskip("openset_jax.data.tfds")
+    with pytest.raises(UserError, match="mnist-00: a record is damaged, or has no label 'label'"):
+        tfds._parse_labels("mnist-00", [record], "label")
 
 
 def error_of_a_cut_file(tfds_dir, folder, name, kind):
