@@ -49,7 +49,7 @@ class Predictor:
     ):  # fmt: skip
         from openset_jax.openset.decision import deployment, prior_error
         from openset_jax.platforms import xla
-        from openset_jax.training import checkpoints, devices, saved_decision
+        from openset_jax.training import checkpoints, device_memory, devices, saved_decision
         from openset_jax.training.eval_program import make_eval_steps
         from openset_jax.training.image_input import streamed
         from openset_jax.training.restore import restore
@@ -80,6 +80,7 @@ class Predictor:
         no_batches = lambda batches: iter(())  # `__call__` makes an input for its own files
         self._steps = make_eval_steps(network.spec.program.forward, network.model, streamed(no_batches))
         self._batch_size = devices.padded_batch_size(batch_size)
+        device_memory.check_batch("--batch_size", self._batch_size, self._stored_size)
         self._priors, self._report, self._progress = priors, report, progress
 
     def __call__(self, images: GivenImage | Iterable[GivenImage]) -> Iterator[Row]:

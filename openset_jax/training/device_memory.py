@@ -44,6 +44,19 @@ def free_host_memory(root: pathlib.Path = pathlib.Path("/")) -> int | None:
     return min(free, default=None)
 
 
+def check_batch(field: str, batch_size: int, stored_size: int) -> None:
+    """Raises UserError if the stored images of one batch alone, uint8, do not fit the free memory of this machine.
+
+    A batch that fits may still be too large for the activations of the network, which nobody knows before it is compiled.
+    """
+    needed, free = batch_size // jax.process_count() * 3 * stored_size**2, free_host_memory()
+    if free is not None and needed > free:
+        raise UserError(
+            f"{field}: the images of a batch of {batch_size:,} need {_size(needed)}, and this machine has only "
+            f"{_size(free)} free; use a smaller number"
+        )
+
+
 def copy_to_devices(
     read: Callable[[int, int], np.ndarray], count: int, shape: tuple[int, ...], *, sharded: bool
 ) -> jax.Array:
@@ -78,10 +91,14 @@ def _check_fits(count: int, shape: tuple[int, ...], sharded: bool) -> None:
     needed, free, where = memory_for(count, shape, sharded=sharded)
     if free is None or needed <= free:
         return
-    size = lambda n: f"{n / 2**30:,.1f} GiB" if n >= 2**30 else f"{n / 2**20:,.1f} MiB"
     enough = -(-count * int(np.prod(shape)) // free)
     shard_it = "" if sharded else f"spread them over {enough} or more devices (--config.shard_resident=True), "
     raise UserError(
-        f"input: resident images need {size(needed)}, and {where} has only {size(free)} free ({size(needed - free)} less); "
-        f"{shard_it}stream them (--config.input=stream), or prepare them with a smaller data.stored_size"
+        f"input: resident images need {_size(needed)}, and {where} has only {_size(free)} free "
+        f"({_size(needed - free)} less); {shard_it}stream them "
+        "(--config.input=stream), or prepare them with a smaller data.stored_size"
     )
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:,.1f} GiB" if count >= 2**30 else f"{count / 2**20:,.1f} MiB"

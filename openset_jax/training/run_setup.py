@@ -18,7 +18,7 @@ from openset_jax.files import write_whole
 from openset_jax.openset.losses import weights as of_examples
 from openset_jax.openset.scores import logit_scores
 from openset_jax.spec import LossSpec, RunSpec
-from openset_jax.training import devices, hosts, run_record, validation
+from openset_jax.training import device_memory, devices, hosts, run_record, validation
 from openset_jax.training.checkpoints import Checkpoints
 from openset_jax.training.inference import Inference
 from openset_jax.training.input_choice import InputChoice
@@ -115,8 +115,9 @@ class Run:
 def make_run(spec: RunSpec, cache: RunCache) -> Run:
     """Opens the images and makes sampler, weights and network; raises UserError, naming the field, for an impossible run."""
     batch_size, seed, sampling = spec.program.batch_size, spec.seed, spec.sampling
-    devices.check_batch_size("batch_size", batch_size)
-    devices.check_batch_size("eval.batch_size", spec.evaluation.batch_size)
+    for field, size in (("batch_size", batch_size), ("eval.batch_size", spec.evaluation.batch_size)):
+        devices.check_batch_size(field, size)
+        device_memory.check_batch(field, size, spec.images.stored_size)
     pool = cache.pool(spec)
     rows_by_class = training_set.training_rows(pool, sampling, seed=seed, uses_negatives=spec.objective.uses_negatives)
     sizes, fraction = tuple(map(len, rows_by_class)), sampling.negative_fraction

@@ -255,6 +255,7 @@ def assert_nothing_left(tmp_path):
     assert not list((tmp_path / "scratch").iterdir())
 
 
+@pytest.mark.slow
 def test_the_command_ends_in_time_and_says_what_it_left_out(tmp_path):
     start = time.monotonic()
     process = command(tmp_path, "--seconds=12", "--only=digits", f"--keep={tmp_path / 'kept'}")

@@ -101,6 +101,7 @@ def test_a_mix_that_is_that_of_training_needs_no_correction_and_another_gains_fr
     assert max(saved) > 0.1
 
 
+@pytest.mark.slow
 def test_promises_are_counted(monkeypatch):
     rng = np.random.default_rng(0)
     validation, test = rng.normal(size=300), rng.normal(size=500)

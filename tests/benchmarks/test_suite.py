@@ -326,6 +326,7 @@ def test_the_suite_writes_its_files_and_goes_on_after_a_failure(tmp_path):
     assert "| drawing batches" not in done.stdout and "drawing batches" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_suite_with_a_limit_ends_in_time(tmp_path):
     fields = [f"--config.{name}={value}" for name, value in SMALL.items()]
     start = time.monotonic()

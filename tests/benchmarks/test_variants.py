@@ -143,6 +143,7 @@ def test_the_command_measures_beside_the_plain_step_and_writes_its_files(tmp_pat
     assert "| ReLU: gradient by its output |" in text
 
 
+@pytest.mark.slow
 def test_a_variant_that_does_not_compile_is_left_out_with_the_reason_and_the_others_go_on(tmp_path):
     spec = small_spec()
     some = [Variant("bad", "a", options={"xla_no_such_option": True}), Variant("relu", "b", {"relu": forms.relu_by_output})]

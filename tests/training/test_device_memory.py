@@ -55,3 +55,12 @@ def test_images_that_do_not_fit_are_refused_with_the_missing_memory_and_what_to_
     )
     with pytest.raises(UserError, match=says):
         device_memory.copy_to_devices(None, 1500, (16, 16, 3), sharded=False)
+
+
+def test_a_batch_larger_than_the_memory_is_refused(monkeypatch):
+    monkeypatch.setattr(device_memory, "free_host_memory", lambda: 3 << 30)
+    device_memory.check_batch("batch_size", 1024, 1024)
+    with pytest.raises(
+        UserError, match="^eval.batch_size: the images of a batch of 2,048 need 6.0 GiB, .* only 3.0 GiB free"
+    ):
+        device_memory.check_batch("eval.batch_size", 2048, 1024)

@@ -83,6 +83,7 @@ def start(workdir, **changes):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_exits_with_3_and_the_next_start_goes_on(tmp_path, capsys):
     changes = {"steps": 300, "eval.every": 150, "checkpoint.every": 290}
     process = start(tmp_path, **changes)

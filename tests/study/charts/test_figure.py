@@ -37,6 +37,7 @@ def test_it_is_small_and_has_the_colours_of_its_lines(name, tmp_path):
         assert count(colour) > 300, colour
 
 
+@pytest.mark.slow
 def test_equal_arms_make_equal_bytes(tmp_path):
     for name in ("one.png", "other.png"):
         figure.write_figure(made_up.CASES["usual"](), tmp_path / name)

@@ -43,6 +43,7 @@ def test_an_estimate_is_proportional_to_the_work_of_all_arms_and_their_phases(mo
     )
 
 
+@pytest.mark.slow
 def test_an_estimate_needs_no_more_steps_than_an_arm_has():
     short = {"steps": 2, "log_every": 1, "eval.every": 1, "checkpoint.every": 1}
     text = eta.estimate(phases(**TWO_PHASE | short), [1.0], RunCache())
