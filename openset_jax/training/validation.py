@@ -43,8 +43,19 @@ def _negatives(pool: Pool) -> np.ndarray:
 
 
 def compute_outputs(pool: Pool, inference: Inference, variables: Variables) -> Outputs:
-    """Runs the network over the validation split."""
-    return inference.logits(variables, pool.rows(VALIDATION))
+    """Runs the network over the validation split. Raises UserError if no image of a class, or no negative, is readable."""
+    split = pool.rows(VALIDATION)
+    outputs = inference.logits(variables, split)
+    readable = np.zeros(len(pool), bool)
+    readable[outputs[0]] = True
+    needed = {name: split[pool.label[split] == k] for k, name in enumerate(pool.classes)} | {"none": _negatives(pool)}
+    for name, rows in needed.items():
+        if len(rows) and not readable[rows].any():
+            raise UserError(
+                f"none of the {len(rows)} validation images of {name!r} is readable, and the decision is fitted on them; "
+                "replace them"
+            )
+    return outputs
 
 
 def metrics(pool: Pool, outputs: Outputs, objective: Objective) -> dict[str, float | None]:
