@@ -107,6 +107,9 @@ def _one_line_errors() -> Iterator[None]:
 
 
 def _unraisable(error: Any) -> None:
+    if isinstance(error.exc_value, KeyboardInterrupt):  # in a callback of JAX, where Python would only print it
+        print("error: interrupted", file=sys.stderr, flush=True)
+        os._exit(3)
     # after an error, which is raised elsewhere, TensorStore calls a loop of Orbax that is closed
     if str(error.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(error)

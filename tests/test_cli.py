@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import types
 
 import pytest
 from small_run import ROOT, command, environment, run
@@ -190,3 +191,11 @@ def test_disks_that_cannot_be_written_are_no_defect_of_ours(number, capsys):
     assert "'runs/mine'" in said
     assert "repeat the command" in said
     assert said.count("\n") == 1
+
+
+def test_an_interrupt_in_a_callback_ends_the_command(monkeypatch, capsys):
+    codes = []
+    monkeypatch.setattr("os._exit", codes.append)
+    monkeypatch.setattr("sys.__unraisablehook__", lambda error: None)
+    cli._unraisable(types.SimpleNamespace(exc_value=KeyboardInterrupt()))
+    assert codes == [3] and capsys.readouterr().err == "error: interrupted\n"
