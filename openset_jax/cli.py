@@ -28,6 +28,9 @@ _REMEDIES = {
     errno.EDQUOT: "the disk quota is used up ({}); free some space, and repeat the command",
     errno.EROFS: "the file system is read-only ({}); make it writable, or choose another folder, and repeat the command",
     errno.EACCES: "permission denied ({}); change the permissions, or choose another folder, and repeat the command",
+    errno.EPERM: "operation not permitted ({}); change the attributes of the file, and repeat the command",
+    errno.EISDIR: "a folder is in the place of a file ({}); move it away, and repeat the command",
+    errno.ENOTDIR: "a file is in the place of a folder ({}); move it away, and repeat the command",
     errno.EIO: "the disk failed ({}); check it, and repeat the command",
 }
 _created: list[pathlib.Path] = []  # by `make_workdir`, parents before children
@@ -49,9 +52,10 @@ class TupleParser(tuple_parser.TupleParser):
 
 def _literal_or_name(text: str) -> Any:
     try:
-        return ast.literal_eval(text.strip())
+        value = ast.literal_eval(text.strip())
     except (ValueError, SyntaxError):
         return text.strip()
+    return value if str(value) == text.strip() else text.strip()  # "1.10" may be the name of a class
 
 
 def define_config(*, required: bool = True, default: str | None = None, help: str = _CONFIG_HELP) -> None:
@@ -137,7 +141,7 @@ def _parse(argv: list[str], takes_arguments: bool) -> list[str]:
     except (MemoryError, RecursionError) as error:  # of Python's parser
         raise UserError("the value of a flag --config.FIELD has too many nested brackets or signs") from error
     for name in flags.FLAGS:
-        if flags.FLAGS[name].default is None and flags.FLAGS[name].value == "":
+        if not name.startswith("config.") and flags.FLAGS[name].default is None and flags.FLAGS[name].value == "":
             raise UserError(f"--{name}: is empty, perhaps because of an empty variable; name a file or folder")
     if rest and not takes_arguments:
         raise UserError(f"argument {rest[0]!r} is not understood; --help lists the flags")

@@ -1,6 +1,7 @@
 """Converts a config into `RunSpec`s and checks every field. Training and evaluation read the specs, not the config."""
 
 import pathlib
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -16,6 +17,7 @@ from openset_jax.model import alexnet
 from openset_jax.openset.decision import prior_and_costs
 from openset_jax.openset.losses import objectives
 
+EXPERIMENT = "experiment.json"  # in the folder of an experiment: its config and the fingerprint of its images
 FIRST_PHASE = "first_phase"  # name of the first phase's folder inside the run's workdir
 
 
@@ -98,9 +100,13 @@ def _program(fields: Fields) -> spec.ProgramSpec:
     if "negative_weight" in options:
         options["negative_weight"] = negative_weight
     if options.get("margins") is not None:
-        options["margins"] = tuple(options["margins"])  # a list has no hash
+        options["margins"] = _floats(options["margins"])
     return spec.ProgramSpec(
-        forward=spec.ForwardSpec(network, fields.make(spec.ImageSpec, "data"), objective.none_output),
+        forward=spec.ForwardSpec(
+            network,
+            fields.make(spec.ImageSpec, "data", mean=_floats(fields["data.mean"]), std=_floats(fields["data.std"])),
+            objective.none_output,
+        ),
         loss=spec.LossSpec(objective, negative_weight if objective.uses_negatives else None, tuple(options.items())),
         optimizer=fields.make(spec.OptimizerSpec, "optimizer"),
         trainable=fields["trainable"],
@@ -110,6 +116,11 @@ def _program(fields: Fields) -> spec.ProgramSpec:
         batch_size=fields["batch_size"],
         steps_per_call=fields["steps_per_call"],
     )
+
+
+def _floats(values: Iterable[Any]) -> tuple[float, ...]:
+    """Numbers of a tuple; on the command line "0.50" is a text, because it may be the name of a class."""
+    return tuple(map(float, values))
 
 
 def _data(config: ConfigDict, fields: Fields) -> DataSpec:
@@ -151,6 +162,11 @@ def _check_together(run: spec.RunSpec, fields: Fields) -> None:
         raise UserError(
             f"data.image_size: {images.image_size} is below {smallest}, the smallest size for model.stem={stem}"
             + ("; use model.stem=small" if stem == "imagenet" else "")
+        )
+    if run.program.pad >= images.image_size:
+        raise UserError(
+            f"augment.pad: {run.program.pad} is not below data.image_size={images.image_size}, so that crops could have no "
+            "pixel of the image; lower it"
         )
     if run.weights.tau and not objective.softmax:
         raise UserError(f"objective.logit_adjustment: {objective.name} has no softmax to adjust; leave it at 0")

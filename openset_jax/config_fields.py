@@ -35,11 +35,11 @@ _POSITIVE = _Rule("more than 0", lambda v: v > 0)
 _BELOW_1 = _Rule("0 or more and below 1", lambda v: 0 <= v < 1)
 _SIDE = _Rule("from 8 to 4,096", lambda v: 8 <= v <= 4096)
 _SHARE = _Rule("above 0 and at most 1", lambda v: 0 < v <= 1)
-_finite = lambda v, count: len(v) == count and all(map(math.isfinite, v))
+_finite = lambda v, count: len(v) == count and all(map(math.isfinite, map(float, v)))
 
 _RULES = {
     "seed": _Rule("from 0 to 2^31 - 1", lambda v: 0 <= v < 2**31),
-    "steps": _AT_LEAST_1,
+    "steps": _Rule("from 1 to 2^31 - 1", lambda v: 1 <= v < 2**31),
     "batch_size": _AT_LEAST_1,
     "log_every": _AT_LEAST_1,
     "input": _one_of(AUTO, "stream", "resident"),
@@ -70,7 +70,7 @@ _RULES = {
     "objective.effective_number_beta": _FRACTION,
     "objective.magnitude": _POSITIVE,
     "objective.ring_weight": _AT_LEAST_0,
-    "model.width": _POSITIVE,
+    "model.width": _Rule("above 0 and at most 64", lambda v: 0 < v <= 64),
     "model.dtype": _one_of(AUTO, *alexnet.DTYPES),
     "model.dropout": _BELOW_1,
     "optimizer.learning_rate": _POSITIVE,
@@ -132,5 +132,5 @@ def missing(name: str) -> UserError:
 def _admissible(value: Any, rule: _Rule) -> bool:
     try:
         return rule.holds(value) and not (isinstance(value, float) and not math.isfinite(value))
-    except TypeError:
+    except (TypeError, ValueError):
         return False

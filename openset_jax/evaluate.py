@@ -93,7 +93,7 @@ def with_images(network: RestoredNetwork, cache: RunCache | None = None) -> Trai
 
     spec, step, prior, cache = network.spec, network.step, network.training_prior, cache or RunCache()
     pool = cache.pool(spec)
-    run_record.check_same_data(network.record, pool.classes, pool.fingerprint(), spec.workdir)
+    run_record.check_same_data(network.record, run_record.data_record(pool), spec.workdir)
     inference = cache.inference(spec, pool, cache.images(spec, pool))
     classifier = saved_decision.read_if_current(spec, step)
     if classifier is None:

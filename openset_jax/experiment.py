@@ -80,7 +80,7 @@ def experiment(
     from openset_jax import config as configs
     from openset_jax.report import console
     from openset_jax.study.runs import arm_folder, check, eta, grid
-    from openset_jax.training import run_setup
+    from openset_jax.training import checkpoints, run_setup
     from openset_jax.training.run_cache import RunCache
     from openset_jax.training.run_log import say
 
@@ -88,6 +88,8 @@ def experiment(
         raise UserError(f"--config: an experiment needs the field {missing[0]!r}; see configs/imbalance.py")
 
     # The arms and their resolved specs. All arms compute in the same dtype.
+    if checkpoints.latest_step(workdir) is not None:
+        raise UserError(f"--workdir: {workdir} has a single run; use another --workdir for the experiment")
     dtype, arms, cache = _saved_dtype(workdir), grid.arms_of(config), cache or RunCache()
     folder = {arm: workdir / "arms" / arm.name for arm in arms}
     phases = {}

@@ -54,6 +54,10 @@ class Predictor:
         from openset_jax.training.image_input import streamed
         from openset_jax.training.restore import restore
 
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be 1 or more, not {batch_size}")
+        if not isinstance(priors, str) or not isinstance(costs, str):
+            raise TypeError('priors and costs must be strings, as "none=0.6" or JSON')
         xla.check_platform()
         xla.cache_compilations()
         workdir = pathlib.Path(workdir).expanduser().resolve()
@@ -110,6 +114,8 @@ class Predictor:
         outputs = self._outputs(pool, unreadable)
         if self._estimate_prior:
             outputs = iter(read := list(outputs))
+            if unreadable.rows:
+                self._report(f"{len(unreadable.rows):,} of {len(given):,} images could not be read.")
             prior, text = self._estimate_prior(np.concatenate([logits for *_, logits in read]))
             self.classifier = dataclasses.replace(self.classifier, prior=prior)
             self._report(text)

@@ -89,7 +89,7 @@ def _prepare(config, out, section):
     if spec.objective.uses_negatives:
         pool_builder.check_negatives(pool)
     show(console.pool_table(pool))
-    unreadable = Unreadable(pool, data.max_bad_fraction, data.max_pixels, report=lambda line: tqdm.write(printable(line)))
+    unreadable = Unreadable(pool, 1.0, data.max_pixels, report=lambda line: tqdm.write(printable(line)))
     with contextlib.closing(packed.Writer(out, pool, size)) as writer:
         for row in np.setdiff1d(np.arange(writer.done), writer.kept):
             unreadable.add(int(row), "an earlier call found it unreadable")
@@ -102,6 +102,9 @@ def _prepare(config, out, section):
                         f"Stopped by {stopped()} after {done:,} of {len(pool):,} images; to continue, run it again."
                     )
             images = writer.finish()
+    if len(unreadable.rows) > data.max_bad_fraction * len(pool):
+        writer.forget()  # the next call reads the images again, which may be repaired by then
+        unreadable.check(data.max_bad_fraction)
     kept = np.array(writer.kept, np.int64)
     equal = {"leaks": list[str](), "contradictions": list[str]()}
     for kind, line in _equal_images(pool, kept, writer.checksums, images):

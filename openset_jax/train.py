@@ -58,11 +58,12 @@ def train(
     """
     from openset_jax import config as configs
     from openset_jax import evaluate
-    from openset_jax.training import checkpoints, hosts, run_cache
+    from openset_jax.training import checkpoints, hosts, run_cache, run_setup
 
     with hosts.claimed(workdir):
         dtype = checkpoints.saved_dtype(workdir, workdir / configs.FIRST_PHASE)
         phases = configs.resolve(config, workdir, dtype=dtype)
+        run_setup.check_workdir(workdir, phases)
         return evaluate.evaluate(fit(phases, stop_requested, cache or run_cache.RunCache()))
 
 

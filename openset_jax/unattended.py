@@ -48,9 +48,7 @@ def stop_on_signal() -> Iterator[Callable[[], str]]:
     Yields a function that returns the name of the signal, or "" before there is one.
     """
     came: list[str] = []
-    numbers = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
-    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-        numbers.remove(signal.SIGHUP)
+    numbers = _not_ignored()
     note = lambda number, _=None: came.append(signal.Signals(number).name)  # by whichever thread is first
     before = {number: signal.signal(number, note) for number in numbers}
     try:
@@ -61,9 +59,22 @@ def stop_on_signal() -> Iterator[Callable[[], str]]:
             signal.signal(number, handler)
 
 
-def interruptible() -> contextlib.AbstractContextManager[None]:
-    """Ends the process at the second SIGINT; the first is a KeyboardInterrupt, which a stalled disk may delay for ever."""
-    return _watching({signal.SIGINT}, lambda number: None, "stopping; press Ctrl-C again to end at once")
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Raises KeyboardInterrupt at the first SIGINT, SIGTERM or SIGHUP; a second SIGINT or SIGTERM ends the process."""
+    numbers = _not_ignored()
+    before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
+    try:
+        with _watching(numbers, lambda number: None, "stopping; press Ctrl-C again to end at once"):
+            yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _not_ignored() -> set[signal.Signals]:
+    numbers = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+    return {number for number in numbers if number == signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN}
 
 
 @contextlib.contextmanager

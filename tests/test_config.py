@@ -166,7 +166,7 @@ def test_images_of_another_form_are_refused_by_role(images):
 
 
 def record(config, classes=("a", "b"), fingerprint="f"):
-    return {"config": config_json.to_json(config), "classes": list(classes), "fingerprint": fingerprint}
+    return {"config": config_json.to_json(config), "classes": list(classes), "fingerprint": fingerprint, "counts": {}}
 
 
 @pytest.mark.parametrize(
@@ -271,3 +271,25 @@ def test_an_experiment_is_not_the_config_of_one_run(tmp_path):
     experiment = importlib.import_module("configs.imbalance").get_config("digits")
     with pytest.raises(UserError, match="this is an experiment; use python -m openset_jax.experiment"):
         configs.resolve(experiment, tmp_path)
+
+
+def test_numbers_of_a_tuple_may_be_given_as_text(tmp_path):
+    (spec,) = configs.resolve(small_config(**{"data.mean": ("0.50", 0.5, "5e-1")}), tmp_path)
+    assert spec.images.mean == (0.5, 0.5, 0.5)
+    with pytest.raises(UserError, match="data.mean: .* is not three finite numbers"):
+        configs.resolve(small_config(**{"data.mean": ("0.50", 0.5, "red")}), tmp_path)
+
+
+@pytest.mark.parametrize(("field", "value"), [("model.width", 1e9), ("steps", 10**20), ("augment.pad", 28)])
+def test_values_that_no_run_can_have_are_refused(tmp_path, field, value):
+    with pytest.raises(UserError, match=f"^{field}: "):
+        configs.resolve(small_config(**{field: value}), tmp_path)
+
+
+def test_changed_images_are_named_by_role_class_and_split():
+    before, after = ({"train": n, "validation": 2, "test": 3} for n in (30, 29))
+    saved, now = ({"classes": ["a"], "fingerprint": str(n), "counts": {"known": {"a": n}}} for n in (before, after))
+    with pytest.raises(UserError, match=r"\(known: 'a' had 30 train images, and has 29\); restore them"):
+        run_record.check_same_data(saved, now, ROOT)
+    with pytest.raises(UserError, match=r"\(their numbers are equal: other files\)"):
+        run_record.check_same_data(saved, saved | {"fingerprint": ""}, ROOT)

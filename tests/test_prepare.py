@@ -136,6 +136,7 @@ def test_too_many_broken_files_end_it_and_leave_nothing_that_looks_finished(tmp_
     out.mkdir()
     with pytest.raises(UserError, match="max_bad_fraction"):
         prepare(folder_config(photos, **{"data.max_bad_fraction": 0.001}), out)
+    assert not (out / "progress.jsonl").exists(), "the next call reads the images again"
     with pytest.raises(UserError, match="not a complete output of openset_jax.prepare"):
         open_pool(folder_config(photos, **{"data.packed": str(out)}))
 

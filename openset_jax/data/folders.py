@@ -31,6 +31,10 @@ def open_folder(name: str, root: pathlib.Path, splits: dict[int, str]) -> Source
         existing = listed[""][0]
         strange = [other for other in existing if other not in ROLES and _nearest_role(other) == "known"]
         meant = "".join(f"; is {other}/ meant as known/?" for other in strange[:1])
+        if root.name in ROLES:
+            meant = f"; give the folder above, {root.parent}"
+        elif (root / "index.json").exists():
+            meant = f"; for packed arrays, use --config.data.packed={root}"
         raise UserError(
             f"{missing_split(name, missing[0], existing)}. Folders by role must include {root}/known/CLASS/{meant}"
         )

@@ -22,6 +22,8 @@ def as_list(images: GivenImage | Iterable[GivenImage]) -> list[GivenImage]:
       TypeError: an image is not one of `GivenImage`, an array is neither uint8 [H, W, 3] nor uint8 [H, W], or the range of
         the numbers of a Pillow image is unknown.
     """
+    if hasattr(images, "read"):  # a file is an iterable of lines
+        raise TypeError("an open file is not an image; give its path, or the bytes of its read()")
     listed = [images] if isinstance(images, _KINDS) or not isinstance(images, Iterable) else list(images)
     for place, image in enumerate(listed):
         if not isinstance(image, _KINDS):

@@ -24,6 +24,8 @@ _SUFFIXES = {
 }  # fmt: skip
 IMAGE_SUFFIXES = tuple(suffix for kind, suffixes in _SUFFIXES.items() if kind in READABLE for suffix in suffixes)
 _MOST_LINES, _MOST_PARTS = 10, 6
+# folders that systems make, with thumbnails, deleted files or copies: of NAS devices, macOS archives, Windows and Linux
+_OF_SYSTEMS = {"@eaDir", "#recycle", "__MACOSX", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
 
 Identity = tuple[int, int]  # device and inode of a folder
 
@@ -113,7 +115,7 @@ def find_images(paths: Sequence[str], report: Callable[[str], None] = show) -> l
     except pipes and devices, whose reading may never end.
 
     Args:
-      report: called with a line on files that were left out.
+      report: called with a line on files that were left out, and on repeated ones.
 
     Raises:
       UserError: a path does not exist, a folder cannot be listed, or there is no image.
@@ -121,6 +123,7 @@ def find_images(paths: Sequence[str], report: Callable[[str], None] = show) -> l
     found: dict[tuple[str, str], str] = {}  # (real folder, name) -> path, as it was first given
     real_folder = functools.cache(os.path.realpath)
     left_out: list[str] = []
+    repeated, given = 0, set[str]()
     for path in map(str, paths):
         matches = [path] if os.path.exists(path) else sorted(glob.glob(path, recursive=True))
         if not matches:
@@ -137,7 +140,10 @@ def find_images(paths: Sequence[str], report: Callable[[str], None] = show) -> l
                 continue
             for file in files:
                 folder, name = os.path.split(file)
-                found.setdefault((real_folder(folder), name), file)
+                repeated += found.setdefault((real_folder(folder), name), file) != file or file in given
+                given.add(file)
+    if repeated:
+        left_out.append(f"{counted(repeated, 'path')} to a file that is listed already left out")
     for line in shorten(list(dict.fromkeys(left_out))):
         report(line)
     if not found:
@@ -203,7 +209,7 @@ def _entries(folder: str) -> Iterator[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                if not entry.name.startswith("."):
+                if not entry.name.startswith(".") and entry.name not in _OF_SYSTEMS:
                     yield entry
     except OSError as error:
         raise _unlisted(error) from error

@@ -18,6 +18,7 @@ from openset_jax.data.pools import ROLES, SPLITS, Pool, Source
 from openset_jax.errors import UserError
 from openset_jax.files import write_whole
 
+_VERSION = 1  # of index.json
 _AUDIT = (
     "Warning: openset_jax.prepare found {} in these packed arrays: equal images of two roles, splits or classes. Remove the "
     "images that it named, and run it again."
@@ -37,7 +38,7 @@ def write_index(
       leaks, contradictions: the numbers that the audit of `openset_jax.prepare` found; runs repeat them.
     """
     index = {
-        "version": 1,
+        "version": _VERSION,
         "stored_size": stored_size,
         "groups": groups,
         "id": ids,
@@ -122,7 +123,7 @@ class Writer:
         self._lines.close()
 
     def forget(self) -> None:
-        """Removes the journal. To be called after the index is written."""
+        """Removes the journal: after the index is written, or to begin again at the next call."""
         self._journal.unlink(missing_ok=True)
 
     def _count(self, line):
@@ -153,6 +154,13 @@ class Writer:
 
 def _checked(index: dict[str, Any]) -> dict[str, Any]:
     """Returns index.json; raises ValueError or TypeError if a field has values that `write_index` does not write."""
+    if index["version"] != _VERSION:
+        raise ValueError(f"version: {index['version']!r} is not {_VERSION}")
+    if not isinstance(index["prepared_as"], dict | None):
+        raise ValueError("prepared_as: neither an object nor null")
+    for name in ("leaks", "contradictions"):
+        if not isinstance(index[name], int) or index[name] < 0:
+            raise ValueError(f"{name}: {index[name]!r} is not a whole number of 0 or more")
     for role, name in index["groups"]:
         if role not in ROLES or not isinstance(name, str):
             raise ValueError(f"groups: {[role, name]!r} is not a role and a name")
@@ -172,16 +180,17 @@ def open_packed(name: str, root: pathlib.Path) -> Source:
         # read without a memory map, which would count against limits on address space
         with open(root / "images.npy", "rb") as images:
             np.lib.format.read_magic(images)
-            shape, _, dtype = np.lib.format.read_array_header_1_0(images)
+            shape, by_columns, dtype = np.lib.format.read_array_header_1_0(images)
             offset, bytes_there = images.tell(), images.seek(0, os.SEEK_END)
         count = {len(index[column]) for column in ("id", "group", "split")}
         expected = (*count, index["stored_size"], index["stored_size"], 3)
         found = {"leaks": index["leaks"], "contradictions": index["contradictions"]}
-    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+        ids = byte_strings(index["id"])
+    except (OSError, EOFError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{name}: not a complete output of openset_jax.prepare ({error}); run prepare again") from error
-    if shape != expected or dtype != np.uint8 or bytes_there < offset + np.prod(shape, dtype=np.int64):
+    if shape != expected or by_columns or dtype != np.uint8 or bytes_there < offset + np.prod(shape, dtype=np.int64):
         raise UserError(f"{name}: images.npy ({shape} {dtype}) does not belong to index.json; run openset_jax.prepare again")
-    ids, counts = byte_strings(index["id"]), ", ".join(f"{count:,} {kind}" for kind, count in found.items() if count)
+    counts = ", ".join(f"{count:,} {kind}" for kind, count in found.items() if count)
     return Source(
         name=name,
         classes=tuple(class_ for _, class_ in index["groups"]),

@@ -97,7 +97,11 @@ def build_pool(
                 parts.append((np.full(len(part[0]), used.index(selection.source), np.int32), *part))
     num_classes = list(groups.values()).count("known")
     if num_classes < 2:
-        raise UserError(f"data.known: {num_classes} known classes; at least 2 are needed")
+        only = f" (class {next(iter(groups))!r})" if num_classes else ""
+        raise UserError(
+            f"data.known: {num_classes} known classes{only}; at least 2 are needed. In a folder, each known/CLASS/ is one "
+            "class, with its subfolders"
+        )
     columns = map(np.concatenate, zip(*parts, strict=True))
     pool = Pool(tuple(used), tuple(groups), tuple(groups.values()), num_classes, *columns)
     _check(pool)
@@ -125,8 +129,9 @@ def _select(
         group = selection.group or name
         if groups.setdefault(group, role) != role:
             raise UserError(
-                f"{field}: {group!r} (from {source.name}) is already in data.{groups[group]}, and a group has one role. If "
-                "the two are different, rename the folder, or set `group` of this images(...) to another name"
+                f"{field}: {group!r} (from {source.name}) is already in data.{groups[group]}, and a group has one "
+                "role. Name the classes of each role (data.known.classes, ...). If the two are different, rename the "
+                "folder, or set `group` of this images(...) to another name"
             )
         records = np.flatnonzero(source.label == available[name])
         key = np.array([stable_hash(id_) for id_ in source.ids(records)], np.uint64)
@@ -181,11 +186,13 @@ def _check(pool: Pool) -> None:
         )
     for role, groups in pool.counts().items():
         for name, counts in groups.items():
+            if not sum(counts.values()):
+                raise UserError(
+                    f"data.{role}: {name!r} has no images that this role uses; add images, or leave it out (in a folder: "
+                    f"remove it){_notes(pool.sources)}"
+                )
             if role == "known" and (missing := [split for split in SPLITS if not counts[split]]):
                 raise UserError(
                     f"data.known: class {name!r} has no {missing[0]} images (it has {counts}); add images, or change "
                     f"data.validation_fraction or data.test_fraction{_notes(pool.sources)}"
                 )
-            if not sum(counts.values()):
-                why = f"{name!r} has no images that this role uses; add images, or leave it out{_notes(pool.sources)}"
-                raise UserError(f"data.{role}: {why}")

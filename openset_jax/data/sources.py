@@ -48,4 +48,5 @@ def open_source(
         with needing_tensorflow(name):
             from openset_jax.data import tfds
         return tfds.open_tfds(name, place, data_dir, splits)
-    raise UserError(f"source {name!r}: not one of {', '.join(KINDS)}")
+    hint = "; name the folder (with configs/folder.py, by --config.data.root=PATH)" if name.endswith(":") else ""
+    raise UserError(f"source {name!r}: not one of {', '.join(KINDS)}{hint}")

@@ -37,10 +37,15 @@ class Unreadable:
         source = self._pool.sources[self._pool.source[row]].name
         image = f"{self._pool.ids([row])[0]!r} of {source} ({self._pool.groups[self._pool.group[row]]})"
         self._report(f"skipped: unreadable image {image}: {reason}")
-        if len(self.rows) > self._max_fraction * len(self._pool):
+        self.check(self._max_fraction)
+
+    def check(self, max_fraction: float) -> None:
+        """Raises UserError if more than this share of the pool is unreadable."""
+        if len(self.rows) > max_fraction * len(self._pool):
+            last = self._pool.ids([next(reversed(self.rows))])[0]
             raise UserError(
                 f"{len(self.rows)} of {len(self._pool):,} images could not be read, more than data.max_bad_fraction="
-                f"{self._max_fraction} allows; the last is {image}. Repair or remove them, or raise data.max_bad_fraction"
+                f"{max_fraction} allows; the last is {last!r}. Repair or remove them, or raise data.max_bad_fraction"
             )
 
     def mask(self, rows: np.ndarray) -> np.ndarray:

@@ -34,7 +34,11 @@ for _name in ("absl", "asyncio"):
 
 
 class Damaged(UserError):
-    """A file of a checkpoint is missing or damaged; `args` is the clause that says which checkpoint, and why."""
+    """A file of the checkpoint of `step` is missing or damaged; `args` is the clause that says which, and why."""
+
+    def __init__(self, clause: str, step: int):
+        super().__init__(clause)
+        self.step = step
 
     def __str__(self) -> str:
         return f"--workdir: {self.args[0]}; restore the folder from a copy, or train again in a new --workdir"
@@ -155,7 +159,7 @@ class Checkpoints:
             where, why = f"the checkpoint of step {step} in {str(self._directory)!r}", f"({type(error).__name__}: {why})"
             if "permission denied" in str(error).lower():
                 raise UserError(f"--workdir: {where} cannot be read {why}; change the permissions of its files") from error
-            raise Damaged(f"{where} is damaged {why}") from error
+            raise Damaged(f"{where} is damaged {why}", step) from error
 
     def wait(self) -> None:
         """Waits until all checkpoints are on the disk; raises errors of the background thread."""

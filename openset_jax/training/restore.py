@@ -50,10 +50,12 @@ def restore(workdir: str | pathlib.Path, *, step: int | None = None, best: bool 
         try:
             _, network, warning = saved.newest(lambda last: _restore(workdir, saved, last, step, best))
         except checkpoints.Damaged as error:
-            if step is None or saved.steps() == [step]:
+            if saved.steps() == [error.step] or (step is None and not best):
                 raise
             evaluate = f"python -m openset_jax.evaluate --workdir={workdir}"
-            raise UserError(f"--workdir: {error.args[0]}; to use another step, run {evaluate}") from error
+            if error.step != saved.steps()[-1]:
+                evaluate += " --checkpoint=last"
+            raise UserError(f"--workdir: {error.args[0]}; to evaluate another step, run {evaluate}") from error
     say(warning)
     return network
 

@@ -5,7 +5,7 @@ A run may resume from a checkpoint only if every setting on which its parameters
 
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from openset_jax import config_json
@@ -28,8 +28,7 @@ def make_record(spec: RunSpec, pool: Pool, weights: Weights) -> dict[str, Any]:
     """The record, as JSON values."""
     return {
         "config": spec.record,
-        "classes": list(pool.classes),
-        "fingerprint": pool.fingerprint(),
+        **data_record(pool),
         "prior": weights.effective_prior.tolist(),
     }
 
@@ -53,6 +52,11 @@ def config_as_last_started(saved: Mapping[str, Any], workdir: pathlib.Path) -> d
         ) from error
 
 
+def data_record(pool: Pool) -> dict[str, Any]:
+    """The part of the record that identifies the images, as JSON values."""
+    return {"classes": list(pool.classes), "fingerprint": pool.fingerprint(), "counts": pool.counts()}
+
+
 def check_same_run(saved: Mapping[str, Any], now: Mapping[str, Any], workdir: pathlib.Path) -> None:
     """Raises UserError, naming the field, unless a run with the record `now` may resume from a checkpoint with `saved`."""
     before, after = dict(config_json.flatten(saved["config"])), dict(config_json.flatten(now["config"]))
@@ -63,18 +67,32 @@ def check_same_run(saved: Mapping[str, Any], now: Mapping[str, Any], workdir: pa
             raise UserError(
                 f"{name}: the run in {workdir} has {there}, but this config {here}; restore it, or use a new --workdir"
             )
-    check_same_data(saved, now["classes"], now["fingerprint"], workdir)
+    check_same_data(saved, now, workdir)
 
 
-def check_same_data(saved: Mapping[str, Any], classes: Sequence[str], fingerprint: str, workdir: pathlib.Path) -> None:
-    """Raises UserError if the classes or the pool's fingerprint differ from those of a record."""
-    if list(saved["classes"]) != list(classes):
+def check_same_data(saved: Mapping[str, Any], now: Mapping[str, Any], workdir: pathlib.Path) -> None:
+    """Raises UserError if the classes or the images of two records (`data_record`) differ."""
+    classes = now["classes"]
+    if saved["classes"] != classes:
         raise UserError(
             f"data.known: the run in {workdir} has the classes {', '.join(saved['classes'])}; this config has "
             f"{', '.join(classes)}{normalisation_note(saved['classes'], classes)}; restore the field, or use a new --workdir"
         )
-    if saved["fingerprint"] != fingerprint:
+    if saved["fingerprint"] != now["fingerprint"]:
         raise UserError(
-            f"data: the images, their roles or their splits differ from those of the run in {workdir}; restore them, or use "
-            "a new --workdir"
+            f"data: the images, their roles or their splits differ from those of the run in {workdir} "
+            f"({_first_difference(saved['counts'], now['counts'])}); restore them, or use a new --workdir"
         )
+
+
+def _first_difference(saved: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Names the first number of images, by role, group and split as in `Pool.counts`, that differs."""
+    before, after = (
+        {(role, name, split): n for role, groups in counts.items() for name, by in groups.items() for split, n in by.items()}
+        for counts in (saved, now)
+    )
+    for key in sorted(before.keys() | after.keys()):
+        if before.get(key, 0) != after.get(key, 0):
+            role, name, split = key
+            return f"{role}: {name!r} had {before.get(key, 0):,} {split} images, and has {after.get(key, 0):,}"
+    return "their numbers are equal: other files"

@@ -3,7 +3,8 @@
 import dataclasses
 import functools
 import json
-from collections.abc import Generator, Mapping
+import pathlib
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,7 +19,7 @@ from openset_jax.files import write_whole
 from openset_jax.openset.losses import weights as of_examples
 from openset_jax.openset.scores import logit_scores
 from openset_jax.spec import LossSpec, RunSpec
-from openset_jax.training import device_memory, devices, hosts, run_record, validation
+from openset_jax.training import device_memory, devices, hosts, run_record, saved_decision, validation
 from openset_jax.training.checkpoints import Checkpoints
 from openset_jax.training.inference import Inference
 from openset_jax.training.input_choice import InputChoice
@@ -149,6 +150,17 @@ def make_weights(spec: RunSpec, num_classes: int, sampler: Sampler | None = None
     return of_examples.make_weights(prior, counts, negative_weight=spec.program.loss.negative_weight, **vars(spec.weights))
 
 
+def check_workdir(workdir: pathlib.Path, phases: Sequence[RunSpec]) -> None:
+    """Raises UserError if the workdir has an experiment, or a run of two phases where `phases` has one."""
+    if (workdir / configs.EXPERIMENT).exists():
+        raise UserError(f"--workdir: {workdir} has an experiment; use another --workdir for a single run")
+    if len(phases) == 1 and (workdir / configs.FIRST_PHASE).is_dir():
+        raise UserError(
+            f"sampling.policy: the run in {workdir} has two phases, but this config has "
+            f"{phases[0].sampling.policy}; restore two_phase, or use a new --workdir"
+        )
+
+
 def start(run: Run) -> tuple[Checkpoints, TrainState, Progress, int]:
     """Opens the checkpoints, writes config.json, and returns (checkpoints, state on the host, progress, step).
 
@@ -170,6 +182,11 @@ def _starting_point(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, Pro
     steps, per_call = spec.program.steps, spec.program.steps_per_call
     fresh = create_state(network.model, network.optimizer, seed=spec.seed, image_size=spec.images.image_size)
     if not checkpoints.steps():
+        if (spec.workdir / saved_decision.DECISION).exists():
+            raise UserError(
+                f"--workdir: {spec.workdir} has a {saved_decision.DECISION}, but no checkpoint: its results are of another "
+                "network; restore the folder checkpoints/, delete the results, or use a new --workdir"
+            )
         if not spec.init_from:
             return fresh, Progress(), 0
         variables, text = warm_start(fresh.variables, spec, run.pool.classes)

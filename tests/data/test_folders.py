@@ -96,7 +96,8 @@ def test_a_missing_role_names_the_folder_that_may_be_meant(tmp_path):
 def test_a_class_without_images_says_why(tmp_path):
     name = touch(tmp_path, *(f"known/cat/{i}.jpg" for i in range(30)), "known/dog/1.txt")
     with pytest.raises(
-        UserError, match=r"'dog' has no train images .* \(1 file in .*/known/dog' left out: 1 \.txt \(no image\)"
+        UserError,
+        match=r"'dog' has no images that this role uses; .* \(1 file in .*/known/dog' left out: 1 \.txt \(no image\)",
     ):
         build_pool({"known": [Selection(sources.open_source(name))]})
 
@@ -225,3 +226,11 @@ def test_a_split_that_a_folder_does_not_have_is_named_beside_those_it_has(tmp_pa
 
 def test_no_split_at_all_is_an_error(tmp_path):
     assert "train" in error(touch(tmp_path, "train/cat/1.jpg"), train="", test="")
+
+
+def test_a_root_one_level_too_deep_names_the_folder_above(tmp_path):
+    touch(tmp_path, "known/cat/1.jpg", "packed/index.json")
+    with pytest.raises(UserError, match=rf"; give the folder above, {tmp_path}$"):
+        sources.open_source(f"folder:{tmp_path}/known", train="train")
+    with pytest.raises(UserError, match=rf"; for packed arrays, use --config.data.packed={tmp_path}/packed$"):
+        sources.open_source(f"folder:{tmp_path}/packed", train="train")

@@ -74,3 +74,8 @@ def test_one_image_and_several():
 def test_what_is_no_image_is_named(wrong, says):
     with pytest.raises(TypeError, match=says):
         given_images.as_list(wrong)
+
+
+def test_an_open_file_is_no_list_of_lines():
+    with pytest.raises(TypeError, match="an open file is not an image; give its path, or the bytes of its read"):
+        given_images.as_list(io.BytesIO(b"\n\n"))

@@ -193,3 +193,12 @@ def test_a_folder_without_permission_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "scandir", denied)
     with pytest.raises(UserError, match="cannot be listed: Permission denied"):
         find_images([tmp_path])
+
+
+def test_folders_of_systems_are_skipped_and_repeated_paths_are_named(tmp_path):
+    touch(tmp_path, "a/1.jpg", "a/@eaDir/1.jpg/SYNOPHOTO_THUMB_M.jpg", "__MACOSX/a/1.jpg")
+    said: list[str] = []
+    image = str(tmp_path / "a/1.jpg")
+    assert find_images([tmp_path], said.append) == [image] and not said
+    assert find_images([image, tmp_path, image], said.append) == [image]
+    assert said == ["2 paths to a file that is listed already left out"]

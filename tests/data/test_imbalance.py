@@ -111,7 +111,7 @@ def test_a_run_does_not_go_on_with_another_imbalance(tmp_path):
     (run,), (other,) = (
         configs.resolve(small_config(**{"sampling.imbalance": text}), tmp_path) for text in ("", "linear:rho=2")
     )
-    saved, now = ({"config": spec.record, "classes": [], "fingerprint": ""} for spec in (run, other))
+    saved, now = ({"config": spec.record, "classes": [], "fingerprint": "", "counts": {}} for spec in (run, other))
     run_record.check_same_run(saved, saved, tmp_path)
     with pytest.raises(UserError, match=r"^sampling\.imbalance: the run in"):
         run_record.check_same_run(saved, now, tmp_path)

@@ -113,6 +113,11 @@ DAMAGES = {
     "a split that is not there": lambda root: damage_index(root, lambda index: index["split"].__setitem__(2, 3)),
     "an id that is no text": lambda root: damage_index(root, lambda index: index["id"].__setitem__(2, None)),
     "a role that is none": lambda root: damage_index(root, lambda index: index["groups"].__setitem__(0, ["knowns", "b"])),
+    "another version": lambda root: damage_index(root, lambda index: index.update(version=2)),
+    "a number of leaks that is text": lambda root: damage_index(root, lambda index: index.update(leaks="3")),
+    "a request that is a number": lambda root: damage_index(root, lambda index: index.update(prepared_as=5)),
+    "images by columns": lambda root: np.save(root / "images.npy", np.zeros((5, 6, 6, 3), np.uint8, order="F")),
+    "nested too deeply": lambda root: (root / "index.json").write_text("[" * 100_000),
     "not an index": lambda root: (root / "index.json").write_text("[]"),
 }
 

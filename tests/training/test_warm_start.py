@@ -27,7 +27,7 @@ def save_a_run(workdir, classes, **changes):
     """Writes checkpoints of random networks: the best at step 3, another at 5. Returns the variables of step 3."""
     spec = small_spec(workdir, **changes)
     saved = checkpoints.Checkpoints(workdir, writing=True)
-    record = {"config": spec.record, "classes": list(classes), "fingerprint": "", "prior": []}
+    record = {"config": spec.record, "classes": list(classes), "fingerprint": "", "counts": {}, "prior": []}
     for step, seed in ((3, 11), (5, 12)):
         made = state.TrainState(np.int32(step), **made_up(spec, classes, seed), opt_state={})
         saved.save(step, made, record | {"progress": vars(progress.Progress(best_step=3))}, best=3)

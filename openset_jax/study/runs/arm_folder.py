@@ -8,6 +8,7 @@ import zlib
 import numpy as np
 
 from openset_jax import config_json
+from openset_jax.config import EXPERIMENT
 from openset_jax.data import training_set
 from openset_jax.data.pools import TEST
 from openset_jax.errors import UserError
@@ -20,7 +21,6 @@ from openset_jax.training import saved_decision
 from openset_jax.training.trained_network import TrainedNetwork
 
 OUTCOME = "outcome.npz"  # exists if the arm is finished
-EXPERIMENT = "experiment.json"  # in the experiment's folder: its config and the fingerprint of its images
 
 
 def save_outcome(network: TrainedNetwork) -> None:
