@@ -48,7 +48,7 @@ def stop_on_signal() -> Iterator[Callable[[], str]]:
     Yields a function that returns the name of the signal, or "" before there is one.
     """
     came: list[str] = []
-    numbers = _not_ignored()
+    numbers = _numbers()
     note = lambda number, _=None: came.append(signal.Signals(number).name)  # by whichever thread is first
     before = {number: signal.signal(number, note) for number in numbers}
     try:
@@ -62,7 +62,7 @@ def stop_on_signal() -> Iterator[Callable[[], str]]:
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
     """Raises KeyboardInterrupt at the first SIGINT, SIGTERM or SIGHUP; a second SIGINT or SIGTERM ends the process."""
-    numbers = _not_ignored()
+    numbers = _numbers()
     before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
     try:
         with _watching(numbers, lambda number: None, "stopping; press Ctrl-C again to end at once"):
@@ -72,9 +72,10 @@ def interruptible() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _not_ignored() -> set[signal.Signals]:
-    numbers = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
-    return {number for number in numbers if number == signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN}
+def _numbers() -> set[signal.Signals]:
+    """The signals to handle: SIGHUP only if `nohup` does not ignore it."""
+    hangup = set() if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else {signal.SIGHUP}
+    return {signal.SIGTERM, signal.SIGINT, *hangup}
 
 
 @contextlib.contextmanager

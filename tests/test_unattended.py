@@ -62,7 +62,23 @@ def test_the_second_signal_ends_a_process_that_is_stuck_outside_python_and_the_f
             process.kill()
 
 
-def test_a_closed_terminal_asks_to_stop_like_sigterm_however_often_it_signals(capfd):
+@pytest.fixture
+def heard():
+    """SIGHUP as it is without `nohup`."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_commands_without_state_are_interrupted_by_each_of_the_signals(heard, number):
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt), unattended.interruptible():
+        signal.raise_signal(number)
+    assert signal.getsignal(number) == before
+
+
+def test_a_closed_terminal_asks_to_stop_like_sigterm_however_often_it_signals(heard, capfd):
     before = signal.getsignal(signal.SIGHUP)
     with unattended.stop_on_signal() as stop_requested:
         assert stop_requested() == ""

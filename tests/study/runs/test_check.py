@@ -40,7 +40,7 @@ def test_sizes_are_of_what_an_arm_draws_from(cache):
     ({"sampling": {"negatives": ("3y",)}}, "sampling.negatives: '3y' is neither a number of images"),
     ({"sampling": {"policy": ("ballanced",)}}, "sampling.policy: 'ballanced' is not one of"),
     ({"data": {"negative_groups": (3,)}}, "data.negative_groups: 3 is not between 1 and 2, the number of groups"),
-    ({"model": {"width": (-1.0,)}}, "model.width: -1.0 is not more than 0"),
+    ({"model": {"width": (-1.0,)}}, "model.width: -1.0 is not above 0 and at most 64"),
     ({"trainable": ("tail",)}, "trainable: 'tail' is not one of head, fc, all"),
     ({"objective": {"name": ("sofmax",)}}, "objective.name: 'sofmax' is not one of"),
     ({"sampling": {"policy": ("two_phase",)}}, "trainable: .*sampling.policy=two_phase"),
