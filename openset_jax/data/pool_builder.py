@@ -165,7 +165,7 @@ def _listing(source, most=40):
 
 
 def _notes(sources: Iterable[Source]) -> str:
-    """What to add to an error about images that are missing: why they may be."""
+    """Returns the notes of the sources in brackets, for an error about missing images; "" without notes."""
     return pools.in_brackets([note for source in sources for note in source.notes])
 
 

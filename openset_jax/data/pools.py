@@ -91,7 +91,7 @@ class Pool:
 
     @property
     def is_packed(self) -> bool:
-        """Whether all images are arrays, packed or digits, which need no decoder."""
+        """True if all images are arrays (packed images, or digits), which need no decoder."""
         return all(source.packed_size is not None for source in self.sources)
 
     @functools.cached_property

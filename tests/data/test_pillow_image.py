@@ -1,4 +1,4 @@
-"""What Pillow decodes without TensorFlow; test_decode.py compares all formats with Pillow itself."""
+"""The decoder of unusual images, without TensorFlow; test_decode.py compares all formats with Pillow itself."""
 
 import io
 

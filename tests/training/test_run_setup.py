@@ -1,4 +1,4 @@
-"""What a run says before its first step."""
+"""Checks and warnings before the first step of a run."""
 
 import pytest
 from small_run import make_small_run, small_spec
