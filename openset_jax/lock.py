@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import IO
 
 from openset_jax.errors import UserError
+from openset_jax.text import show
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # errors of file systems, often network ones, without locks
 
@@ -47,8 +48,9 @@ def _locked_file(path: pathlib.Path, wait: bool) -> IO[str]:
         file = path.open("a+")
         try:
             _lock(file, wait)
-            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                return file
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                    return file
         except BaseException:
             file.close()
             raise
@@ -67,4 +69,4 @@ def _lock(file: IO[str], wait: bool) -> None:
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise
-        print(f"Warning: {file.name} cannot be locked ({error.strerror}); let only one command at a time write this folder.")
+        show(f"Warning: {file.name} cannot be locked ({error.strerror}); let only one command at a time write this folder.")

@@ -40,7 +40,7 @@ def open_source(
     if kind in ("folder", "packed") and place:
         root = pathlib.Path(place).expanduser()
         if not root.is_dir():
-            remedy = "name an existing one (with configs/folder.py, by --config.data.root=PATH)"
+            remedy = "with configs/folder.py, name it by --config.data.root=PATH; evaluate also needs --config=FILE for this"
             raise UserError(f"{name}: there is no folder {str(root)!r}; {remedy}")
         name = f"{kind}:{os.path.normpath(root)}"
         return packed.open_packed(name, root) if kind == "packed" else folders.open_folder(name, root, splits)

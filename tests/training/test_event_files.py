@@ -1,5 +1,7 @@
 """TensorBoard's events after the step at which a run is resumed are removed."""
 
+import sys
+
 import pytest
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.tensorflow_stub import errors
@@ -49,3 +51,14 @@ def test_the_files_of_all_starts_are_cut_and_others_left_alone(tmp_path):
     event_files.cut_back(tmp_path, 3)
     assert [steps_of(tmp_path / name) for name in names] == [[1, 3], [1, 3]]
     assert (tmp_path / "metrics.jsonl").read_text() == "{}\n"
+
+
+def test_without_tensorboard_the_events_stay_and_a_line_says_so(tmp_path, monkeypatch, capsys):
+    event_files.cut_back(tmp_path, 3)
+    assert not capsys.readouterr().out
+    path = tmp_path / "events.out.tfevents.1.here"
+    write(path, [1, 5])
+    monkeypatch.setitem(sys.modules, "tensorboard.compat.proto", None)
+    event_files.cut_back(tmp_path, 3)
+    assert steps_of(path) == [1, 5]
+    assert capsys.readouterr().out.startswith("TensorBoard is not installed: events after step 3 stay")
