@@ -163,3 +163,11 @@ def test_a_stopped_run_measures_the_margins_of_an_uninterrupted_one(tmp_path):
     at_the_end.close()
     assert known != negative
     assert -5 < known < 0
+
+
+def test_results_without_a_checkpoint_are_those_of_another_network(tmp_path, uninterrupted):
+    shutil.copytree(uninterrupted, tmp_path, dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / "checkpoints")
+    with pytest.raises(UserError, match="has a decision.json, but no checkpoint"):
+        train(small_config(), tmp_path)
+    assert (tmp_path / "decision.json").exists()
