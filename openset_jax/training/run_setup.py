@@ -120,6 +120,7 @@ def make_run(spec: RunSpec, cache: RunCache) -> Run:
         devices.check_batch_size(field, size)
         device_memory.check_batch(field, size, spec.images.stored_size)
     pool = cache.pool(spec)
+    spec.objective.check_classes(pool.classes)
     rows_by_class = training_set.training_rows(pool, sampling, seed=seed, uses_negatives=spec.objective.uses_negatives)
     sizes, fraction = tuple(map(len, rows_by_class)), sampling.negative_fraction
     sampler = make_sampler(sampling.policy, sizes, batch_size=batch_size, seed=seed, negative_fraction=fraction)
