@@ -217,8 +217,8 @@ class Score(NamedTuple):
 
 
 _CERTAIN = "with one known class its softmax probability is 1 for every image"
-_SAME = "with one known class the distances to its mean and to the mean of all images are equal"
-_ONE_LOGIT = "with one known class there is one logit, and OpenMax takes a large negative one for the known class"
+_SAME = "with one known class the distances to its mean and to the mean of all training images are equal"
+_ONE_LOGIT = "with one known class there is one logit, and OpenMax accepts images whose logit is far below 0"
 
 SCORES: dict[str, Score] = {
     "msp": Score(_of_logits(logit_scores.msp), False, False, one_class=_CERTAIN),
