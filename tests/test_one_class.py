@@ -39,7 +39,9 @@ def test_one_known_class_is_trained_evaluated_and_predicted(tmp_path, objective,
     assert restore_and_evaluate(tmp_path) == json.loads((tmp_path / "metrics.json").read_text()) == metrics
     pool = open_small_pool(**ONE)
     rows = pool.rows(TEST)[::40]
-    predicted = list(Predictor(tmp_path, priors="none=0.3", costs="confuse_knowns=5")(list(pool.sources[0].fetch(pool.record[rows]))))
+    predicted = list(
+        Predictor(tmp_path, priors="none=0.3", costs="confuse_knowns=5")(list(pool.sources[0].fetch(pool.record[rows])))
+    )
     with (tmp_path / "scores.csv").open() as file:
         scored = {row["id"]: row for row in csv.DictReader(file)}
     assert [row["decision"] for row in predicted] == [scored[id_]["decision"] for id_ in pool.ids(rows)]

@@ -60,7 +60,8 @@ def pool_table(pool: Pool) -> str:
             rows.append([f"{role}: {len(rest)} more", *(sum(counts[s] for _, counts in rest) for s in SPLITS)])
     notes = dict.fromkeys(note for source in pool.sources for note in source.notes)
     if pool.num_classes == 1:
-        hint = "" if pool.is_packed else " In a folder, each known/CLASS/ is one class, with its subfolders."
+        in_folder = any(source.format == "path" for source in pool.sources)
+        hint = " In a folder, each known/CLASS/ is one class, with its subfolders." if in_folder else ""
         notes[f"One known class, {pool.classes[0]!r}: the network decides whether an image is of it or not.{hint}"] = None
     return "\n".join([columns(rows), *notes])
 

@@ -1,7 +1,6 @@
 """The printed tables are short, whatever the number of classes, and names cannot break them."""
 
 import numpy as np
-
 from small_run import not_packed, open_small_pool
 
 from openset_jax.report import console

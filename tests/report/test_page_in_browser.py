@@ -212,7 +212,8 @@ def test_points_and_lines_follow(opened):
     point = python_says(given, threshold=at(value))["operating_point"]
     drawn = browser.execute_async_script(
         "const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(() => done(Object.fromEntries("
-        "['roc', 'oscr', 'cost', 'histogram'].filter((name) => document.getElementById(name)).map((name) => [name, document.getElementById(name).data"
+        "['roc', 'oscr', 'cost', 'histogram'].filter((name) => document.getElementById(name))"
+        ".map((name) => [name, document.getElementById(name).data"
         ".filter(({meta}) => meta).map(({meta, x, y}) => ({meta, x: [...x], y: [...y]}))])))))"
     )
     of = lambda name, meta: next(trace for trace in drawn[name] if trace["meta"] == meta)

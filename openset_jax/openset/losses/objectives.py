@@ -160,8 +160,8 @@ class Objective(NamedTuple):
         if len(classes) == 1 and not self.says_none:
             working = " or ".join(objective.name for objective in OBJECTIVES.values() if objective.says_none)
             raise UserError(
-                f"objective.name: {self.name} is a softmax over the known classes, and there is only one, {classes[0]!r}: its "
-                f"probability is 1 and its cross-entropy 0 for every image. Use {working}"
+                f"objective.name: {self.name} is a softmax over the known classes, and there is only one, {classes[0]!r}: "
+                f"its probability is 1 and its cross-entropy 0 for every image. Use {working}"
             )
 
     def predict_class(self, logits: jax.Array, num_classes: int) -> jax.Array:

@@ -36,17 +36,17 @@ class CollapsedNetwork(NamedTuple):
 
 def cause(network: CollapsedNetwork, chance: float) -> str:
     """Returns why a network always answers "none"; `chance` is the accuracy of guessing among the K classes."""
-    seed, auroc = f"Seed {network.seed}:", f"its AUROC is {phrases.number(network.auroc)}"
-    knows, unknown = "", 'without test images of "none" its ranking is unknown.'
+    seed, unknown, knows = f"Seed {network.seed}:", 'without test images of "none" its ranking is unknown.', ""
     if network.accuracy is not None:
         knows = f"among the K classes it classifies {phrases.percent(network.accuracy)} of known images correctly"
     if network.auroc is None:
         return f"{seed} {knows}; {unknown}" if knows else f"{seed} {unknown}"
+    auroc = f"its AUROC is {phrases.number(network.auroc)}"
+    found = f"{auroc}, and {knows}" if knows else auroc
     if network.auroc.value < RANKS and (network.accuracy is None or network.accuracy.low <= chance):
-        at_chance = f", and {knows}, where chance is {100 * chance:.1f} %" if knows else ""
-        return (
-            f"{seed} the network learned nothing: {auroc}{at_chance}. The optimisation failed, which no threshold can correct."
-        )
+        compared = f", where chance is {100 * chance:.1f} %" if knows else ""
+        failed = "The optimisation failed, which no threshold can correct."
+        return f"{seed} the network learned nothing: {found}{compared}. {failed}"
     if network.auroc.value < RANKS:
         return (
             f'{seed} the network separates the known classes ({knows}) but not known images from "none": {auroc}. No '
@@ -56,7 +56,7 @@ def cause(network: CollapsedNetwork, chance: float) -> str:
     recovers = "recovers" if network.recalls[best] >= RECOVERED else "does not recover"
     recalls = ", ".join(f"{decision} {100 * recall:.1f} %" for decision, recall in network.recalls.items())
     return (
-        f"{seed} the ranking is informative ({auroc}{knows and f', and {knows}'}), so the threshold is wrong; moving it {recovers} the "
+        f"{seed} the ranking is informative ({found}), so the threshold is wrong; moving it {recovers} the "
         f"known images. Known images accepted without retraining: {recalls}."
     )
 

@@ -82,8 +82,8 @@ def _check_without_negatives(arm: Arm, arms: Sequence[Arm], spec: RunSpec, cache
         starting = dict.fromkeys(f"grid.{other.block}" for other in arms if other.starts_from(arms) == arm)
         rest = f", and leave {' and '.join(starting)}, whose arms start from it, out of `blocks`" if starting else ""
         raise UserError(
-            f"grid.{arm.block}.{NEGATIVES}: 0 trains objective.name={spec.objective.name}, which cannot learn a single known "
-            f"class, {classes[0]!r}; leave 0 out of these values{rest}"
+            f"grid.{arm.block}.{NEGATIVES}: 0 trains objective.name={spec.objective.name}, which cannot learn a single "
+            f"known class, {classes[0]!r}; leave 0 out of these values{rest}"
         )
 
 

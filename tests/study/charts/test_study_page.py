@@ -128,7 +128,9 @@ def test_names_are_escaped():
 
 
 def test_one_known_class_has_no_columns_that_it_does_not_need():
-    arms = [made_up.outcome(treatment(sampling__negatives=n), seed, classes=("cat",)) for n in (700, 7000) for seed in (0, 1)]
+    arms = [
+        made_up.outcome(treatment(sampling__negatives=n), seed, classes=("cat",)) for n in (700, 7000) for seed in (0, 1)
+    ]
     html = page.render(Analysis(arms), ANSWER)
     assert "AUROC, seen negatives" in html and "known images accepted" in html
     assert not any(text in html for text in ("OSCR", "class right", "accuracy among the known classes"))

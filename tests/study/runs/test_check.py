@@ -89,7 +89,10 @@ def test_two_phases_see_as_many_examples_as_one(cache):
 
 def test_an_arm_of_one_known_class_without_negatives_is_refused_with_what_to_leave_out(cache):
     run = small_config(**{"data.known.classes": ("1",)})
-    amounts, layers = {"sampling": {"negatives": (0, 31)}}, {"init_from": ("arm:sampling.negatives=0",), "trainable": ("head",)}
+    amounts, layers = (
+        {"sampling": {"negatives": (0, 31)}},
+        {"init_from": ("arm:sampling.negatives=0",), "trainable": ("head",)},
+    )
     says = "grid.a.sampling.negatives: 0 trains objective.name=softmax, .* class, '1'; leave 0 out of these values"
     with pytest.raises(UserError, match=f"^{says}$"):
         checked(experiment(run=run, a=amounts), cache)
