@@ -15,7 +15,7 @@ from openset_jax.errors import UserError
 from openset_jax.report import console
 from openset_jax.spec import RunSpec
 from openset_jax.study.runs.grid import Arm
-from openset_jax.training import run_setup
+from openset_jax.training import run_length, run_setup
 from openset_jax.training.run_cache import RunCache
 
 Phases = tuple[RunSpec, ...]  # of one arm, from `config.resolve`
@@ -32,13 +32,19 @@ class Size(NamedTuple):
     classified: int  # validation images at each evaluation and at the end, and test images, with repetitions
 
 
-def resolve_arm(arm: Arm, config: ml_collections.ConfigDict, workdir: pathlib.Path, *, dtype: str | None = None) -> Phases:
+def resolve_arm(
+    arm: Arm, config: ml_collections.ConfigDict, workdir: pathlib.Path, cache: RunCache, *, dtype: str | None = None
+) -> Phases:
     """The runs of an arm, from its config of `grid.config_of`; see `config.resolve`.
+
+    The config has the steps of all arms; only an arm that sets `epochs` has steps of its own.
 
     Raises:
       UserError: names the block and the field.
     """
     with _naming(arm):
+        if arm.treatment.get("epochs") is not None:
+            config = run_length.with_steps(config, cache)
         return configs.resolve(config, workdir, dtype=dtype)
 
 

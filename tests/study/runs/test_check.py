@@ -19,7 +19,7 @@ def cache():
 
 def checked(config, cache):
     arms = grid.arms_of(config)
-    phases = {arm: check.resolve_arm(arm, grid.config_of(arm, config.run, {}), pathlib.Path("/w")) for arm in arms}
+    phases = {arm: check.resolve_arm(arm, grid.config_of(arm, config.run, {}), pathlib.Path("/w"), cache) for arm in arms}
     return arms, check.check_grid(arms, phases, cache)
 
 
