@@ -92,16 +92,11 @@ def experiment(
         raise UserError(f"--workdir: {workdir} has a single run; use another --workdir for the experiment")
     dtype, arms, cache = _saved_dtype(workdir), grid.arms_of(config), cache or RunCache()
     folder = {arm: workdir / "arms" / arm.name for arm in arms}
-    # config.run need not be a valid run without the fields that arms set; these two values are always valid
-    run, shared = config.run.copy_and_resolve_references(), config.run.copy_and_resolve_references()
-    shared.sampling.policy, shared.sampling.negatives = "natural", None
-    shared = run_length.with_steps(shared, cache)
-    run.steps = shared.steps  # of all arms, so that `epochs` does not depend on their sampling
-    phases = {}
+    run, phases = check.with_shared_steps(config.run, cache), {}
     for arm in arms:
         by_label = {other.treatment.label: str(folder[other]) for other in arms if other.seed == arm.seed}
         phases[arm] = check.resolve_arm(arm, grid.config_of(arm, run, by_label), folder[arm], cache, dtype=dtype)
-    base = configs.resolve(shared, workdir, dtype=dtype)[-1]
+    base = configs.resolve(check.natural_run(run), workdir, dtype=dtype)[-1]
     sizes = check.check_grid(arms, phases, cache)
     pool = cache.pool(base)
     with contextlib.nullcontext() if dry_run else lock.claimed(workdir, wait=True):

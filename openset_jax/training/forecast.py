@@ -29,7 +29,7 @@ class Forecast:
         self._since = None if compiles else self._clock()
 
     def end(self, step: int) -> str:
-        """Marks the end of the call before `step`, and the beginning of the next; returns the forecast if it is due, else ""."""
+        """Marks the end of the call before `step`, and the beginning of the next; returns the forecast if due, else ""."""
         if self._told:
             return ""
         now = self._clock()

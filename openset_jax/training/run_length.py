@@ -83,7 +83,7 @@ def with_steps(config: ConfigDict, cache: RunCache) -> ConfigDict:
 
 
 def description(spec: RunSpec, sampler: Sampler, num_classes: int, *, flags: str = "--config") -> str:
-    """Returns the line with the steps and epochs of a run, and a line for each warning. `flags`: prefix of the run's fields."""
+    """Returns a line with the steps and epochs of a run, and a line for each warning; `flags`: prefix of its fields."""
     steps, batch_size, known = spec.program.steps, spec.program.batch_size, known_images(sampler, num_classes)
     epochs, per_class = known.epochs(steps, batch_size), known.images / num_classes
     lines = [
