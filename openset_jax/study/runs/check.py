@@ -15,7 +15,7 @@ from openset_jax.errors import UserError
 from openset_jax.report import console
 from openset_jax.spec import RunSpec
 from openset_jax.study.runs.grid import Arm
-from openset_jax.training import run_setup
+from openset_jax.training import run_length, run_setup
 from openset_jax.training.run_cache import RunCache
 
 Phases = tuple[RunSpec, ...]  # of one arm, from `config.resolve`
@@ -32,13 +32,33 @@ class Size(NamedTuple):
     classified: int  # validation images at each evaluation and at the end, and test images, with repetitions
 
 
-def resolve_arm(arm: Arm, config: ml_collections.ConfigDict, workdir: pathlib.Path, *, dtype: str | None = None) -> Phases:
+def natural_run(run: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """Returns a copy of `config.run` that is a valid run also if arms set the sampling: natural, with all negatives."""
+    run = run.copy_and_resolve_references()
+    run.sampling.policy, run.sampling.negatives = "natural", None
+    return run
+
+
+def with_shared_steps(run: ml_collections.ConfigDict, cache: RunCache) -> ml_collections.ConfigDict:
+    """Returns a copy of `config.run` with the `steps` of all arms; its `epochs` are those of its `natural_run`."""
+    run = run.copy_and_resolve_references()
+    run.steps = run_length.with_steps(natural_run(run), cache).steps
+    return run
+
+
+def resolve_arm(
+    arm: Arm, config: ml_collections.ConfigDict, workdir: pathlib.Path, cache: RunCache, *, dtype: str | None = None
+) -> Phases:
     """The runs of an arm, from its config of `grid.config_of`; see `config.resolve`.
+
+    The config has the steps of `with_shared_steps`, which an arm that sets `epochs` itself replaces.
 
     Raises:
       UserError: names the block and the field.
     """
     with _naming(arm):
+        if arm.treatment.get("epochs") is not None:
+            config = run_length.with_steps(config, cache)
         return configs.resolve(config, workdir, dtype=dtype)
 
 
