@@ -37,9 +37,10 @@ class Storage(NamedTuple):
     count: int
 
 
-def tensor(storage, size, stride, offset=0, function="_rebuild_tensor_v2"):
+def tensor(storage, size, stride, offset=0):
     """Pickled as a tensor with these, possibly impossible, numbers."""
-    return Call(Global("torch._utils", function), (storage, offset, size, stride, False, collections.OrderedDict()))
+    rebuild, hooks = Global("torch._utils", "_rebuild_tensor_v2"), collections.OrderedDict()
+    return Call(rebuild, (storage, offset, size, stride, False, hooks))
 
 
 class Pickler(pickle._Pickler):
@@ -89,7 +90,7 @@ def write(path, content, *, legacy=False, storages=None, extra=()):
         parts = [*(pickle.dumps(part, 2) for part in head), stream.getvalue(), pickle.dumps([*storages], 2)]
         path.write_bytes(b"".join([*parts, *(np.int64(x.size).tobytes() + x.tobytes() for x in storages.values())]))
         return path
-    records = {"data.pkl": stream.getvalue(), "byteorder": b"little", **dict.fromkeys(extra, b"x")}
+    records = {"data.pkl": stream.getvalue(), "byteorder": b"little", "version": b"3\n", **dict.fromkeys(extra, b"x")}
     with zipfile.ZipFile(path, "w") as archive:
         for name, data in (records | {f"data/{key}": x.tobytes() for key, x in storages.items()}).items():
             archive.writestr(f"archive/{name}", data)
