@@ -31,7 +31,7 @@ def get_config():
     config.input = "auto"
     config.shard_resident = False  # spread resident images over the devices, if one device cannot hold all
     config.init_from = ""  # warm start: folder of the run to start from; outputs are copied by class name
-    config.trainable = "all"  # layers that training changes: "all", "fc" (fully connected) or "head" (the last)
+    config.trainable = "all"  # layers that training changes: "head" (the last), a group and all layers above it, or "all"
     config.steps_per_call = 1  # steps per call, without the host; must divide steps, log_every and every *.every
 
     # Each role is None, one images(...), or a tuple of several. A class belongs to only one role, and so does an image.
@@ -48,8 +48,8 @@ def get_config():
     data.stored_size = 256  # pixels: the host scales the shorter side to this, and crops the centre square
     data.image_size = 224  # pixels of the network's input, a crop of the stored image
     data.grey = False  # convert every image to grey
-    data.mean = (0.485, 0.456, 0.406)  # of pixels in [0, 1], subtracted; ImageNet's
-    data.std = (0.229, 0.224, 0.225)  # of pixels in [0, 1], the divisor
+    data.mean = config_dict.placeholder(tuple)  # of pixels in [0, 1], subtracted; None: those of the network's weights
+    data.std = config_dict.placeholder(tuple)  # of pixels in [0, 1], the divisor; None: those of the network's weights
     data.validation_fraction = 0.1  # share split off for validation, if the source has no such split
     data.test_fraction = 0.2  # share split off for testing, if the source has no splits at all
     data.max_bad_fraction = 0.01  # unreadable images are skipped; a larger share of them ends the run
@@ -76,7 +76,7 @@ def get_config():
     model.width = 1.0  # multiplies the number of channels
     model.stem = "imagenet"  # 11x11 stride 4; "small" for images of 16 to 64 pixels
     model.norm = ""  # "": the network's own; or "none", "batch", "local_response"
-    model.dropout = 0.5  # before fc6 and fc7
+    model.dropout = config_dict.placeholder(float)  # rate; None: the network's own (alexnet: 0.5)
     model.dtype = "auto"  # of the computation: "bfloat16" on GPU and TPU, "float32" on CPU. Parameters are float32.
 
     config.objective = objective = ml_collections.ConfigDict()

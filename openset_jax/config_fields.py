@@ -10,7 +10,7 @@ import ml_collections
 from openset_jax import config_json
 from openset_jax.data import sampler
 from openset_jax.errors import UserError
-from openset_jax.model import alexnet
+from openset_jax.model import networks
 from openset_jax.openset.decision import thresholds
 from openset_jax.openset.decision.classifier import CALIBRATIONS
 from openset_jax.openset.losses import objectives, weights
@@ -44,11 +44,10 @@ _RULES = {
     "log_every": _AT_LEAST_1,
     "input": _one_of(AUTO, "stream", "resident"),
     "steps_per_call": _AT_LEAST_1,
-    "trainable": _one_of(*alexnet.TRAINABLE),
     "data.stored_size": _SIDE,
     "data.image_size": _SIDE,
-    "data.mean": _Rule("three finite numbers", lambda v: _finite(v, 3)),
-    "data.std": _Rule("three finite numbers above 0", lambda v: _finite(v, 3) and min(v) > 0),
+    "data.mean": _Rule("None, or three finite numbers", lambda v: v is None or _finite(v, 3)),
+    "data.std": _Rule("None, or three finite numbers above 0", lambda v: v is None or (_finite(v, 3) and min(v) > 0)),
     "data.validation_fraction": _FRACTION,
     "data.test_fraction": _FRACTION,
     "data.max_bad_fraction": _Rule("from 0 to 1", lambda v: 0 <= v <= 1),
@@ -71,8 +70,8 @@ _RULES = {
     "objective.magnitude": _POSITIVE,
     "objective.ring_weight": _AT_LEAST_0,
     "model.width": _Rule("above 0 and at most 64", lambda v: 0 < v <= 64),
-    "model.dtype": _one_of(AUTO, *alexnet.DTYPES),
-    "model.dropout": _BELOW_1,
+    "model.dtype": _one_of(AUTO, *networks.DTYPES),
+    "model.dropout": _Rule("None, or 0 or more and below 1", lambda v: v is None or 0 <= v < 1),
     "optimizer.learning_rate": _POSITIVE,
     "optimizer.schedule": _one_of("cosine", "constant"),
     "optimizer.warmup_steps": _AT_LEAST_0,

@@ -24,7 +24,7 @@ from openset_jax.training.checkpoints import Checkpoints
 from openset_jax.training.inference import Inference
 from openset_jax.training.input_choice import InputChoice
 from openset_jax.training.progress import Progress, plateau_warning
-from openset_jax.training.run_cache import LoadedImages, Network, RunCache, TrainStep
+from openset_jax.training.run_cache import LoadedImages, RunCache, TrainableNetwork, TrainStep
 from openset_jax.training.run_log import RunLog, say
 from openset_jax.training.state import TrainState, Variables, create_state
 from openset_jax.training.steps import Batch
@@ -45,7 +45,7 @@ class Run:
     rows_by_class: list[np.ndarray]  # int64, the training rows of each class, "none" last if the objective uses negatives
     sampler: Sampler  # draws from these rows
     weights: of_examples.Weights
-    network: Network
+    network: TrainableNetwork
     record: Mapping[str, Any]  # see `run_record`
     warning: str  # about the validation split and the learning rate, or ""
 

@@ -34,7 +34,8 @@ def warm_start(variables: Variables, spec: RunSpec, classes: Sequence[str]) -> t
     other = run.spec.workdir
     same = {f"data.{name}": (getattr(run.spec.images, name), getattr(spec.images, name)) for name in _SAME}
     # some kinds of normalisation have no parameters, so that shapes do not show them
-    same["model.norm"] = run.model.norm, spec.program.forward.network.make(len(classes)).norm
+    network = spec.program.forward.network.make(len(classes))
+    same["model.norm"], head = (run.model.norm, network.norm), network.head
     for field, (there, here) in same.items():
         if there != here:
             raise UserError(f"{field}: the run in init_from, {other}, has {there!r}, this one {here!r}; use the same")
@@ -42,27 +43,27 @@ def warm_start(variables: Variables, spec: RunSpec, classes: Sequence[str]) -> t
     for kind, layers in variables.items():
         for layer in sorted(layers.keys() | given[kind].keys()):
             shapes = [jax.tree.map(np.shape, tree[kind].get(layer)) for tree in (given, variables)]
-            if layer != "fc8" and shapes[0] != shapes[1]:
+            if layer != head and shapes[0] != shapes[1]:
                 raise UserError(
                     f"init_from: {layer} has the shapes {shapes[0]} in the run in {other}, but {shapes[1]} with this "
                     "config; use the same model.* fields"
                 )
     before = [*run.classes, *[None] * run.spec.objective.none_output]
     after = [*classes, *[None] * spec.objective.none_output]
-    fc8, old = dict(variables["params"]["fc8"]), given["params"]["fc8"]
-    if len(fc8["kernel"]) != len(old["kernel"]):
+    outputs, old = dict(variables["params"][head]), given["params"][head]
+    if len(outputs["kernel"]) != len(old["kernel"]):
         raise UserError(
-            f"init_from: fc8 has {len(old['kernel'])} input features in the run in {other}, but {len(fc8['kernel'])} with "
-            "this config; use the same model.width"
+            f"init_from: {head} has {len(old['kernel'])} input features in the run in {other}, but "
+            f"{len(outputs['kernel'])} with this config; use the same model.width"
         )
     kept = [i for i, name in enumerate(after) if name in before]
     source = [before.index(after[i]) for i in kept]
-    for name, values in fc8.items():
-        fc8[name] = values.copy()
-        fc8[name][..., kept] = old[name][..., source]
+    for name, values in outputs.items():
+        outputs[name] = values.copy()
+        outputs[name][..., kept] = old[name][..., source]
     listed = lambda names: abridged(['"none"' if name is None else name for name in names])
     new, dropped = [n for i, n in enumerate(after) if i not in kept], [n for n in before if n not in after]
     message = f"Starting from the network of {other} at step {run.step}: {len(kept)} outputs are copied by class name"
     message += f"; new: {listed(new)}" if new else ""
     message += f"; dropped: {listed(dropped)}" if dropped else ""
-    return given | {"params": given["params"] | {"fc8": fc8}}, message + "."
+    return given | {"params": given["params"] | {head: outputs}}, message + "."

@@ -41,7 +41,7 @@ def test_sizes_are_of_what_an_arm_draws_from(cache):
     ({"sampling": {"policy": ("ballanced",)}}, "sampling.policy: 'ballanced' is not one of"),
     ({"data": {"negative_groups": (3,)}}, "data.negative_groups: 3 is not between 1 and 2, the number of groups"),
     ({"model": {"width": (-1.0,)}}, "model.width: -1.0 is not above 0 and at most 64"),
-    ({"trainable": ("tail",)}, "trainable: 'tail' is not one of head, fc, all"),
+    ({"trainable": ("tail",)}, "trainable: 'tail' is not one of head, fc, conv5"),
     ({"objective": {"name": ("sofmax",)}}, "objective.name: 'sofmax' is not one of"),
     ({"sampling": {"policy": ("two_phase",)}}, "trainable: .*sampling.policy=two_phase"),
     ({"early_stopping": {"patience": (3,)}}, "early_stopping.patience: all arms must see the same number of examples"),
