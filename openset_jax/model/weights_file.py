@@ -21,31 +21,29 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
       UserError: the file cannot be read, is not a state dict of tensors, or has values that are not finite; names it.
     """
     found = torch_file.read(path) if path.suffix.lower() in TORCH_SUFFIXES else _read_safetensors(path)
-    found = {name: _float32(values) for name, values in found.items()}
-    if strange := [name for name, values in found.items() if not np.isfinite(values).all()]:
-        raise UserError(f"{path}: {shortened(strange[0])} has values that are not finite; use weights of a run that learned")
-    return {name.removeprefix("module."): v for name, v in found.items()} if all(n[:7] == "module." for n in found) else found
-
-
-def _float32(values: np.ndarray) -> np.ndarray:
-    if values.dtype.kind in "iub":
-        return values
-    with np.errstate(over="ignore"):  # to infinity, which is refused
-        return values.astype(np.float32, copy=False)
+    for name, values in found.items():
+        if values.dtype.name in ("float16", "bfloat16", "float64"):
+            with np.errstate(over="ignore"):  # infinity is refused below
+                found[name] = values.astype(np.float32)
+        elif values.dtype.kind not in "iubf":
+            raise UserError(f"{path}: {shortened(name)} has numbers of type {values.dtype}; save it as float32")
+        if not np.isfinite(found[name]).all():
+            raise UserError(f"{path}: {shortened(name)} has values that are not finite; use weights without NaN and infinity")
+    prefix = "module." if all(name.startswith("module.") for name in found) else ""
+    return {name.removeprefix(prefix): values for name, values in found.items()}
 
 
 def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
         import ml_dtypes  # noqa: F401, for bfloat16
-        import safetensors
         from safetensors import numpy
     except ModuleNotFoundError as error:
         raise UserError(f"{path}: install the package that reads it: python -m pip install safetensors") from error
     try:
-        with path.open("rb"):  # the library's own message is that a file does not exist, also if it is a folder
+        with path.open("rb"):  # the library has other messages for a folder, or if there is no such file
             return numpy.load_file(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (safetensors.SafetensorError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except Exception as error:  # SafetensorError, or any other of the library for types that NumPy does not have
         why = f"{type(error).__name__}: {shortened(str(error), 100)}"
         raise UserError(f"{path}: it is damaged, or not a safetensors file ({why})") from error

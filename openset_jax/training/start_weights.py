@@ -99,8 +99,9 @@ def _from_file(path: pathlib.Path, origin: str, spec: RunSpec, like: Variables) 
     with _naming_the_field():
         state = weights_file.read(path)
     if problem := _misfit(network, state, like):
+        width, names = spec.program.forward.network.width, ", ".join(networks.NETWORKS)
         fitting = _fitting(spec, state)
-        remedy = f"use {_changes(spec, fitting)}" if fitting else "they fit none of the networks, " + ", ".join(networks.NETWORKS)
+        remedy = f"use {_changes(spec, fitting)}" if fitting else f"they fit none of {names} with model.width={width} or 1.0"
         raise UserError(f"init_from: the weights of {path} do not fit: {problem}; {remedy}")
     layout, head = network.torch_layout(), f"params/{network.head}/"
     flat = {
