@@ -31,11 +31,11 @@ _DTYPES = {
 class _Storage(NamedTuple):
     kind: str  # a key of `_DTYPES`
     key: str
-    count: int  # of elements
+    elements: int
 
     @property
     def nbytes(self):
-        return self.count * np.dtype(_DTYPES[self.kind]).itemsize
+        return self.elements * np.dtype(_DTYPES[self.kind]).itemsize
 
 
 # The pickle can set no attribute of an object with a `__setstate__`, nor of its class.
@@ -157,7 +157,7 @@ def _read_legacy(data: bytes) -> dict[str, np.ndarray]:
     keys, parts = _unpickle(stream), {}
     for key in keys:  # the number of elements, int64, and the elements
         start, storage = stream.tell() + 8, storages[key]
-        if data[start - 8 : start] != storage.count.to_bytes(8, "little"):
+        if data[start - 8 : start] != storage.elements.to_bytes(8, "little"):
             raise ValueError(f"the storage {shortened(key)} has another size than its tensors")
         parts[key] = memoryview(data)[start : start + storage.nbytes]
         stream.seek(start + storage.nbytes)
@@ -168,7 +168,7 @@ def _unpickle(stream: BinaryIO) -> Any:
     """Returns the content of the pickle at the position of a stream, and moves behind it."""
     start = stream.tell()
     # Fails where a text is longer than the stream. The unpickler would allocate all places up to an index of its memo.
-    puts = [argument for code, argument, _ in pickletools.genops(stream) if code.name.endswith("PUT")]
+    puts = [int(argument or 0) for code, argument, _ in pickletools.genops(stream) if code.name.endswith("PUT")]
     length = stream.tell() - start
     if max(puts, default=0) > length:
         raise pickle.UnpicklingError("an index of the memo is larger than the pickle")
@@ -178,15 +178,16 @@ def _unpickle(stream: BinaryIO) -> Any:
 
 def _tensors(content: Any) -> dict[str, _Tensor]:
     """Checks that an unpickled value is a dict of tensors by name, and returns it without parameters."""
+    kind = lambda value: type(value).__name__.strip("_")
     if not isinstance(content, dict):
-        raise UserError(f"it holds a {type(content).__name__.strip('_')}, not a dict of tensors by name; {REMEDY}")
+        raise UserError(f"it holds a {kind(content)}, not a dict of tensors by name; {REMEDY}")
     tensors = {name: value.tensor if isinstance(value, _Parameter) else value for name, value in content.items()}
-    for name, value in tensors.items():
-        if not (isinstance(name, str) and isinstance(value, _Tensor)):
-            text = lambda key: key if isinstance(key, str) else f"a {type(key).__name__}"
+    names = [name if isinstance(name, str) else f"a {kind(name)}" for name in tensors]
+    for name, (key, value) in zip(names, tensors.items(), strict=True):
+        if name is not key or not isinstance(value, _Tensor):
             raise UserError(
-                f"it is not a plain state dict: the value of {shortened(text(name))} is a {type(value).__name__.strip('_')}; "
-                f"its keys are {abridged([*map(text, tensors)], 10)}; {REMEDY}"
+                f"it is not a plain state dict: the value of {shortened(name)} is of type {kind(value)}; its keys are "
+                f"{abridged(names, 10)}; {REMEDY}"
             )
     return tensors
 
@@ -212,7 +213,7 @@ def _arrays(
     found = {}
     for name, tensor in tensors.items():
         last = tensor.offset + sum((n - 1) * stride for n, stride in zip(tensor.size, tensor.stride, strict=True))
-        if math.prod(tensor.size) and last >= tensor.storage.count:
+        if math.prod(tensor.size) and last >= tensor.storage.elements:
             raise ValueError(f"{shortened(name)} is not within its storage")
         flat = loaded[tensor.storage][tensor.offset :]
         strides = [stride * flat.itemsize for stride in tensor.stride]

@@ -28,7 +28,9 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
         elif values.dtype.kind not in "iubf":
             raise UserError(f"{path}: {shortened(name)} has numbers of type {values.dtype}; save it as float32")
         if not np.isfinite(found[name]).all():
-            raise UserError(f"{path}: {shortened(name)} has values that are not finite; use weights without NaN and infinity")
+            raise UserError(
+                f"{path}: {shortened(name)} has values that are not finite; use weights without NaN and infinity"
+            )
     prefix = "module." if all(name.startswith("module.") for name in found) else ""
     return {name.removeprefix(prefix): values for name, values in found.items()}
 

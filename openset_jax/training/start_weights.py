@@ -80,13 +80,17 @@ def _from_run(workdir: pathlib.Path, spec: RunSpec, like: Variables) -> StartWei
         there, here = (tree.get(name, "nothing") for tree in shapes)
         if there != here:
             remedy = _changes(spec, {f: getattr(run.spec.program.forward.network, f) for f in _GEOMETRY})
-            raise UserError(f"init_from: {name} has the shape {there} in the run in {workdir}, but {here} here; use {remedy}")
+            raise UserError(
+                f"init_from: {name} has the shape {there} in the run in {workdir}, but {here} here; use {remedy}"
+            )
     outputs = (*run.classes, *[None] * run.spec.objective.none_output)
     return StartWeights(f"the network of {workdir} at step {run.step}", variables, outputs, 0, "")
 
 
 def _from_file(path: pathlib.Path, origin: str, spec: RunSpec, like: Variables) -> StartWeights:
     """The parameters of a state dict of PyTorch. Its outputs have no names of classes, so that its head is left out."""
+    with _naming_the_field():
+        state = weights_file.read(path)
     network, images = _network(spec), spec.images
     trained_on = network.preprocessing
     for field, here, there, unset in (
@@ -96,8 +100,6 @@ def _from_file(path: pathlib.Path, origin: str, spec: RunSpec, like: Variables) 
     ):
         if here != there:
             raise UserError(f"{field}: {here!r} does not fit the weights in init_from, which need {there!r}; use {unset!r}")
-    with _naming_the_field():
-        state = weights_file.read(path)
     if problem := _misfit(network, state, like):
         width, names = spec.program.forward.network.width, ", ".join(networks.NETWORKS)
         fitting = _fitting(spec, state)

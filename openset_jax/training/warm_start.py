@@ -30,7 +30,9 @@ def warm_start(variables: Variables, spec: RunSpec, classes: Sequence[str]) -> t
         values[..., kept] = given.variables["params"][head][name][..., source]
     listed = lambda names: abridged(['"none"' if name is None else name for name in names])
     new, left = [n for i, n in enumerate(after) if i not in kept], [n for n in before if n not in after]
-    message = f"Starting from {given.origin}: the layers below {head} are copied, and {len(kept) or 'no'} outputs by class name"
+    message = (
+        f"Starting from {given.origin}: the layers below {head} are copied, and {len(kept) or 'no'} outputs by class name"
+    )
     message += f"; new: {listed(new)}" if new else ""
     message += f"; left out: {listed(left)}" if left else ""
     message += f"; left out: {given.unnamed:,} outputs without names of classes" if given.unnamed else ""

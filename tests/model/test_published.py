@@ -1,4 +1,4 @@
-"""The published weights of a network: found in an installed package, whose code is not run, and only with the right content."""
+"""The published weights of a network: found in an installed package, whose code is not run, if their content is right."""
 
 import hashlib
 

@@ -102,10 +102,10 @@ def test_a_pickle_cannot_change_the_reader(tmp_path, target, state):
     [
         (
             {"state_dict": STATE, "epoch": 3},
-            f"not a plain state dict: the value of state_dict is a dict; its keys are state_dict, epoch; .*{REMEDY}",
+            f"not a plain state dict: the value of state_dict is of type dict; its keys are state_dict, epoch; .*{REMEDY}",
         ),
-        (STATE | {"epoch": 3}, "the value of epoch is a int; its keys are a.weight, "),
-        ({3: STATE["double"]}, "the value of a int is a Tensor"),
+        (STATE | {"epoch": 3}, "the value of epoch is of type int; its keys are a.weight, "),
+        ({3: STATE["double"]}, "the value of a int is of type Tensor"),
         ([STATE["double"]], f"holds a list, not a dict of tensors by name; .*{REMEDY}"),
         (STATE["double"], "holds a Tensor, not a dict"),
     ],

@@ -4,7 +4,7 @@ import collections
 import io
 import pickle
 import zipfile
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -46,7 +46,7 @@ def tensor(storage, size, stride, offset=0):
 class Pickler(pickle._Pickler):
     """Pickles the classes above, and arrays as tensors, whose storages are in `storages` then."""
 
-    dispatch = dict(pickle._Pickler.dispatch)
+    dispatch: ClassVar = dict(pickle._Pickler.dispatch)
 
     def __init__(self, file, *, legacy=False):
         super().__init__(file, protocol=2)
@@ -80,7 +80,7 @@ class Pickler(pickle._Pickler):
 
 
 def write(path, content, *, legacy=False, storages=None, extra=()):
-    """Writes `content`; `storages` replaces those of its arrays (key -> array); `extra`: names of more records in a zip file."""
+    """Writes `content`; `storages` (key -> array) replaces those of its arrays; `extra`: more records of a zip file."""
     stream = io.BytesIO()
     pickler = Pickler(stream, legacy=legacy)
     pickler.dump(content)

@@ -61,7 +61,14 @@ def test_logits_of_the_full_alexnet_are_those_of_pytorch(tmp_path):
 def test_a_run_starts_from_a_file_with_new_outputs_and_resumes_without_it(tmp_path, alexnet, capsys):
     path, workdir = shutil.copy(alexnet, tmp_path / "a.pth"), tmp_path / "run"
     workdir.mkdir()
-    small = {"data.stored_size": 63, "data.image_size": 63, "steps": 2, "eval.every": 2, "checkpoint.every": 1, "trainable": "head"}
+    small = {
+        "data.stored_size": 63,
+        "data.image_size": 63,
+        "steps": 2,
+        "eval.every": 2,
+        "checkpoint.every": 1,
+        "trainable": "head",
+    }
     train(small_config(**IMAGENET | small | {"init_from": str(path)}), workdir)
     assert f"Starting from {path}: the layers below fc8 are copied" in capsys.readouterr().out
     path.unlink()
@@ -91,7 +98,10 @@ def changed(tmp_path, changes):
             r"params/conv1/kernel has the shape \(11, 11, 3, 4\) there \(features.0.weight\), but \(5, 5, 3, 4\) here; "
             "use model.stem=imagenet$",
         ),
-        ({"model.name": "alexnet_2012", "model.norm": "local_response"}, r"params/conv1/bias has the shape \(4,\) there .*, but \(6,\) here; use model.name=alexnet$"),
+        (
+            {"model.name": "alexnet_2012", "model.norm": "local_response"},
+            r"params/conv1/bias has the shape \(4,\) there .*, but \(6,\) here; use model.name=alexnet$",
+        ),
         ({"model.width": 0.125}, "params/conv1/bias .* they fit none of alexnet, .* with model.width=0.125 or 1.0$"),
     ],
 )
@@ -102,13 +112,20 @@ def test_another_geometry_is_refused_with_layer_shapes_and_remedy(alexnet, chang
 
 def test_other_names_are_refused(tmp_path):
     problem = "^init_from: the weights of .* do not fit: "
-    with pytest.raises(UserError, match=problem + "features.3.bias is missing, they are features.0.weight, .*; they fit none"):
+    with pytest.raises(
+        UserError, match=problem + "features.3.bias is missing, they are features.0.weight, .*; they fit none"
+    ):
         load(changed(tmp_path, {"features.3.bias": None}))
     with pytest.raises(UserError, match=problem + "the network has no features.1.weight; they fit none"):
         load(changed(tmp_path, {"features.1.weight": np.ones(3, np.float32)}))
-    with pytest.raises(UserError, match=problem + r"params/fc6/kernel has the shape \(256, 100\) there \(classifier.1.weight\)"):
+    with pytest.raises(
+        UserError, match=problem + r"params/fc6/kernel has the shape \(256, 100\) there \(classifier.1.weight\)"
+    ):
         load(changed(tmp_path, {"classifier.1.weight": np.ones((256, 100), np.float32)}))
-    count, headless = {"features.1.num_batches_tracked": np.array(3)}, {"classifier.6.weight": None, "classifier.6.bias": None}
+    count, headless = (
+        {"features.1.num_batches_tracked": np.array(3)},
+        {"classifier.6.weight": None, "classifier.6.bias": None},
+    )
     counted = load(changed(tmp_path, count | headless))
     assert counted[0].unnamed == 0, "a network without its head"
 
@@ -141,7 +158,9 @@ def test_published_weights_are_those_of_the_package(tmp_path, alexnet, monkeypat
     spec = small_spec(**IMAGENET | size | {"model.name": "made_up"})
     shapes = state.variables_shape(spec.program.forward.network.make(6), 63)
     variables = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
-    with pytest.raises(UserError, match="^init_from: the weights of made_up are in the package made-up-weights, which is not"):
+    with pytest.raises(
+        UserError, match="^init_from: the weights of made_up are in the package made-up-weights, which is not"
+    ):
         warm_start(variables, spec, list("abcde"))
     (tmp_path / "made_up_weights-1.2.dist-info").mkdir()
     (tmp_path / "made_up_weights-1.2.dist-info/METADATA").write_text("Name: made-up-weights\nVersion: 1.2\n")
@@ -149,8 +168,8 @@ def test_published_weights_are_those_of_the_package(tmp_path, alexnet, monkeypat
     monkeypatch.syspath_prepend(tmp_path)
     found, said = warm_start(variables, spec, list("abcde"))
     assert said == (
-        "Starting from the published weights of made-up-weights 1.2: the layers below fc8 are copied, and no outputs by class "
-        'name; new: a, b, c, d, e, "none"; left out: 10 outputs without names of classes.\n'
+        "Starting from the published weights of made-up-weights 1.2: the layers below fc8 are copied, and no outputs by "
+        'class name; new: a, b, c, d, e, "none"; left out: 10 outputs without names of classes.\n'
         "The weights are of images of 224 pixels; data.image_size is 63."
     )
     assert not found["params"]["fc8"]["kernel"].any()
