@@ -134,7 +134,7 @@ def _misfit(network: Network, state: Mapping[str, np.ndarray], like: Variables) 
     wanted = {name: x.shape for name, x in flatten_dict(like, sep="/").items() if not name.startswith(head)}
     names = {name: layout[name].name if name in layout else name for name in wanted}
     if missing := [name for name in names.values() if name not in state]:
-        return f"{missing[0]} is missing, they are {abridged(list(state), 6)}"
+        return f"{missing[0]} is missing; the names are {abridged(list(state), 6)}"
     known = {parameter.name for parameter in layout.values()}
     if extra := [name for name in state if name not in known and not name.endswith(".num_batches_tracked")]:
         return f"the network has no {abridged(extra, 6)}"

@@ -6,10 +6,12 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 from model import torch_alexnet
 from model.torch_writer import write
 from safetensors.numpy import save_file
 from small_run import lines, small_config, small_spec, train
+from tiny_network import Tiny
 
 from openset_jax.errors import UserError
 from openset_jax.model import networks
@@ -77,6 +79,27 @@ def test_a_run_starts_from_a_file_with_new_outputs_and_resumes_without_it(tmp_pa
     assert lines(workdir)[-1]["step"] == 4
 
 
+def test_batch_statistics_and_another_head_are_those_of_any_network(tmp_path, alexnet, monkeypatch):
+    monkeypatch.setitem(networks.NETWORKS, "tiny", Tiny)
+    path, tiny = tmp_path / "tiny.pth", {"model.name": "tiny", "model.stem": "imagenet", "data.mean": None, "data.std": None}
+    spec = small_spec(**tiny | {"model.width": 1.0, "init_from": str(path)})
+    model, rng = spec.program.forward.network.make(7), np.random.default_rng(0)
+    like = state.variables_shape(model, 16)
+    wanted = {name: rng.normal(size=x.shape).astype(np.float32) for name, x in flatten_dict(like, sep="/").items()}
+    to_torch = {1: (0,), 2: (1, 0), 4: (3, 2, 0, 1)}
+    theirs = {model.torch_layout()[name].name: x.transpose(to_torch[x.ndim]).copy() for name, x in wanted.items()}
+    write(path, theirs | {"first.1.num_batches_tracked": np.array(5)})
+    given = start_weights.load(spec, like)
+    found = flatten_dict(given.variables, sep="/")
+    assert found.keys() == {name for name in wanted if "answer" not in name}
+    jax.tree.map(np.testing.assert_array_equal, found, {name: wanted[name] for name in found})
+    assert (given.unnamed, given.note) == (7, "")
+    narrow = small_spec(**tiny | {"model.width": WIDTH, "init_from": str(alexnet)})
+    says = "first.1.running_mean is missing; the names are features.0.weight, .*; use model.name=alexnet$"
+    with pytest.raises(UserError, match=f"^init_from: the weights of {alexnet} do not fit: {says}"):
+        start_weights.load(narrow, state.variables_shape(narrow.program.forward.network.make(7), 16))
+
+
 def test_relative_paths_and_home_folders_are_resolved(alexnet, monkeypatch):
     monkeypatch.chdir(alexnet.parent)
     monkeypatch.setenv("HOME", str(alexnet.parent))
@@ -113,7 +136,7 @@ def test_another_geometry_is_refused_with_layer_shapes_and_remedy(alexnet, chang
 def test_other_names_are_refused(tmp_path):
     problem = "^init_from: the weights of .* do not fit: "
     with pytest.raises(
-        UserError, match=problem + "features.3.bias is missing, they are features.0.weight, .*; they fit none"
+        UserError, match=problem + "features.3.bias is missing; the names are features.0.weight, .*; they fit none"
     ):
         load(changed(tmp_path, {"features.3.bias": None}))
     with pytest.raises(UserError, match=problem + "the network has no features.1.weight; they fit none"):
