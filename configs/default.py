@@ -38,7 +38,8 @@ def get_config():
     # resident if they are packed (or digits) and take at most 75 % of the free memory, otherwise stream
     config.input = "auto"
     config.shard_resident = False  # spread resident images over the devices, if one device cannot hold all
-    config.init_from = ""  # warm start: folder of the run to start from; outputs are copied by class name
+    # warm start: "", the folder of a run, a file of weights (.safetensors, .pth, .pt), or "pretrained", the network's own
+    config.init_from = ""
     config.trainable = "all"  # layers that training changes: "head" (the last), a group and all layers above it, or "all"
     config.steps_per_call = 1  # steps per call, without the host; must divide steps, log_every and every *.every
 

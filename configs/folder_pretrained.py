@@ -3,8 +3,8 @@
     python -m pip install -e '.[pretrained]'
     python -m openset_jax.train --config=configs/folder_pretrained.py --config.data.root=ROOT --workdir=runs/mine
 
-The folders are those of configs/folder.py. Needs no accelerator: two cores train on about 80 images per second. To train more
-layers: --config.trainable=stage7 (or any other group, or all) --config.optimizer.learning_rate=1e-4.
+The folders are those of configs/folder.py. An accelerator is not needed: two cores train on about 80 images per second. To
+train more layers: --config.trainable=stage7 (or any other group, or all) --config.optimizer.learning_rate=1e-4.
 """
 
 from configs import folder
@@ -19,7 +19,7 @@ def get_config():
     config.trainable = "head"
 
     config.model.name = "efficientnet_lite0"
-    # On frozen features its score rejects unseen unknowns better than that of an extra class; see benchmarks/answers/README.md
+    # on frozen features it rejects unseen unknowns better than an extra class; see benchmarks/answers/README.md
     config.objective.name = "one_vs_rest"
 
     config.optimizer.learning_rate = 3e-3

@@ -107,6 +107,7 @@ def experiment(
     finished = lambda arm: (folder[arm] / arm_folder.OUTCOME).exists()
     arms_of_part = grid.share(arms, work, part)
     unfinished = [arm for arm in arms_of_part if not finished(arm)]
+    check.check_starts([arm for arm in unfinished if arm.starts_from(arms) is None], phases, cache)
     say(run_setup.computation_line(base, cache.input_choice(base, pool)))
     say(console.pool_table(pool))
     say(run_length.description(base, run_length.sampled(base, pool)[1], pool.num_classes, flags=FIELDS))

@@ -91,7 +91,7 @@ def fit_run(spec: RunSpec, stop_requested: StopRequested, cache: RunCache) -> Tr
     from openset_jax.training.forecast import Forecast
     from openset_jax.training.run_log import RunLog, say
 
-    # Images, sampler, network; then the initial state: random, from another run (init_from), or from the last checkpoint.
+    # Images, sampler, network; then the initial state: random, from weights (init_from), or from the last checkpoint.
     run = run_setup.make_run(spec, cache)
     say(console.run_description(run))
     checkpoints, state, progress, start = run_setup.start(run)

@@ -112,6 +112,13 @@ def test_a_dry_run_prints_the_sizes_and_a_time_and_leaves_nothing(tmp_path, caps
     assert not list(tmp_path.iterdir())
 
 
+def test_a_dry_run_refuses_weights_that_are_not_there(tmp_path):
+    config = small_grid.get_config()
+    config.run.init_from = str(tmp_path / "none.pth")
+    with pytest.raises(UserError, match="^grid.amounts, the arm '.*': init_from: .*none.pth: cannot be read"):
+        run_experiment(config, tmp_path, dry_run=True)
+
+
 @pytest.mark.parametrize("shared", [{}, {"sampling.policy": "two_phase"}, {"sampling.negatives": 0}])
 def test_a_dry_run_of_arms_with_two_phases_or_without_negatives(tmp_path, capsys, shared):
     """`shared` are fields of `run` that not every config could have, but that all arms have or override."""

@@ -174,7 +174,7 @@ def start(run: Run) -> tuple[Checkpoints, TrainState, Progress, int]:
 
 
 def _starting_point(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, Progress, int]:
-    """(state on the host, progress, step) from the last checkpoint, another run's network, or random parameters."""
+    """(state on the host, progress, step) from the last checkpoint, trained weights, or random parameters."""
     spec, network = run.spec, run.network
     steps, per_call = spec.program.steps, spec.program.steps_per_call
     fresh = create_state(network.model, network.optimizer, seed=spec.seed, image_size=spec.images.image_size)

@@ -100,3 +100,22 @@ def test_two_phases_see_as_many_examples_as_one(cache):
     arms, sizes = checked(experiment(seeds=(0,), **blocks), cache)
     assert {size.examples for size in sizes.values()} == {192}
     assert all(sizes[a.name].none == pytest.approx(248 / 870) for a in arms if a.block == "a"), "of the second phase"
+
+
+def test_weights_that_do_not_fit_are_refused_with_their_arm_unless_it_has_started(tmp_path, monkeypatch, cache):
+    config = experiment(seeds=(0, 1), a={"init_from": ("pretrained",), "trainable": ("head", "all")})
+    arms = grid.arms_of(config)
+    phases = {arm: check.resolve_arm(arm, grid.config_of(arm, config.run, {}), tmp_path / arm.name) for arm in arms}
+    with pytest.raises(
+        UserError, match="^grid.a, the arm 'init_from=pretrained.*, seed 0': init_from: alexnet has no published"
+    ):
+        check.check_starts(arms, phases, cache)
+    read = []
+    monkeypatch.setattr("openset_jax.training.start_weights.load", lambda spec, like: read.append(spec.init_from))
+    check.check_starts(arms, phases, cache)
+    assert read == ["pretrained"], "once for all arms with the same network"
+    for arm in arms:
+        (tmp_path / arm.name / "checkpoints/3").mkdir(parents=True)
+        (tmp_path / arm.name / "checkpoints/3/_CHECKPOINT_METADATA").touch()
+    check.check_starts(arms, phases, cache)
+    assert len(read) == 1
