@@ -105,7 +105,9 @@ def test_two_phases_see_as_many_examples_as_one(cache):
 def test_weights_that_do_not_fit_are_refused_with_their_arm_unless_it_has_started(tmp_path, monkeypatch, cache):
     config = experiment(seeds=(0, 1), a={"init_from": ("pretrained",), "trainable": ("head", "all")})
     arms = grid.arms_of(config)
-    phases = {arm: check.resolve_arm(arm, grid.config_of(arm, config.run, {}), tmp_path / arm.name) for arm in arms}
+    phases = {
+        arm: check.resolve_arm(arm, grid.config_of(arm, config.run, {}), tmp_path / arm.name, RunCache()) for arm in arms
+    }
     with pytest.raises(
         UserError, match="^grid.a, the arm 'init_from=pretrained.*, seed 0': init_from: alexnet has no published"
     ):
