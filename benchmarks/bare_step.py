@@ -11,7 +11,7 @@ import numpy as np
 import optax
 
 from benchmarks.compilations import Compilations
-from openset_jax.model.alexnet import AlexNet
+from openset_jax.model.network import Network
 from openset_jax.spec import ProgramSpec, RunSpec
 from openset_jax.training import devices, run_setup, state, train_program
 from openset_jax.training.image_input import ImageInput, streamed
@@ -101,7 +101,7 @@ def random_batch(program: ProgramSpec, num_classes: int, seed: int = 0) -> dict[
     }
 
 
-def random_state(model: AlexNet, optimizer: optax.GradientTransformation, image_size: int) -> TrainState:
+def random_state(model: Network, optimizer: optax.GradientTransformation, image_size: int) -> TrainState:
     """A state like that of `state.create_state`, but drawn by NumPy on the host.
 
     This saves the seconds that compiling the initialisation of the network takes.

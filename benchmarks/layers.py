@@ -23,7 +23,7 @@ from jax import lax
 
 from benchmarks import hardware, roofline, tables, timing
 from benchmarks.compilations import Compilations
-from openset_jax.model.alexnet import AlexNet
+from openset_jax.model.network import Network
 from openset_jax.platforms import xla
 
 GROUPS, SECONDS_WITHOUT_LIMIT, LIMITED_SECONDS = 5, 0.2, 0.05  # groups of calls, seconds of each
@@ -66,7 +66,7 @@ class _Program:
 
 
 def time_layers(
-    model: AlexNet,
+    model: Network,
     optimizer: optax.GradientTransformation,
     *,
     image_size: int,
@@ -112,7 +112,7 @@ def report(timed: Timed, step_ms: float) -> None:
         print(f"left out: {name}: {reason}")
 
 
-def _programs(model: AlexNet, optimizer: optax.GradientTransformation, image_size: int, batch_size: int) -> list[_Program]:
+def _programs(model: Network, optimizer: optax.GradientTransformation, image_size: int, batch_size: int) -> list[_Program]:
     """A program for each layer, and one for the update of the parameters."""
     dtype, found = jnp.dtype(model.dtype), roofline.layers(model, image_size)
     params = {layer.name: _parameters(layer) for layer in found if layer.module}

@@ -100,10 +100,8 @@ def network_job(spec: RunSpec, num_outputs: int, mode: str) -> dict[str, Any]:
     """
     import jax
 
-    from openset_jax.model import alexnet
-
     program, network, images = spec.program, spec.program.forward.network, spec.images
-    norm = network.norm or alexnet.NETWORKS[network.name][-1]
+    norm = network.norm
     if network.name != "alexnet" or norm not in ("none", "batch"):
         raise UserError(f"--peer: PyTorch's side has no {network.name} with norm {norm!r}; only alexnet with none or batch")
     if jax.default_backend() not in ("cpu", "gpu") or jax.device_count() > 1:

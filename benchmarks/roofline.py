@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # imported where they are used, so that --help answers at onc
     from flax import linen as nn
     from flax.typing import Dtype
 
-    from openset_jax.model.alexnet import AlexNet
+    from openset_jax.model.network import Network
 
 ADAM_BYTES = 28  # per float32 parameter: reads weight, gradient and two moments, writes weight and moments
 
@@ -43,7 +43,7 @@ def main() -> None:
     file = outputs.json_file(flags.FLAGS.json)
     import jax
 
-    from openset_jax.model import alexnet
+    from openset_jax.model import networks
 
     machine, rates = hardware.describe(devices=True), {}
     hardware.print_description(machine)
@@ -51,7 +51,7 @@ def main() -> None:
     outputs.write_json(file, found)  # the suite needs it, even if measuring the rates fails
     if not flags.FLAGS.rates:
         return
-    for name, dtype in alexnet.DTYPES.items():
+    for name, dtype in networks.DTYPES.items():
         rates[f"matrix_rate_{name}"] = measured_matrix_rate(dtype, flags.FLAGS.matrix)
     rates["copy_rate"] = measured_copy_rate()
     rows = [tables.row(name.replace("_", " "), timing.scaled(v, 1e-9)) for name, v in rates.items()]
@@ -114,7 +114,7 @@ def weight_bytes(itemsize: int, *, train: bool = True) -> int:
     return copy + (2 * itemsize + 4 if train else itemsize)
 
 
-def layers(model: AlexNet, image_size: int) -> list[Layer]:
+def layers(model: Network, image_size: int) -> list[Layer]:
     """The layers of a network in the order in which they run, with pooling."""
     import jax
     import jax.numpy as jnp
@@ -150,7 +150,7 @@ def layers(model: AlexNet, image_size: int) -> list[Layer]:
     return found
 
 
-def flops_per_image(model: AlexNet, image_size: int, *, train: bool = True) -> int:
+def flops_per_image(model: Network, image_size: int, *, train: bool = True) -> int:
     """Operations of all convolutions and dense layers: 4.12 GFLOP for training AlexNet at 224x224 with 11 outputs."""
     return sum(layer.flops(train=train) for layer in layers(model, image_size))
 

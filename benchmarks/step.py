@@ -28,7 +28,7 @@ from openset_jax import cli
 
 if TYPE_CHECKING:  # imported where they are used, so that --help answers at once
     from benchmarks.bare_step import Step
-    from openset_jax.model.alexnet import AlexNet
+    from openset_jax.model.network import Network
     from openset_jax.spec import RunSpec
 
 PROFILED_STEPS = 5
@@ -142,7 +142,7 @@ def all_reduce_bytes(program: str) -> int:
     return total
 
 
-def known_rates(model: AlexNet, path: str) -> dict[str, Any]:
+def known_rates(model: Network, path: str) -> dict[str, Any]:
     """The rates of `measured_rates` from a file of `benchmarks.roofline`; {} if the file does not have them."""
     import jax.numpy as jnp
 
@@ -153,7 +153,7 @@ def known_rates(model: AlexNet, path: str) -> dict[str, Any]:
         return {}
 
 
-def measured_rates(model: AlexNet, side: int = 0) -> dict[str, Any]:
+def measured_rates(model: Network, side: int = 0) -> dict[str, Any]:
     """The "matrix_rate" in the model's dtype and the "copy_rate" of all devices; see `benchmarks.roofline`."""
     import jax.numpy as jnp
 
@@ -165,7 +165,7 @@ def measured_rates(model: AlexNet, side: int = 0) -> dict[str, Any]:
     }
 
 
-def against_roofline(model: AlexNet, spec: RunSpec, images_per_second: float, rates: dict[str, Any]) -> dict[str, Any]:
+def against_roofline(model: Network, spec: RunSpec, images_per_second: float, rates: dict[str, Any]) -> dict[str, Any]:
     """The bounds of the step, and the shares of them that it reaches; see `benchmarks.roofline`."""
     import jax
     import jax.numpy as jnp

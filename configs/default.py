@@ -20,18 +20,27 @@ def images(source, classes=(), limit=0, group="", train="train", validation="", 
     )
 
 
+def interval(steps):
+    """Returns a field that holds a number of steps or a text such as "10%"."""
+    return config_dict.FieldReference(steps, field_type=object)
+
+
 def get_config():
     config = ml_collections.ConfigDict()
     config.seed = 0
     config.steps = 50_000  # optimizer steps
+    # instead of steps: times that every training image of the known classes is drawn, on average; None: `steps`
+    config.epochs = config_dict.placeholder(float)
     config.batch_size = 256  # of all devices together
-    config.log_every = 100  # steps
+    # log_every, optimizer.warmup_steps, eval.every and checkpoint.every: steps, or a share of all steps, as "10%"
+    config.log_every = interval(100)
     # "stream": the host reads every batch; "resident": all images are copied to device memory at the start; "auto":
     # resident if they are packed (or digits) and take at most 75 % of the free memory, otherwise stream
     config.input = "auto"
     config.shard_resident = False  # spread resident images over the devices, if one device cannot hold all
-    config.init_from = ""  # warm start: folder of the run to start from; outputs are copied by class name
-    config.trainable = "all"  # layers that training changes: "all", "fc" (fully connected) or "head" (the last)
+    # warm start: "", the folder of a run, a file of weights (.safetensors, .pth, .pt), or "pretrained", the network's own
+    config.init_from = ""
+    config.trainable = "all"  # layers that training changes: "head" (the last), a group and all layers above it, or "all"
     config.steps_per_call = 1  # steps per call, without the host; must divide steps, log_every and every *.every
 
     # Each role is None, one images(...), or a tuple of several. A class belongs to only one role, and so does an image.
@@ -48,8 +57,8 @@ def get_config():
     data.stored_size = 256  # pixels: the host scales the shorter side to this, and crops the centre square
     data.image_size = 224  # pixels of the network's input, a crop of the stored image
     data.grey = False  # convert every image to grey
-    data.mean = (0.485, 0.456, 0.406)  # of pixels in [0, 1], subtracted; ImageNet's
-    data.std = (0.229, 0.224, 0.225)  # of pixels in [0, 1], the divisor
+    data.mean = config_dict.placeholder(tuple)  # of pixels in [0, 1], subtracted; None: those of the network's weights
+    data.std = config_dict.placeholder(tuple)  # of pixels in [0, 1], the divisor; None: those of the network's weights
     data.validation_fraction = 0.1  # share split off for validation, if the source has no such split
     data.test_fraction = 0.2  # share split off for testing, if the source has no splits at all
     data.max_bad_fraction = 0.01  # unreadable images are skipped; a larger share of them ends the run
@@ -76,7 +85,7 @@ def get_config():
     model.width = 1.0  # multiplies the number of channels
     model.stem = "imagenet"  # 11x11 stride 4; "small" for images of 16 to 64 pixels
     model.norm = ""  # "": the network's own; or "none", "batch", "local_response"
-    model.dropout = 0.5  # before fc6 and fc7
+    model.dropout = config_dict.placeholder(float)  # rate; None: the network's own (alexnet: 0.5)
     model.dtype = "auto"  # of the computation: "bfloat16" on GPU and TPU, "float32" on CPU. Parameters are float32.
 
     config.objective = objective = ml_collections.ConfigDict()
@@ -107,7 +116,7 @@ def get_config():
     config.optimizer = optimizer = ml_collections.ConfigDict()
     optimizer.learning_rate = 1e-4  # with Adam's usual 1e-3, AlexNet without batch normalisation does not train
     optimizer.schedule = "cosine"  # to 0 at the last step; or "constant"
-    optimizer.warmup_steps = 1_000  # linear, from 0
+    optimizer.warmup_steps = interval(1_000)  # linear, from 0
     optimizer.b1 = 0.9
     optimizer.b2 = 0.99
     optimizer.eps = 1e-8
@@ -116,13 +125,13 @@ def get_config():
     optimizer.all_reduce_dtype = "float32"  # of gradients between devices; "bfloat16" halves the bytes
 
     config.eval = evaluation = ml_collections.ConfigDict()
-    evaluation.every = 1_000  # steps between evaluations on the validation split
+    evaluation.every = interval(1_000)  # steps between evaluations on the validation split
     evaluation.batch_size = 512  # of all devices together
     evaluation.resamples = 2_000  # maximum number of bootstrap resamples of a confidence interval; at least 10
     evaluation.compare_scores = True  # fit and compare all open-set scores at the end
 
     config.checkpoint = checkpoint = ml_collections.ConfigDict()
-    checkpoint.every = 1_000  # steps between checkpoints; the last and the best are kept
+    checkpoint.every = interval(1_000)  # steps between checkpoints; the last and the best are kept
 
     config.early_stopping = stopping = ml_collections.ConfigDict()
     stopping.metric = "auroc"  # selects checkpoints on validation images; or "accuracy", "balanced_accuracy" (of K + 1)

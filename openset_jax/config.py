@@ -1,5 +1,6 @@
 """Converts a config into `RunSpec`s and checks every field. Training and evaluation read the specs, not the config."""
 
+import dataclasses
 import pathlib
 from collections.abc import Iterable
 from typing import Any
@@ -13,7 +14,7 @@ from openset_jax.data import imbalance, training_set
 from openset_jax.data.data_spec import DataSpec, ImagesSpec
 from openset_jax.data.pools import ROLES
 from openset_jax.errors import UserError
-from openset_jax.model import alexnet
+from openset_jax.model import networks
 from openset_jax.openset.decision import prior_and_costs
 from openset_jax.openset.losses import objectives
 
@@ -92,7 +93,8 @@ def _resolve_run(config: ConfigDict, workdir: pathlib.Path, dtype_is_auto: bool)
 def _program(fields: Fields) -> spec.ProgramSpec:
     objective = objectives.get(fields["objective.name"])
     network = fields.make(spec.NetworkSpec, "model")
-    network.make(2, trainable=fields["trainable"])  # raises UserError for the first invalid field
+    made = network.make(2, trainable=fields["trainable"])  # raises UserError for the first invalid field
+    network = dataclasses.replace(network, norm=made.norm, dropout=made.dropout)
     negative_weight = fields["objective.negative_weight"]
     if negative_weight is None:
         negative_weight = objective.negative_weight
@@ -104,7 +106,12 @@ def _program(fields: Fields) -> spec.ProgramSpec:
     return spec.ProgramSpec(
         forward=spec.ForwardSpec(
             network,
-            fields.make(spec.ImageSpec, "data", mean=_floats(fields["data.mean"]), std=_floats(fields["data.std"])),
+            fields.make(
+                spec.ImageSpec,
+                "data",
+                mean=_floats(fields["data.mean"] or made.preprocessing.mean),
+                std=_floats(fields["data.std"] or made.preprocessing.std),
+            ),
             objective.none_output,
         ),
         loss=spec.LossSpec(objective, negative_weight if objective.uses_negatives else None, tuple(options.items())),
@@ -157,11 +164,13 @@ def _check_together(run: spec.RunSpec, fields: Fields) -> None:
             raise UserError(f"steps_per_call: {program.steps_per_call} does not divide {name}, {fields[name]}")
     if images.image_size > images.stored_size:
         raise UserError(f"data.image_size: {images.image_size} is larger than data.stored_size, {images.stored_size}")
-    stem = program.forward.network.stem
-    if images.image_size < (smallest := alexnet.STEMS[stem][-1]):
+    network = program.forward.network
+    stems = networks.get(network.name).stems
+    if images.image_size < (smallest := stems[network.stem]):
+        others = [stem for stem, side in stems.items() if images.image_size >= side]
         raise UserError(
-            f"data.image_size: {images.image_size} is below {smallest}, the smallest size for model.stem={stem}"
-            + ("; use model.stem=small" if stem == "imagenet" else "")
+            f"data.image_size: {images.image_size} is below {smallest}, the smallest size that {network.name} takes with "
+            f"model.stem={network.stem}" + (f"; use model.stem={others[0]}" if others else "; use larger images")
         )
     if run.program.pad >= images.image_size:
         raise UserError(
@@ -198,7 +207,9 @@ def _two_phases(config: ConfigDict, first_workdir: pathlib.Path) -> tuple[Config
     """
     fields = Fields(config)
     if fields["trainable"] == "all":
-        raise UserError("trainable: use head or fc; the second phase of sampling.policy=two_phase trains only last layers")
+        raise UserError(
+            "trainable: use head or another group; the second phase of sampling.policy=two_phase trains only last layers"
+        )
     per_call = fields["steps_per_call"]
     calls = fields["steps"] // per_call
     if calls < 2:

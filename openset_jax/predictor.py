@@ -80,7 +80,7 @@ class Predictor:
                 f"python -m openset_jax.evaluate --workdir={workdir}"
             )
         self._stored_size, self._max_pixels = network.spec.images.stored_size, network.spec.data.max_pixels
-        self._variables = network.variables
+        self._network, self._variables = network.model, network.variables
         no_batches = lambda batches: iter(())  # `__call__` makes an input for its own files
         self._steps = make_eval_steps(network.spec.program.forward, network.model, streamed(no_batches))
         self._batch_size = devices.padded_batch_size(batch_size)
@@ -136,7 +136,7 @@ class Predictor:
 
         size = self._batch_size
         images = input_choice.make_image_input("stream", pool, stored_size=self._stored_size, unreadable=unreadable)
-        inference = Inference(self._steps, pool, images, batch_size=size, unreadable=unreadable)
+        inference = Inference(self._network, self._steps, pool, images, batch_size=size, unreadable=unreadable)
         found = inference.run("logits", self._variables, np.arange(len(pool)))
         for start, (rows, out) in zip(range(0, len(pool), size), found, strict=True):
             asked = range(start, min(start + size, len(pool)))

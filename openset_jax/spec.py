@@ -14,7 +14,8 @@ import numpy as np
 
 from openset_jax.data.data_spec import DataSpec
 from openset_jax.data.training_set import SamplingSpec
-from openset_jax.model.alexnet import AlexNet, make_alexnet
+from openset_jax.model import networks
+from openset_jax.model.network import Network
 from openset_jax.openset.decision import prior_and_costs
 from openset_jax.openset.decision.thresholds import Rule
 from openset_jax.openset.losses.objectives import Loss, Objective
@@ -22,7 +23,7 @@ from openset_jax.openset.losses.objectives import Loss, Objective
 
 @dataclasses.dataclass(frozen=True)
 class NetworkSpec:
-    """The config's `model`; see `alexnet.make_alexnet`."""
+    """The config's `model`; "" and None are replaced by the network's own normalisation and dropout. See `networks.make`."""
 
     name: str
     width: float
@@ -31,13 +32,13 @@ class NetworkSpec:
     dropout: float
     dtype: str
 
-    def make(self, num_outputs: int, *, trainable: str = "all", axis_name: str | None = None) -> AlexNet:
+    def make(self, num_outputs: int, *, trainable: str = "all", axis_name: str | None = None) -> Network:
         """Returns the network; batch normalisation is synchronised over the device axis `axis_name` (None: one device).
 
         Raises:
           UserError: names the field that is out of range.
         """
-        return make_alexnet(num_outputs, **dataclasses.asdict(self), trainable=trainable, axis_name=axis_name)
+        return networks.make(num_outputs, **dataclasses.asdict(self), trainable=trainable, axis_name=axis_name)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +107,7 @@ class ProgramSpec:
     forward: ForwardSpec
     loss: LossSpec
     optimizer: OptimizerSpec
-    trainable: str  # the layers that training changes, a key of `alexnet.TRAINABLE`
+    trainable: str  # the layers that training changes, see `Network.layers_of`
     pad: int  # see `augment.augment`, also for `flip`
     flip: bool
     all_reduce_dtype: str  # of the gradients in the all-reduce over devices
@@ -202,7 +203,7 @@ class RunSpec:
     stopping: StoppingSpec
     checkpoint_every: int  # in steps, as `log_every`
     log_every: int
-    init_from: str  # folder of the run whose network this one starts from; "" for random parameters
+    init_from: str  # the weights that the run starts from, see `start_weights`; "" for random parameters
     dtype_is_auto: bool  # True if the config has model.dtype=auto
     record: Mapping[str, Any] = dataclasses.field(compare=False, repr=False)  # the config as JSON, saved with checkpoints
 

@@ -4,13 +4,13 @@ The checks look at values that are on the host anyway, so they cost the devices 
 """
 
 import contextlib
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import jax
 import numpy as np
 
 from openset_jax.errors import UserError
+from openset_jax.model import networks
 from openset_jax.spec import RunSpec
 from openset_jax.training import checkpoints, devices
 from openset_jax.training.state import Variables, make_schedule
@@ -27,11 +27,12 @@ class NotFinite(UserError):
     Attributes:
       what: the values that are not finite.
       variables: those that gave them; None if they are gone, because a step was donated the state.
+      layers: names of the layers of `variables`, in the order in which they run.
       steps_ago: number of later steps whose metrics are fetched already.
     """
 
-    def __init__(self, what: str, variables: Variables | None = None, steps_ago: int = 0):
-        where = "" if variables is None else f" {describe(variables)}."
+    def __init__(self, what: str, variables: Variables | None = None, layers: Sequence[str] = (), steps_ago: int = 0):
+        where = "" if variables is None else f" {describe(variables, layers)}."
         super().__init__(f"training diverged: {what}.{where} {REMEDY}")
         self.what, self.variables, self.steps_ago = what, variables, steps_ago
 
@@ -44,17 +45,20 @@ def check_metrics(metrics: Mapping[str, np.ndarray]) -> None:
         raise NotFinite(f"the loss is {loss[i]:g}, the norm of the gradient {norm[i]:g}", steps_ago=len(wrong) - 1 - i)
 
 
-def check_logits(logits: np.ndarray, variables: Variables) -> None:
+def check_logits(logits: np.ndarray, variables: Variables, layers: Sequence[str]) -> None:
     """Raises NotFinite unless the logits, float [n, outputs], of a network with these variables are finite."""
     if count := np.count_nonzero(~np.isfinite(logits).all(-1)):
-        raise NotFinite(f"the logits of {count} of {len(logits)} images are not finite", variables)
+        raise NotFinite(f"the logits of {count} of {len(logits)} images are not finite", variables, layers)
 
 
-def describe(variables: Variables) -> str:
-    """Names the first layer whose parameters or statistics are not finite; if all are finite, the layer of the largest."""
+def describe(variables: Variables, layers: Sequence[str]) -> str:
+    """Names the first layer whose parameters or statistics are not finite; if all are finite, the layer of the largest.
+
+    `layers` are the names of all layers, in the order in which they run.
+    """
     values = jax.device_get(variables)
     largest = {}
-    for layer in sorted(values["params"], key=lambda name: int(re.sub(r"\D", "", name) or 0)):  # conv1, bn1, conv2, ...
+    for layer in filter(values["params"].__contains__, layers):
         leaves = jax.tree.leaves([values["params"][layer], values["batch_stats"].get(layer, {})])
         largest[layer] = max(float(np.abs(leaf).max()) for leaf in leaves)  # NaN if there is one
         if not all(np.isfinite(leaf).all() for leaf in leaves):
@@ -74,13 +78,14 @@ def explained(spec: RunSpec, now: Callable[[], tuple[int, Variables]]) -> Iterat
         yield
     except NotFinite as error:
         step, variables = now()
+        layers = networks.get(spec.program.forward.network.name).layers_of("all")
         step -= error.steps_ago
         rate = devices.on_host(make_schedule(spec.program.optimizer, spec.program.steps), max(step - 1, 0))
         newest = checkpoints.latest_step(spec.workdir)
         kept = (
             "No checkpoint was saved" if newest is None else f"The newest checkpoint in {spec.workdir} is of step {newest}"
         )
+        where = describe(error.variables or variables, layers)
         raise UserError(
-            f"training diverged at step {step}: {error.what}. {describe(error.variables or variables)}. The learning rate "
-            f"was {rate:.3g}. {kept}. {REMEDY}"
+            f"training diverged at step {step}: {error.what}. {where}. The learning rate was {rate:.3g}. {kept}. {REMEDY}"
         ) from error

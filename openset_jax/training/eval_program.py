@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from openset_jax.data import augment
-from openset_jax.model.alexnet import AlexNet
+from openset_jax.model.network import Network
 from openset_jax.spec import ForwardSpec
 from openset_jax.training import devices, steps
 from openset_jax.training.image_input import ImageInput
@@ -21,7 +21,7 @@ ODIN_EPSILON = 0.0014  # of pixels in [0, 1]
 EvalStep = Callable[[Variables, dict[str, Any]], dict[str, jax.Array]]
 
 
-def make_eval_steps(forward: ForwardSpec, model: AlexNet, image_input: ImageInput) -> dict[str, EvalStep]:
+def make_eval_steps(forward: ForwardSpec, model: Network, image_input: ImageInput) -> dict[str, EvalStep]:
     """Returns, for each name of an output, a step (variables, batch) -> output of the global batch, compiled at first use.
 
     "logits": float32 [B, outputs]. "features": logits, and float32 [B, F]. "odin": "perturbed", the

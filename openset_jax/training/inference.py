@@ -10,6 +10,7 @@ from openset_jax.data import batches
 from openset_jax.data.pools import Pool
 from openset_jax.data.unreadable import Unreadable
 from openset_jax.errors import Stopped
+from openset_jax.model.network import Network
 from openset_jax.training import devices, divergence, hosts
 from openset_jax.training.eval_program import EvalStep
 from openset_jax.training.image_input import ImageInput
@@ -20,6 +21,7 @@ from openset_jax.training.state import Variables
 class Inference:
     """Runs evaluation steps over rows of a pool, each row once."""
 
+    network: Network
     steps: Mapping[str, EvalStep]  # name of an output -> step, from `eval_program.make_eval_steps`
     pool: Pool
     image_input: ImageInput
@@ -48,7 +50,7 @@ class Inference:
             mask, position = out.pop("mask"), out.pop("position")
             readable = {name: values[mask] for name, values in out.items()}
             if "logits" in readable:
-                divergence.check_logits(readable["logits"], variables)
+                divergence.check_logits(readable["logits"], variables, self.network.layers)
             yield rows[position[mask]], readable
 
     def run_all(self, output: str, variables: Variables, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,7 @@ import numpy as np
 from openset_jax import config as configs
 from openset_jax import config_json
 from openset_jax.errors import UserError
-from openset_jax.model.alexnet import AlexNet
+from openset_jax.model.network import Network
 from openset_jax.spec import RunSpec
 from openset_jax.training import checkpoints, devices, run_record, state
 from openset_jax.training.run_log import say
@@ -24,7 +24,7 @@ class RestoredNetwork(NamedTuple):
     step: int
     is_best: bool  # whether `step` is the best step (the last if no evaluation had a value), which decision.json is for
     record: Mapping[str, Any]  # see `run_record`
-    model: AlexNet
+    model: Network
     variables: state.Variables  # replicated
 
     @property

@@ -14,7 +14,7 @@ import optax
 from openset_jax.data import pool_builder
 from openset_jax.data.pools import Pool
 from openset_jax.data.unreadable import Unreadable
-from openset_jax.model.alexnet import AlexNet
+from openset_jax.model.network import Network
 from openset_jax.openset.losses.weights import Weights
 from openset_jax.spec import LossSpec, ProgramSpec, RunSpec
 from openset_jax.training import devices, input_choice, state, train_program
@@ -31,10 +31,10 @@ T = TypeVar("T")
 TrainStep = Callable[[state.TrainState, Batch], tuple[state.TrainState, Metrics]]
 
 
-class Network(NamedTuple):
+class TrainableNetwork(NamedTuple):
     """A network, its learning rate schedule and its optimizer."""
 
-    model: AlexNet
+    model: Network
     schedule: optax.Schedule
     optimizer: optax.GradientTransformation
 
@@ -88,14 +88,14 @@ class RunCache:
         for kind in ("images", "train", "inference"):
             self._kept[kind].clear()
 
-    def network(self, program: ProgramSpec, num_classes: int) -> Network:
+    def network(self, program: ProgramSpec, num_classes: int) -> TrainableNetwork:
         """The network for K known classes, and its optimizer."""
 
         def make():
             outputs, trainable = program.loss.objective.num_outputs(num_classes), program.trainable
             model = program.forward.network.make(outputs, trainable=trainable, axis_name=devices.AXIS)
             schedule = state.make_schedule(program.optimizer, program.steps)
-            return Network(model, schedule, state.make_optimizer(program.optimizer, schedule))
+            return TrainableNetwork(model, schedule, state.make_optimizer(program.optimizer, schedule))
 
         return self._once("network", (num_classes, program), make)
 
@@ -117,7 +117,7 @@ class RunCache:
         def make():
             model = forward.network.make(pool.num_classes + forward.none_output, axis_name=devices.AXIS)
             steps = make_eval_steps(forward, model, images.image_input)
-            return Inference(steps, pool, images.image_input, batch_size=batch_size, unreadable=images.unreadable)
+            return Inference(model, steps, pool, images.image_input, batch_size=batch_size, unreadable=images.unreadable)
 
         return self._once("inference", (pool, id(images.image_input.store), forward, batch_size), make)
 

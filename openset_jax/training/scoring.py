@@ -41,7 +41,7 @@ class Scorers:
         self._inference, self._variables, self._num_classes = inference, variables, len(rows_by_class)
         self._left_out: dict[str, str] = {}
         self._made: dict[str, Scorer] = {}
-        last = variables["params"]["fc8"]
+        last = variables["params"][inference.network.head]
         head = Head(*(self._known(np.asarray(last[name])) for name in ("kernel", "bias")))
         options: dict[str, dict[str, float]] = {"odin": {"temperature": ODIN_TEMPERATURE}}
         training: TrainingFeatures | None = None

@@ -10,7 +10,7 @@ import optax
 from flax import struct
 from jax.typing import ArrayLike
 
-from openset_jax.model.alexnet import AlexNet
+from openset_jax.model.network import Network
 from openset_jax.spec import OptimizerSpec
 
 Params = dict[str, Any]  # nested: layer -> name -> array
@@ -50,18 +50,18 @@ def make_optimizer(optimizer: OptimizerSpec, schedule: optax.Schedule) -> optax.
     return optax.chain(clip, optax.adamw(schedule, b1=optimizer.b1, b2=optimizer.b2, eps=optimizer.eps, **decay))
 
 
-def initial_variables(model: AlexNet, seed: ArrayLike, *, image_size: int) -> Variables:
+def initial_variables(model: Network, seed: ArrayLike, *, image_size: int) -> Variables:
     """Parameters and batch statistics before the first step, a function of the seed (uint32) alone."""
     variables = model.init(jax.random.key(seed), jnp.zeros((1, image_size, image_size, 3)))
     return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
 
 
-def variables_shape(model: AlexNet, image_size: int) -> Variables:
+def variables_shape(model: Network, image_size: int) -> Variables:
     """Shapes and dtypes of the variables."""
     return jax.eval_shape(lambda: initial_variables(model, seed=0, image_size=image_size))
 
 
-def create_state(model: AlexNet, optimizer: optax.GradientTransformation, *, seed: int, image_size: int) -> TrainState:
+def create_state(model: Network, optimizer: optax.GradientTransformation, *, seed: int, image_size: int) -> TrainState:
     """Returns the initial state as NumPy arrays on the host, which a donation cannot delete."""
     variables = jax.device_get(_compiled_init(model.clone(trained=()), image_size)(np.uint32(seed)))
     trained, _ = model.split(variables["params"])

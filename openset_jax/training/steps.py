@@ -13,7 +13,7 @@ import optax
 from jax import lax
 from jax.typing import DTypeLike
 
-from openset_jax.model.alexnet import AlexNet
+from openset_jax.model.network import Network
 from openset_jax.openset.losses.objectives import Loss, Objective
 from openset_jax.openset.losses.weights import example_weights
 from openset_jax.training.state import TrainState, Variables
@@ -36,7 +36,7 @@ def train_step(
     state: TrainState,
     batch: Batch,
     *,
-    model: AlexNet,
+    model: Network,
     optimizer: optax.GradientTransformation,
     loss: Loss,
     objective: Objective,

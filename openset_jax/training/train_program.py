@@ -8,7 +8,7 @@ import numpy as np
 import optax
 
 from openset_jax.data import augment
-from openset_jax.model.alexnet import AlexNet
+from openset_jax.model.network import Network
 from openset_jax.openset.losses.weights import Weights
 from openset_jax.spec import ImageSpec, ProgramSpec
 from openset_jax.training import devices, steps
@@ -20,14 +20,14 @@ TrainProgram = Callable[[RunConstants, TrainState, Batch], tuple[TrainState, Met
 
 
 def make_train_program(
-    program: ProgramSpec, model: AlexNet, optimizer: optax.GradientTransformation, image_input: ImageInput
+    program: ProgramSpec, model: Network, optimizer: optax.GradientTransformation, image_input: ImageInput
 ) -> TrainProgram:
     """(constants, state, batches of the steps of one call) -> (state, metrics of each step), on all devices."""
     return devices.pmap_train(make_device_step(program, model, optimizer), image_input)
 
 
 def make_device_step(
-    program: ProgramSpec, model: AlexNet, optimizer: optax.GradientTransformation
+    program: ProgramSpec, model: Network, optimizer: optax.GradientTransformation
 ) -> functools.partial[tuple[TrainState, Metrics]]:
     """`steps.train_step` with its keywords bound: (constants, state, one device's batch) -> (state, metrics)."""
     images = program.forward.images
@@ -44,7 +44,7 @@ def make_device_step(
     )
 
 
-def make_constants(seed: int, model: AlexNet, weights: Weights) -> RunConstants:
+def make_constants(seed: int, model: Network, weights: Weights) -> RunConstants:
     """The per-run values, replicated on the devices."""
     by_class, adjustment = weights.by_class.astype(np.float32), weights.adjustment(model.num_outputs)
     return RunConstants(*devices.replicate((np.uint32(seed), by_class, adjustment)))

@@ -5,13 +5,13 @@ import math
 import pytest
 
 from benchmarks import roofline
-from openset_jax.model.alexnet import make_alexnet
+from openset_jax.model import networks
 
 
 def alexnet(**changes):
     defaults = {"name": "alexnet", "norm": "", "stem": "imagenet", "width": 1.0, "dropout": 0.5, "dtype": "float32",
                 "axis_name": None}  # fmt: skip
-    return make_alexnet(11, **defaults | changes)
+    return networks.make(11, **defaults | changes)
 
 
 def test_a_training_image_of_the_full_network_costs_4_12_gflop():

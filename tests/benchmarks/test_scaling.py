@@ -7,11 +7,11 @@ import pytest
 from small_run import run
 
 from benchmarks import roofline, scaling
-from openset_jax.model.alexnet import make_alexnet
+from openset_jax.model import networks
 
 
 def test_the_parameters_are_those_of_the_network():
-    model = make_alexnet(
+    model = networks.make(
         11, name="alexnet", norm="", stem="imagenet", width=1.0, dropout=0.5, dtype="float32", axis_name=None
     )
     kernels = {layer.name: layer.kernel for layer in roofline.layers(model, 224) if layer.kernel}

@@ -8,7 +8,7 @@ import pytest
 from flax import linen as nn
 
 from openset_jax.errors import UserError
-from openset_jax.model import alexnet
+from openset_jax.model import alexnet, networks
 
 DEFAULTS = {
     "name": "alexnet", "norm": "", "stem": "imagenet", "width": 1.0, "dropout": 0.5, "dtype": "float32", "axis_name": None
@@ -17,7 +17,7 @@ SMALL = {"stem": "small", "width": 0.125}
 
 
 def make(outputs=11, **changes):
-    return alexnet.make_alexnet(outputs, **DEFAULTS | changes)
+    return networks.make(outputs, **DEFAULTS | changes)
 
 
 def init(model, size):
@@ -68,7 +68,7 @@ def test_parameter_shapes_are_those_of_the_single_tower():
 
 @pytest.mark.parametrize("stem", ["imagenet", "small"])
 def test_the_smallest_image_of_a_stem_is_seen_and_a_smaller_one_is_not(stem):
-    model, smallest = make(stem=stem, width=0.125), alexnet.STEMS[stem][-1]
+    model, smallest = make(stem=stem, width=0.125), alexnet.AlexNet.stems[stem]
     images = jax.random.normal(jax.random.key(1), (2, smallest, smallest, 3))
     _, features = apply(model, init(model, smallest), images)
     assert np.abs(features[0] - features[1]).max() > 0
@@ -123,7 +123,7 @@ def test_dropout_depends_on_the_place_in_the_global_batch_and_not_on_its_neighbo
 
 def test_dropout_is_before_trained_layers_alone():
     images, position = jax.random.normal(jax.random.key(1), (8, 28, 28, 3)), jnp.arange(8)
-    models = {trainable: make(**SMALL, trainable=trainable) for trainable in alexnet.TRAINABLE}
+    models = {trainable: make(**SMALL, trainable=trainable) for trainable in ("head", "fc", "all")}
     variables = init(models["all"], 28)
     given = {"train": True, "position": position, "rngs": {"dropout": jax.random.key(2)}}
     logits = {trainable: apply(model, variables, images, **given)[0] for trainable, model in models.items()}
@@ -168,7 +168,7 @@ def test_layers_are_flax_layers_in_the_published_order():
     ("changes", "field"),
     [({"name": "vgg"}, "model.name"), ({"stem": "tiny"}, "model.stem"), ({"dtype": "int8"}, "model.dtype"),
      ({"norm": "layer"}, "model.norm"), ({"name": "alexnet_2012", "width": 0.01}, "model.width"),
-     ({"trainable": "heads"}, "trainable: 'heads' is not one of head, fc, all")],
+     ({"trainable": "heads"}, "trainable: 'heads' is not one of head, fc, conv5, conv4, conv3, conv2, conv1, all")],
 )  # fmt: skip
 def test_what_cannot_be_built_is_refused_by_field(changes, field):
     with pytest.raises(UserError, match=field):

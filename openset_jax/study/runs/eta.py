@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import jax
 
+from openset_jax.model import cost
 from openset_jax.spec import RunSpec
 from openset_jax.study.runs.check import Phases, Size
 from openset_jax.training import devices, run_setup, state
@@ -12,16 +13,18 @@ from openset_jax.training.progress import Progress
 from openset_jax.training.run_cache import RunCache
 from openset_jax.training.run_log import clock
 
-# Cost of a step that trains these layers, relative to all: the forward pass is a third, the full backward pass the rest.
-_FORWARD = 1 / 3
-_SHARE = {"head": 0.35, "fc": 0.5, "all": 1.0}
 _CALLS = 5
 
 
 def work(phases: Phases, size: Size) -> float:
-    """Returns the work of an arm with its evaluation, in training examples at the cost of training all layers."""
-    training = sum(spec.program.steps * spec.program.batch_size * _SHARE[spec.program.trainable] for spec in phases)
-    return training + _FORWARD * size.classified
+    """Returns the work of an arm with its evaluation, in floating-point operations."""
+    training = sum(spec.program.steps * spec.program.batch_size * _flops(spec) for spec in phases)
+    return training + size.classified * _flops(phases[-1], train=False)
+
+
+def _flops(spec: RunSpec, *, train: bool = True) -> float:
+    network = spec.program.forward.network.make(1, trainable=spec.program.trainable)
+    return cost.flops_per_image(network, spec.images.image_size, train=train)
 
 
 class Clock:
@@ -40,10 +43,8 @@ class Clock:
 
 def estimate(first: Phases, works: Sequence[float], cache: RunCache) -> str:
     """Returns as text how long arms of this `work` take, estimated from a few training calls of one of them, `first`."""
-    seconds = _seconds_per_example(first[0], cache) * sum(works) / _SHARE[first[0].program.trainable]
-    measured = (
-        f"from {_CALLS} training calls of the first arm, and a third of a training step for the images of an evaluation"
-    )
+    seconds = _seconds_per_example(first[0], cache) * sum(works) / _flops(first[0])
+    measured = f"from {_CALLS} training calls of the first arm, and the operations of the others and of evaluations"
     return f"{len(works)} arms to run; about {clock(seconds)} of training and evaluation ({measured})."
 
 

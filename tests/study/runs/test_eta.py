@@ -9,6 +9,7 @@ import pytest
 from small_run import small_config
 
 from openset_jax import config as configs
+from openset_jax.model import cost
 from openset_jax.study.runs import eta
 from openset_jax.study.runs.check import Size
 from openset_jax.training.run_cache import RunCache
@@ -24,23 +25,26 @@ def size(classified):
     return Size(known=0, negatives=0, groups=0, none=0.0, examples=0, classified=classified)
 
 
-def test_work_is_examples_weighted_by_the_trained_layers_of_every_phase_and_a_third_of_the_images_of_evaluations():
-    assert eta.work(phases(), size(0)) == 12 * 16
-    assert eta.work(phases(), size(600)) == 12 * 16 + 200
-    assert eta.work(phases(trainable="fc"), size(0)) == 12 * 16 * 0.5
-    assert eta.work(phases(**TWO_PHASE), size(0)) == pytest.approx(3 * 16 + 9 * 16 * 0.35)
+def flops(trainable="all", *, train=True):
+    (spec,) = phases(trainable=trainable)
+    return cost.flops_per_image(
+        spec.program.forward.network.make(1, trainable=trainable), spec.images.image_size, train=train
+    )
+
+
+def test_work_is_the_operations_of_the_steps_of_every_phase_and_of_the_images_of_evaluations():
+    assert eta.work(phases(), size(0)) == 12 * 16 * flops()
+    assert eta.work(phases(), size(600)) == 12 * 16 * flops() + 600 * flops(train=False)
+    assert eta.work(phases(trainable="fc"), size(0)) == 12 * 16 * flops("fc") < eta.work(phases(), size(0))
+    assert eta.work(phases(**TWO_PHASE), size(0)) == 3 * 16 * flops() + 9 * 16 * flops("head")
 
 
 def test_an_estimate_is_proportional_to_the_work_of_all_arms_and_their_phases(monkeypatch):
-    monkeypatch.setattr(
-        eta, "_seconds_per_example", lambda spec, cache: 10 * {"all": 1.0, "head": 0.35}[spec.program.trainable]
-    )
+    monkeypatch.setattr(eta, "_seconds_per_example", lambda spec, cache: flops(spec.program.trainable) / 1e6)
     arms = [phases(trainable="head"), phases(**TWO_PHASE), phases()]
     works = [eta.work(arm, size(300)) for arm in arms]
-    seconds = 10 * (192 * 0.35 + 3 * 16 + 9 * 16 * 0.35 + 192 + 3 * 100)
-    assert f"3 arms to run; about {eta.clock(seconds)} of training and evaluation" in eta.estimate(
-        arms[0], works, RunCache()
-    )
+    text = eta.estimate(arms[0], works, RunCache())
+    assert f"3 arms to run; about {eta.clock(sum(works) / 1e6)} of training and evaluation" in text
 
 
 @pytest.mark.slow

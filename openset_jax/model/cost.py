@@ -1,0 +1,40 @@
+"""The number of floating-point operations of a network's step."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from openset_jax.model.layers import Ops
+from openset_jax.model.network import Network
+from openset_jax.platforms import convolution, max_pool
+
+# The plain operations: the forms that are fast on a platform may have more multiplications.
+_PLAIN = Ops(convolution.convolve_plainly, max_pool.max_pool_by_windows, pool_first=False)
+_IMAGES = 8  # products of matrices with one row would be counted as products of vectors
+
+
+@functools.lru_cache(maxsize=64)
+def flops_per_image(network: Network, image_size: int, *, train: bool = True) -> float:
+    """Returns the operations for one image, as XLA counts them before it optimises; a multiply-add counts as 2.
+
+    Args:
+      train: with the backward pass through the trained layers of the network; without the update of the parameters.
+    """
+    network = network.clone(ops=_PLAIN, axis_name=None, dropout=0.0)
+    images = jax.ShapeDtypeStruct((_IMAGES, image_size, image_size, 3), jnp.float32)
+    variables = jax.eval_shape(network.init, jax.random.key(0), images)
+    trained, frozen = network.split(variables["params"])
+
+    def loss(trained, frozen, statistics, images):
+        variables = {"params": frozen | trained, **statistics}
+        (logits, _), updated = network.apply(
+            variables, images, train=train, position=jnp.arange(_IMAGES), mutable=["batch_stats"]
+        )
+        return jnp.square(logits).sum(), updated
+
+    statistics = {name: values for name, values in variables.items() if name != "params"}
+    step = jax.grad(loss, has_aux=True) if train else loss
+    counted = jax.jit(step).lower(trained, frozen, statistics, images).cost_analysis()
+    assert counted is not None
+    return counted["flops"] / _IMAGES
