@@ -24,4 +24,5 @@ def get_config():
     config.grid.amounts = axes(sampling=axes(negatives=(0, "0.1x", None)))
     config.grid.policies = axes(sampling=axes(negatives=("0.1x",), policy=("balanced",)))
     config.grid.layers = axes(init_from=("arm:sampling.negatives=0",), trainable=("head", "all"))
+    config.blocks = tuple(config.grid)
     return config.lock()

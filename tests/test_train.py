@@ -107,7 +107,14 @@ def uninterrupted_again(tmp_path_factory):
         ({"data.negatives.source": "imagenet"}, "data.negatives: source 'imagenet': not one of"),
         ({"data.negatives.classes": ("twelve",)}, "data.negatives: no class 'twelve' in digits; it has 0, 1, 2"),
         ({"data.negatives.classes": ("3",)}, "'3' .* is already in data.known"),
-        ({"data.known.classes": ("1",)}, "data.known: 1 known classes .*; at least 2"),
+        (
+            {"data.known.classes": ("1",), "objective.name": "softmax"},
+            "objective.name: softmax is a softmax over the known classes, and there is only one, '1'",
+        ),
+        (
+            {"data.known.classes": ("1",), "early_stopping.metric": "accuracy"},
+            "early_stopping.metric: there is only one known class, '1', .* use auroc",
+        ),
         ({"data.known.limit": 2}, "data.known: class .* has no .* images"),
         ({"data.known": None}, "data.known: empty"),
         ({"sampling.policy": "smote"}, "sampling.policy: 'smote' is not one of natural"),

@@ -55,7 +55,9 @@ def parse(text: str) -> Imbalance | None:
 
 
 def sizes(imbalance: Imbalance, largest: int, num_classes: int) -> list[int]:
-    """Returns the sizes, ascending. Raises UserError if there is no minority class, no majority class, or an empty class."""
+    """Returns the sizes, ascending. Raises UserError for one class, an empty class, or no minority or no majority class."""
+    if num_classes == 1:
+        raise UserError(f"{FIELD}: there is only one known class, so that there is nothing to make unequal; leave it empty")
     smallest = largest / imbalance.rho
     if round(smallest) < 1:
         raise UserError(

@@ -96,12 +96,8 @@ def build_pool(
             for part in _select(selection, role, groups, validation_fraction, test_fraction):
                 parts.append((np.full(len(part[0]), used.index(selection.source), np.int32), *part))
     num_classes = list(groups.values()).count("known")
-    if num_classes < 2:
-        only = f" (class {next(iter(groups))!r})" if num_classes else ""
-        raise UserError(
-            f"data.known: {num_classes} known classes{only}; at least 2 are needed. In a folder, each known/CLASS/ is one "
-            "class, with its subfolders"
-        )
+    if not num_classes:
+        raise UserError("data.known: there are no known classes; at least 1 is needed")
     columns = map(np.concatenate, zip(*parts, strict=True))
     pool = Pool(tuple(used), tuple(groups), tuple(groups.values()), num_classes, *columns)
     _check(pool)

@@ -60,6 +60,10 @@ def pool_table(pool: Pool) -> str:
         if rest := listed[_SHOWN:]:
             rows.append([f"{role}: {len(rest)} more", *(sum(counts[s] for _, counts in rest) for s in SPLITS)])
     notes = dict.fromkeys(note for source in pool.sources for note in source.notes)
+    if pool.num_classes == 1:
+        in_folder = any(source.format == "path" for source in pool.sources)
+        hint = " In a folder, each known/CLASS/ is one class, with its subfolders." if in_folder else ""
+        notes[f"One known class, {pool.classes[0]!r}: the network decides whether an image is of it or not.{hint}"] = None
     return "\n".join([columns(rows), *notes])
 
 
@@ -75,14 +79,16 @@ def result_table(result: Mapping[str, Any]) -> str:
     known, counts = result["known"], result["counts"]
     skipped = f" ({counts['skipped']} unreadable images skipped)" if counts["skipped"] else ""
     rows: list[Sequence[Cell]] = [["known classes", "images", "accuracy"]]
-    rows.append(["all", sum(counts["known"].values()), known["accuracy"]])
+    rows += [["all", sum(counts["known"].values()), known["accuracy"]]] if len(known["recall"]) > 1 else []
     rows += _best_and_worst([[shortened(name), counts["known"][name], recall] for name, recall in known["recall"].items()])
+    one_class = "  With one known class its accuracy is always 1 and is left out, and OSCR equals AUROC."
     lines = [
         f"Test images, step {result['step']}{skipped}. Brackets: 95 % intervals.",
         columns(rows),
         columns([["none of these", "images", "AUROC", "OSCR", "rejected"], *_none_rows(result)]),
         "  AUROC: P(score of an unknown > score of a known image). OSCR: P(this, and the known image is classified "
         "correctly).",
+        *([one_class] if len(known["recall"]) == 1 else []),
         *_score_lines(result),
         *_operating_lines(result["operating_point"]),
         *_confusion_lines(result["confusion"]),
@@ -121,7 +127,8 @@ def _operating_lines(point: Mapping[str, Any]) -> Iterator[str]:
             f"  Predicted: {promised['low']:.1%} to {promised['high']:.1%} of the test {side} are accepted (95 % prediction "
             "interval, if test and validation images have the same distribution)."
         )
-    rows: list[Sequence[Cell]] = [["known recall", point["known_recall"]], ["known and correct", point["known_accuracy"]]]
+    rows: list[Sequence[Cell]] = [["known recall", point["known_recall"]]]
+    rows += [["known and correct", point["known_accuracy"]]] if len(point["prior"]) > 2 else []
     rows += [[f"{title(kind)} rejected", share] for kind, share in point["rejected"].items()]
     rows += [[f"expected cost, {title(kind)}", cost] for kind, cost in point["expected_cost"].items()]
     yield columns(rows)

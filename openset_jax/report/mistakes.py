@@ -51,7 +51,8 @@ def worst(
         result[f"{title(kind)} that were accepted, the lowest scores first"] = first(chosen, -scored.score)
     order = "the lowest scores first" if posterior is None else "the most probable first"
     confused = known & accepted & (decision != scored.label)
-    result[f"known images classified as another known class, {order}"] = first(confused, confidence)
+    if posterior is None or posterior.shape[1] > 2:  # one known class cannot be confused
+        result[f"known images classified as another known class, {order}"] = first(confused, confidence)
     return result
 
 

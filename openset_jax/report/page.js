@@ -31,6 +31,7 @@
   function showPoint(point) {
     for (const [key, value] of Object.entries(point)) {
       const cell = document.querySelector(`[data-now="${key}"]`);
+      if (!cell) continue; // right classes, if there is one known class
       cell.textContent = key.startsWith("expected_cost") ? plain(value) : percent(value);
       cell.dataset.value = value === null ? "" : String(value);
     }

@@ -50,6 +50,8 @@ def render(
     data = page_data.collect(
         scored, kinds=kinds, classifier=classifier, fitted_posterior=fitted_posterior, known_class=known_class
     )
+    if len(classifier.classes) == 1:
+        drawn.pop("oscr", None)  # the same curve as "roc"
     data |= {"figures": drawn, "confusion": result["confusion"]["counts"]}
     data |= {"titles": [title(kind) for kind in kinds], "colours": figures.COLOURS}
     scripts = {name: template.read(f"{name}.js") for name in ("operating_point", "page")}
@@ -72,8 +74,9 @@ def render(
 
 
 def _operating(point: Mapping[str, Any]) -> list[tuple[str, str, bool, Number | None]]:
-    """Returns the rows of the table: (key, text, True for a share, number)."""
-    rows = [(key, text, True, point[key]) for key, text in _SHARES.items()]
+    """Returns the rows of the table: (key, text, True for a share, number); without right classes if there is only one."""
+    shares = list(_SHARES.items())[: 1 if len(point["prior"]) == 2 else None]
+    rows = [(key, text, True, point[key]) for key, text in shares]
     rows += [(f"rejected.{kind}", f'{title(kind)} answered "none"', True, v) for kind, v in point["rejected"].items()]
     costs = point["expected_cost"].items()
     return rows + [(f"expected_cost.{kind}", f"expected cost, with {title(kind)}", False, v) for kind, v in costs]

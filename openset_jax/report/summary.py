@@ -21,6 +21,8 @@ def summary(result: Mapping[str, Any]) -> list[str]:
 def _knowns(point: Mapping[str, Any]) -> str:
     if point["known_recall"] is None:
         return "There are no test images of known classes, so the accuracy on them was not measured."
+    if len(point["prior"]) == 2:  # one known class, and "none"
+        return f"Of the test images of the known class, {format_share(point['known_recall'])} are accepted."
     return (
         f"Of the test images of known classes, {format_share(point['known_accuracy'])} are accepted with the right class; "
         f"{format_share(point['known_recall'])} are accepted in all."

@@ -119,6 +119,7 @@ def make_run(spec: RunSpec, cache: RunCache) -> Run:
         devices.check_batch_size(field, size)
         device_memory.check_batch(field, size, spec.images.stored_size)
     pool = cache.pool(spec)
+    spec.objective.check_classes(pool.classes)
     rows_by_class, sampler = run_length.sampled(spec, pool)
     weights = make_weights(spec, pool.num_classes, sampler)
     warning = "\n".join(filter(None, [validation.check(pool, spec, weights.effective_prior), warmup_warning(spec)]))

@@ -51,6 +51,8 @@ class Scorers:
             options["knn"] = {"k": max(1, round(k * len(training.features) / images))}
         except ScoreUnavailable as error:
             self._left_out = {name: str(error) for name, score in SCORES.items() if score.fitted}
+        if self._num_classes == 1:
+            self._left_out |= {name: score.one_class for name, score in SCORES.items() if score.one_class}
         for name, score in SCORES.items():
             if name not in self._left_out:
                 with self._leaving_out(name):
@@ -90,8 +92,9 @@ class Scorers:
             logits.append(out["logits"])
             add(out["features"], out["logits"], moved=False)
         readable = np.concatenate(batches)
-        for _, out in self._inference.run("odin", self._variables, readable):
-            add(None, out["perturbed"], moved=True)
+        if any(SCORES[name].moved for name in self._made):
+            for _, out in self._inference.run("odin", self._variables, readable):
+                add(None, out["perturbed"], moved=True)
         found = {name: np.concatenate(made) for name, made in parts.items() if name not in self._left_out}
         for name, values in found.items():
             if count := int(np.isnan(values).sum()):

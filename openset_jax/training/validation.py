@@ -15,16 +15,21 @@ Outputs = tuple[np.ndarray, np.ndarray]  # the readable rows of the split, int64
 
 
 def check(pool: Pool, spec: RunSpec, training_prior: np.ndarray) -> str:
-    """Returns a warning or ""; raises UserError if the split lacks images that `early_stopping.metric` or `decision` needs.
+    """Returns a warning or ""; raises UserError if `early_stopping.metric` or `decision` does not suit the split's images.
 
     Args:
       training_prior: float [K + 1], the effective prior of training.
     """
-    negatives, metric = _negatives(pool), spec.stopping.metric
+    negatives, metric, one_class = _negatives(pool), spec.stopping.metric, pool.num_classes == 1
+    if one_class and metric == "accuracy":
+        raise UserError(
+            f"early_stopping.metric: there is only one known class, {pool.classes[0]!r}, so that the accuracy among the "
+            "known classes is always 1; use auroc or balanced_accuracy"
+        )
     if not len(negatives) and metric != "accuracy":
         raise UserError(
-            f"early_stopping.metric: {metric} needs negatives in the validation split; set data.held_out_negatives, raise "
-            "data.validation_fraction, or use early_stopping.metric=accuracy"
+            f"early_stopping.metric: {metric} needs negatives in the validation split; set data.held_out_negatives, or "
+            f"raise data.validation_fraction{'' if one_class else ', or use early_stopping.metric=accuracy'}"
         )
     decision = spec.decision.resolve(pool.classes, training_prior)
     thresholds.check_negatives(decision.rule, decision.calibrate, len(negatives))
@@ -59,7 +64,7 @@ def compute_outputs(pool: Pool, inference: Inference, variables: Variables) -> O
 
 
 def metrics(pool: Pool, outputs: Outputs, objective: Objective) -> dict[str, float | None]:
-    """Returns the validation metrics that are logged during training; a metric without images is None.
+    """Returns the validation metrics that are logged during training; `evaluate_split` says which are None.
 
     `validation_auroc` and `validation_balanced_accuracy` (K + 1 classes) compare knowns with held-out negatives, or
     with seen negatives if none are held out. Unknowns are the positive side of the AUROC.

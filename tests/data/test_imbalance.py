@@ -146,3 +146,9 @@ def test_what_these_classes_cannot_give_is_refused_by_field(pool, text, said, tm
     configs.resolve(small_config(**{"sampling.imbalance": text}), tmp_path)
     with pytest.raises(UserError, match=rf"^sampling\.imbalance: .*{said}"):
         training_rows(pool, text)
+
+
+@pytest.mark.parametrize("text", ["step:mu=0.5,rho=10", "linear:rho=10"])
+def test_one_known_class_cannot_be_made_unequal(text):
+    with pytest.raises(UserError, match=r"^sampling\.imbalance: there is only one known class"):
+        imbalance.sizes(imbalance.parse(text), 100, 1)

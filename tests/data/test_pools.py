@@ -499,12 +499,11 @@ def test_an_empty_class_is_an_error_if_known(make_source):
     )
 
 
-@pytest.mark.parametrize("classes", [{}, {"cat": 50}])
-def test_fewer_than_two_known_classes_is_an_error(make_source, classes):
+def test_there_may_be_one_known_class_but_not_none(make_source):
     source = make_source(CLASSES)
-    known = [Selection(source, tuple(classes))] if classes else []
-    message = error({"known": known, "negatives": [Selection(source, ("car",))]})
-    assert f"{len(classes)} known classes" in message and "at least 2 are needed" in message
+    pool = build_pool({"known": [Selection(source, ("cat",))], "negatives": [Selection(source, ("car",))]})
+    assert (pool.num_classes, pool.classes) == (1, ("cat",))
+    assert "no known classes" in error({"known": [], "negatives": [Selection(source, ("car",))]})
 
 
 def test_nothing_at_all_is_an_error():

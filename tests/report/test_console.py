@@ -1,6 +1,7 @@
 """The printed tables are short, whatever the number of classes, and names cannot break them."""
 
 import numpy as np
+from small_run import not_packed, open_small_pool
 
 from openset_jax.report import console
 
@@ -26,6 +27,7 @@ def result(classes, groups):
             "rule": "least_cost", "target": None, "threshold": number(0.5), "promised": None,
             "validation": {"knowns": 1, "negatives": 1}, "known_recall": number(0.5), "known_accuracy": number(0.5),
             "rejected": shares, "expected_cost": shares,
+            "prior": dict.fromkeys([*classes, "none"], 0.5),
         },
         "confusion": {"rows": classes, "columns": [*classes, "none"], "counts": [[0] * (len(classes) + 1) for _ in classes]},
     }  # fmt: skip
@@ -47,6 +49,23 @@ def test_few_classes_are_listed_in_their_order():
     classes = [f"class {i}" for i in range(20)]
     lines = console.result_table(result(classes, [])).splitlines()
     assert [line.strip().split("  ")[0] for line in lines if line.strip().startswith("class ")][:20] == classes
+
+
+def test_one_known_class_has_no_accuracy_and_no_right_class():
+    given = result(["cat"], ["n"])
+    given["known"] = {"accuracy": None, "recall": {"cat": None}}
+    lines = console.result_table(given).splitlines()
+    assert [line.split() for line in lines[1:3]] == [["known", "classes", "images", "accuracy"], ["cat", "3", "-"]]
+    assert any("With one known class" in line for line in lines) and not any("correct  " in line for line in lines)
+    assert not any("With one known class" in line for line in console.result_table(result(["a", "b"], [])).splitlines())
+
+
+def test_the_table_of_images_says_that_there_is_one_known_class():
+    pool = open_small_pool(**{"data.known.classes": ("1",)})
+    said = "One known class, '1': the network decides whether an image is of it or not."
+    assert console.pool_table(pool).endswith(said), "digits are no folder"
+    assert "each known/CLASS/ is one class" in console.pool_table(not_packed(pool))
+    assert "One known class" not in console.pool_table(open_small_pool())
 
 
 def test_names_cannot_break_a_table():

@@ -71,3 +71,11 @@ def test_images_are_png_of_bounded_size(size, shown):
     assert read.shape == (shown, shown, 3)
     if size == shown:
         np.testing.assert_array_equal(read, image)
+
+
+def test_one_known_class_cannot_be_confused():
+    label, score = np.array([0, 0, -1]), np.array([0.1, 0.9, 0.2])
+    group, decision = np.array(["a", "a", "n"], object), np.array([0, 1, 0])
+    posterior = np.array([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3]])
+    found = mistakes.worst(Scored(label, group, score, np.zeros(3, int), decision, decision), posterior, KINDS)
+    assert chosen(found) == [[1], [2], []] and not any("another known class" in name for name in found)

@@ -146,3 +146,12 @@ def test_a_sample_has_every_truth_in_its_share():
     np.testing.assert_array_equal(page_data.sample(truth, 10_000), np.arange(1_600))
     many = np.repeat(np.arange(50), 40)
     assert set(many[page_data.sample(many, 20)]) == set(range(50)), "a cost needs an image of each"
+
+
+def test_one_known_class_has_no_right_class_and_no_second_curve():
+    html = render(made_up.arguments(num_classes=1))
+    rows = re.findall(r'data-saved="([^"]*)"', html)
+    assert rows[:2] == ["known_recall", "rejected.seen_negatives"]
+    assert {"roc", "cost", "calibration"} <= data_of(html)["figures"].keys() and "oscr" not in data_of(html)["figures"]
+    assert 'id="oscr"' not in html and "another known class" not in html
+    assert "<label hidden>confuse two classes" in html

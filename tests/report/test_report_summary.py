@@ -28,6 +28,7 @@ def result(
             "promised": promised and number(0.95, *promised),
             "known_recall": optional(recall),
             "known_accuracy": optional(accuracy),
+            "prior": {"a": 0.3, "b": 0.3, "none": 0.4},
             "rejected": {"seen_negatives": optional(seen), "unseen_unknowns": optional(unseen)},
         },
         "scores": scores,
@@ -45,6 +46,12 @@ def test_there_are_three_and_they_hold_the_numbers():
     assert "90.0 % (90.0 to 90.0 %) are accepted with the right class; 95.0 %" in knowns
     assert "99.0 % (99.0 to 99.0 %) of seen negatives and 40.0 %" in none and "never trained on" in none
     assert last.startswith("Accepted known images: ") and "threshold, 93.0 to 97.0 %" in last and last.endswith(".")
+
+
+def test_one_known_class_has_no_right_class():
+    one = result()
+    one["operating_point"]["prior"] = {"a": 0.6, "none": 0.4}
+    assert summary(one)[0] == "Of the test images of the known class, 95.0 % (95.0 to 95.0 %) are accepted."
 
 
 @pytest.mark.parametrize(

@@ -109,3 +109,14 @@ def test_openmax_names_the_class_that_it_cannot_be_fitted_for(network):
     wrong = (pool.label + 1) % pool.num_classes  # no training image is classified correctly
     found = scoring.Scorers(inference, variables, rows_by_class, wrong).score(pool.rows(TEST)[:5])
     assert found.left_out["openmax"].endswith(f"of each class; {pool.classes[0]!r} has 0")
+
+
+def test_scores_that_one_known_class_cannot_have_are_left_out_with_the_reason(network, monkeypatch):
+    pool, inference, variables, rows_by_class = network
+    asked, run = [], inference.run
+    monkeypatch.setattr(type(inference), "run", lambda self, name, *given: asked.append(name) or run(name, *given))
+    found = scoring.Scorers(inference, variables, rows_by_class[:1], pool.label).score(pool.rows(TEST)[:20])
+    assert found.left_out == {name: score.one_class for name, score in SCORES.items() if score.one_class}
+    assert found.values.keys() == SCORES.keys() - found.left_out.keys()
+    assert asked == ["features", "features"], "no image is perturbed for ODIN"
+    np.testing.assert_allclose(found.values["energy"], -found.logits[:, 0], rtol=1e-6)

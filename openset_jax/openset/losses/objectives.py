@@ -12,7 +12,7 @@ losses of a batch to one number and applies `negative_weight`. The papers weigh 
 | Liu et al. 2020, 0.1 times both hinges | energy_margin, negative_weight=0.1 |
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import jax
@@ -149,6 +149,20 @@ class Objective(NamedTuple):
     def known_outputs(self) -> slice:
         """The outputs of the K known classes."""
         return slice(-1) if self.none_output else slice(None)
+
+    def check_classes(self, classes: Sequence[str]) -> None:
+        """Raises UserError if there is one known class and the objective is a softmax over the known classes.
+
+        Its probability is then 1 and its cross-entropy 0, whatever the logit. Only the norm term of `objectosphere` and the
+        hinges of `energy_margin` remain, but the score of the first is constant, and the margins of the second are measured
+        on a network that the cross-entropy has trained.
+        """
+        if len(classes) == 1 and not self.says_none:
+            working = " or ".join(objective.name for objective in OBJECTIVES.values() if objective.says_none)
+            raise UserError(
+                f"objective.name: {self.name} is a softmax over the known classes, and there is only one, {classes[0]!r}: "
+                f"its probability is 1 and its cross-entropy 0 for every image. Use {working}"
+            )
 
     def predict_class(self, logits: jax.Array, num_classes: int) -> jax.Array:
         """Returns the class of each example, int32 [b] in [0, K]; never K ("none") unless `says_none`."""

@@ -36,7 +36,7 @@ def evaluate_split(
 ) -> dict[str, Any]:
     """Returns the closed-set metrics of the knowns, and the open-set metrics of seen negatives and of unseen unknowns.
 
-    A metric without images is None.
+    A metric without images is None, and so are closed-set metrics of one known class, which would always be 1.
 
     Args:
       with_intervals: if False, every metric is a plain float, and only AUROC, balanced accuracies and shares are computed.
@@ -50,6 +50,7 @@ def evaluate_split(
     of_group = {g: scored[_others(scored, [g])] for groups in kinds.values() for g in groups}
     of_kind["together"] = scored[scored.label < 0]
     number = _as_json if with_intervals else (lambda interval: None if interval is None else interval.value)
+    closed = number if k > 1 else (lambda interval: None)  # among one class every answer is right
     answered = lambda images, answer: None if images.answer is None else number(_share(images.answer == answer))
 
     def against(others: Scored, most: int) -> dict[str, Any]:
@@ -68,11 +69,11 @@ def evaluate_split(
             **{kind: {g: len(of_group[g].label) for g in groups} for kind, groups in kinds.items()},
         },
         "known": {
-            "accuracy": number(_share(known.known_class == known.label)),
-            "balanced_accuracy": number(_mean_recall(known.label, known.known_class)),
+            "accuracy": closed(_share(known.known_class == known.label)),
+            "balanced_accuracy": closed(_mean_recall(known.label, known.known_class)),
             "accuracy_with_none": answered(known, known.label),
             "rejected_at_argmax": answered(known, k),
-            "recall": {name: number(_share(known.known_class[known.label == i] == i)) for i, name in enumerate(classes)},
+            "recall": {name: closed(_share(known.known_class[known.label == i] == i)) for i, name in enumerate(classes)},
         },
         "open_set": {
             **{kind: against(others, min(RESAMPLES, resamples)) for kind, others in of_kind.items()},
@@ -188,7 +189,7 @@ def operating_point(
         "prior": dict(zip([*classes, "none"], classifier.prior.tolist(), strict=True)),
         "known_recall": share(accepted, known.sum()),
         "known_accuracy": share(right, known.sum()),
-        "accuracy_of_accepted_knowns": share(right, accepted),
+        "accuracy_of_accepted_knowns": share(right, accepted) if k > 1 else None,
         "rejected": {kind: share(row[k], row.sum()) for kind, row in of_kind.items()},
         "expected_cost": {
             kind: _as_json(intervals.expected_cost(np.vstack([known, row]), classifier.costs, classifier.prior))

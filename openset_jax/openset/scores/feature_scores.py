@@ -206,25 +206,31 @@ class Score(NamedTuple):
       fitted: whether the score needs training images; if False, `training` may be None.
       needs_head: whether the score needs the last layer; if False, `head` may be None.
       moved: whether the logits must be those of images that ODIN perturbed (`eval_program.perturbed_logits`).
+      one_class: why the score cannot rank images if there is one known class; "" if it can.
     """
 
     make: Callable[..., Scorer]
     fitted: bool
     needs_head: bool
     moved: bool = False
+    one_class: str = ""
 
+
+_CERTAIN = "with one known class its softmax probability is 1 for every image"
+_SAME = "with one known class the distances to its mean and to the mean of all training images are equal"
+_ONE_LOGIT = "with one known class there is one logit, and OpenMax accepts images whose logit is far below 0"
 
 SCORES: dict[str, Score] = {
-    "msp": Score(_of_logits(logit_scores.msp), False, False),
+    "msp": Score(_of_logits(logit_scores.msp), False, False, one_class=_CERTAIN),
     "max_logit": Score(_of_logits(logit_scores.max_logit), False, False),
     "energy": Score(_of_logits(logit_scores.energy), False, False),
-    "entropy": Score(_of_logits(logit_scores.entropy), False, False),
-    "gen": Score(_of_logits(logit_scores.generalised_entropy), False, False),
-    "odin": Score(_of_logits(logit_scores.odin), False, False, moved=True),
-    "kl_matching": Score(kl_matching, True, False),
-    "openmax": Score(open_max, True, False),
+    "entropy": Score(_of_logits(logit_scores.entropy), False, False, one_class=_CERTAIN),
+    "gen": Score(_of_logits(logit_scores.generalised_entropy), False, False, one_class=_CERTAIN),
+    "odin": Score(_of_logits(logit_scores.odin), False, False, moved=True, one_class=_CERTAIN),
+    "kl_matching": Score(kl_matching, True, False, one_class=_CERTAIN),
+    "openmax": Score(open_max, True, False, one_class=_ONE_LOGIT),
     "mahalanobis": Score(mahalanobis, True, False),
-    "relative_mahalanobis": Score(relative_mahalanobis, True, False),
+    "relative_mahalanobis": Score(relative_mahalanobis, True, False, one_class=_SAME),
     "knn": Score(knn, True, False),
     "vim": Score(vim, True, True),
     "react": Score(react, True, True),

@@ -23,7 +23,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def msp(logits: np.ndarray) -> np.ndarray:
-    """Returns the log-odds log (1 - p) / p, at most log(K - 1), where p is the maximum softmax probability.
+    """Returns the log-odds log (1 - p) / p, at most log(K - 1), K > 1, where p is the maximum softmax probability.
 
     Strictly decreasing in p: the same ranking as by -p (Hendrycks and Gimpel 2017, arXiv 1610.02136), but images for which p
     rounds to 1 do not tie.

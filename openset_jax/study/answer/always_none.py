@@ -30,22 +30,23 @@ class CollapsedNetwork(NamedTuple):
 
     seed: int
     auroc: Interval | None  # over test images; None without test images of "none"
-    accuracy: Interval  # among the K classes
+    accuracy: Interval | None  # among the K classes; None for one class
     recalls: Mapping[str, float]  # decision -> share of known images that it accepts, for all decisions except argmax
 
 
 def cause(network: CollapsedNetwork, chance: float) -> str:
     """Returns why a network always answers "none"; `chance` is the accuracy of guessing among the K classes."""
-    seed = f"Seed {network.seed}:"
-    knows = f"among the K classes it classifies {phrases.percent(network.accuracy)} of known images correctly"
+    seed, unknown, knows = f"Seed {network.seed}:", 'without test images of "none" its ranking is unknown.', ""
+    if network.accuracy is not None:
+        knows = f"among the K classes it classifies {phrases.percent(network.accuracy)} of known images correctly"
     if network.auroc is None:
-        return f'{seed} {knows}; without test images of "none" its ranking is unknown.'
+        return f"{seed} {knows}; {unknown}" if knows else f"{seed} {unknown}"
     auroc = f"its AUROC is {phrases.number(network.auroc)}"
-    if network.auroc.value < RANKS and network.accuracy.low <= chance:
-        return (
-            f"{seed} the network learned nothing: {auroc}, and {knows}, where chance is {100 * chance:.1f} %. The "
-            "optimisation failed, which no threshold can correct."
-        )
+    found = f"{auroc}, and {knows}" if knows else auroc
+    if network.auroc.value < RANKS and (network.accuracy is None or network.accuracy.low <= chance):
+        compared = f", where chance is {100 * chance:.1f} %" if knows else ""
+        failed = "The optimisation failed, which no threshold can correct."
+        return f"{seed} the network learned nothing: {found}{compared}. {failed}"
     if network.auroc.value < RANKS:
         return (
             f'{seed} the network separates the known classes ({knows}) but not known images from "none": {auroc}. No '
@@ -55,7 +56,7 @@ def cause(network: CollapsedNetwork, chance: float) -> str:
     recovers = "recovers" if network.recalls[best] >= RECOVERED else "does not recover"
     recalls = ", ".join(f"{decision} {100 * recall:.1f} %" for decision, recall in network.recalls.items())
     return (
-        f"{seed} the ranking is informative ({auroc}, and {knows}), so the threshold is wrong; moving it {recovers} the "
+        f"{seed} the ranking is informative ({found}), so the threshold is wrong; moving it {recovers} the "
         f"known images. Known images accepted without retraining: {recalls}."
     )
 
@@ -127,9 +128,7 @@ def _causes(comparisons: Comparisons, treatment: Treatment) -> Iterator[str]:
 
 def _network(comparisons: Comparisons, treatment: Treatment, seed: int) -> CollapsedNetwork:
     measured = lambda *measurement: comparisons.analysis.arm_interval(treatment, seed, Measurement(*measurement))
-    accuracy = measured("accuracy", KNOWN)
-    assert accuracy is not None, "every arm has test images of known classes"
     auroc = measured("auroc", comparisons.kinds[0]) if comparisons.kinds else None
     shares = {decision: measured("recall", KNOWN, decision) for decision in DECISIONS if decision != "argmax"}
     recalls = {decision: share.value for decision, share in shares.items() if share is not None}
-    return CollapsedNetwork(seed, auroc, accuracy, recalls)
+    return CollapsedNetwork(seed, auroc, measured("accuracy", KNOWN), recalls)

@@ -56,7 +56,7 @@ def _experiment(comparisons: Comparisons) -> str:
     outcome = analysis.first(comparisons.treatments[0])
     arms = sum(len(analysis.outcomes(treatment)) for treatment in comparisons.treatments)
     label, k = outcome.scored.label, len(outcome.classes)
-    images = [f"{int((label >= 0).sum()):,} of {k} known classes"]
+    images = [f"{int((label >= 0).sum()):,} of {k} known class{'es' if k > 1 else ''}"]
     for kind, groups in outcome.kinds.items():
         counts = [int(((outcome.scored.group == group) & (label < 0)).sum()) for group in groups]
         tested = phrases.counted(sum(count > 0 for count in counts), "kind")
@@ -86,14 +86,14 @@ def _other_fields(comparisons: Comparisons) -> Iterator[str]:
             (first, reference), *others = [(t.get(field, "the configured value"), t) for t in line]
             texts = []
             for value, treatment in others:
-                if compared := comparisons.differences(treatment, reference, *comparisons.metrics, comparisons.accuracy):
+                if compared := comparisons.differences(treatment, reference, *comparisons.metrics, *comparisons.closed):
                     texts.append(phrases.by_verdict(f"**{value}**, compared with {first}:", compared))
             yield "\n".join(texts)
 
 
 def _tables(comparisons: Comparisons) -> Iterator[str]:
     """Yields tables of means over seeds: of metrics without a decision, then of the others by the best decision."""
-    analysis, ranked = comparisons.analysis, (comparisons.accuracy, *comparisons.ranked)
+    analysis, ranked = comparisons.analysis, (*comparisons.closed, *comparisons.ranked)
     rows = [["treatment", "negatives", "seeds", *(metric.title for metric in ranked)]]
     for treatment in comparisons.treatments:
         numbers = [phrases.number(comparisons.mean(treatment, metric)) for metric in ranked]

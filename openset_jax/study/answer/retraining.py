@@ -32,7 +32,7 @@ def section(comparisons: Comparisons) -> Iterator[str]:
         texts = []
         for reference in references:
             for treatment in group[: group.index(reference)]:
-                if compared := comparisons.differences(treatment, reference, *comparisons.metrics, comparisons.accuracy):
+                if compared := comparisons.differences(treatment, reference, *comparisons.metrics, *comparisons.closed):
                     texts.append(enough(name(treatment), name(reference), compared))
         yield "\n".join(texts)
 

@@ -98,7 +98,7 @@ def _layers(comparisons: Comparisons) -> Iterator[str]:
     for least, *more in retraining.retrained(comparisons)[:1]:
         alike = [t for t in more if bool(t.get("init_from")) == bool(least.get("init_from"))]
         most = (alike or more)[-1]
-        if compared := comparisons.differences(least, most, *_without_oscr(comparisons), comparisons.accuracy):
+        if compared := comparisons.differences(least, most, *_without_oscr(comparisons), *comparisons.closed):
             texts = phrases.listed([f"{c.metric.title} {_short(c)}" for c in compared])
             names = f"{phrases.capital(retraining.name(least))}, compared with {retraining.name(most)}"
             yield f"**How much of the network?** {names}: {texts}."

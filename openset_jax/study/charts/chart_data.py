@@ -82,7 +82,8 @@ def kinds_measured(analysis: Analysis) -> list[str]:
 
 def _rows(analysis: Analysis, layout: Layout) -> tuple[tuple[Panel, ...], ...]:
     measured = kinds_measured(analysis)
-    panels = lambda subset, *metrics: tuple(_panel(analysis, layout, metric, subset) for metric in metrics)
+    drawn = lambda subset, *metrics: (_panel(analysis, layout, metric, subset) for metric in metrics)
+    panels = lambda subset, *metrics: tuple(panel for panel in drawn(subset, *metrics) if panel.lines)
     if not measured:
         return (panels(KNOWN, "one_vs_rest_auc", "balanced_accuracy", "accuracy"),)
     recall = panels(KNOWN, "recall")

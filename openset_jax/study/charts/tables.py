@@ -63,7 +63,11 @@ def tables(analysis: Analysis, reference: Treatment) -> dict[str, tuple[Columns,
     """
     gain = lambda treatment, measurement: analysis.difference(treatment, reference, measurement)
     others = [treatment for treatment in analysis.treatments if treatment != reference]
-    ranking, answer = ranking_columns(analysis), answer_columns(analysis)
+    measured = {(m.metric, m.subset) for treatment in analysis.treatments for m in analysis.measurements(treatment)}
+    ranking, answer = (
+        {heading: column for heading, column in columns.items() if column in measured}
+        for columns in (ranking_columns(analysis), answer_columns(analysis))
+    )
     return {
         "rankings": (ranking, _rows(analysis.treatments, ranking, analysis.mean)),
         "answers": (answer, _rows(analysis.treatments, answer, analysis.mean, DECISIONS)),

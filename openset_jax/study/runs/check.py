@@ -15,6 +15,7 @@ from openset_jax.errors import UserError
 from openset_jax.report import console
 from openset_jax.spec import RunSpec
 from openset_jax.study.runs.grid import Arm
+from openset_jax.study.stats.treatments import NEGATIVES
 from openset_jax.training import checkpoints, run_length, run_setup, start_weights
 from openset_jax.training.run_cache import RunCache
 from openset_jax.training.state import variables_shape
@@ -73,6 +74,7 @@ def check_grid(arms: Sequence[Arm], phases: Mapping[Arm, Phases], cache: RunCach
     sizes: dict[str, Size] = {}
     first_with: dict[tuple[str, int], Arm] = {}
     for arm in arms:
+        _check_without_negatives(arm, arms, phases[arm][-1], cache)
         sizes[arm.name], effect = _check_arm(arm, phases[arm], cache)
         twin = first_with.setdefault((effect, arm.seed), arm)
         if twin is not arm:
@@ -89,6 +91,21 @@ def check_grid(arms: Sequence[Arm], phases: Mapping[Arm, Phases], cache: RunCach
                 f"{arms[0].label!r} sees {first:,}; all arms must see the same number (steps times batch_size)"
             )
     return sizes
+
+
+def _check_without_negatives(arm: Arm, arms: Sequence[Arm], spec: RunSpec, cache: RunCache) -> None:
+    """Raises UserError if an arm with `sampling.negatives=0`, which trains softmax, has one known class."""
+    if arm.treatment.get(NEGATIVES) != 0:
+        return
+    with _naming(arm):
+        classes = cache.pool(spec).classes
+    if len(classes) == 1:
+        starting = dict.fromkeys(f"grid.{other.block}" for other in arms if other.starts_from(arms) == arm)
+        rest = f", and leave {' and '.join(starting)}, whose arms start from it, out of `blocks`" if starting else ""
+        raise UserError(
+            f"grid.{arm.block}.{NEGATIVES}: 0 trains objective.name={spec.objective.name}, which cannot learn a single "
+            f"known class, {classes[0]!r}; leave 0 out of these values{rest}"
+        )
 
 
 def check_starts(arms: Sequence[Arm], phases: Mapping[Arm, Phases], cache: RunCache) -> None:

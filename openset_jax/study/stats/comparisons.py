@@ -81,11 +81,9 @@ class Comparisons:
       treatments: in the order of `Analysis.ordered`.
       kinds: kinds of "none" with test images in every arm.
       ranked, decided, metrics: metrics that need no decision, except the known accuracy; those that need one; both.
-      accuracy: the accuracy among the K classes.
+      closed: the accuracy among the K classes; empty if it was not measured, because there is one class.
       examined: the distinct paired differences with an interval that were requested so far.
     """
-
-    accuracy = Metric("accuracy", KNOWN)
 
     def __init__(self, analysis: Analysis):
         self.analysis, self.treatments = analysis, analysis.ordered()
@@ -97,7 +95,8 @@ class Comparisons:
         if not self.kinds:
             ranked, decided = [Metric("one_vs_rest_auc", KNOWN)], [Metric("balanced_accuracy", KNOWN)]
         available = {(measurement.metric, measurement.subset) for measurement in measured}
-        self.ranked, self.decided = (tuple(m for m in metrics if m in available) for metrics in (ranked, decided))
+        metrics_of = lambda wanted: tuple(metric for metric in wanted if metric in available)
+        self.closed, self.ranked, self.decided = map(metrics_of, ([Metric("accuracy", KNOWN)], ranked, decided))
         self.metrics = (*self.ranked, *self.decided)
         self.examined: set[frozenset[tuple[Treatment, Measurement]]] = set()
 

@@ -32,6 +32,8 @@ class Measurement(NamedTuple):
         "rejected": share of a kind or group;
         "balanced_accuracy": mean recall of the K classes and a kind; on `KNOWN` if there are no test images of "none";
         "expected_cost": per image, with the known images and a kind in the frequencies of the deployment.
+        With one known class there are no "accuracy" and "one_vs_rest_auc", which do not depend on the network, and no "oscr"
+        and "correct", which equal "auroc" and "recall".
       subset: a kind, a group, or `KNOWN`.
       decision: a name in `DECISIONS`; "" if the metric needs none.
     """
@@ -81,11 +83,12 @@ def measure(outcome: Outcome) -> dict[Measurement, np.ndarray]:
     subsets = {name: images for name, images in subsets.items() if images.any()}
     kinds = [kind for kind in outcome.kinds if kind in subsets]
     classes = [scored.label == i for i in range(k)]
-    wanted: dict[_Key, tuple[np.ndarray, np.ndarray]] = {Measurement("accuracy", KNOWN): (right, known)}
+    wanted: dict[_Key, tuple[np.ndarray, np.ndarray]] = {Measurement("accuracy", KNOWN): (right, known)} if k > 1 else {}
     for decision, answer in outcome.decisions.items():
         none = answer == k
         wanted[Measurement("recall", KNOWN, decision)] = (~none, known)
-        wanted[Measurement("correct", KNOWN, decision)] = (answer == scored.label, known)
+        if k > 1:
+            wanted[Measurement("correct", KNOWN, decision)] = (answer == scored.label, known)
         wanted |= {("recall", i, decision): (answer == i, images) for i, images in enumerate(classes)}
         wanted |= {("cost", i, decision): (outcome.costs[i][answer], images) for i, images in enumerate(classes)}
         wanted |= {Measurement("rejected", name, decision): (none, images) for name, images in subsets.items()}
@@ -104,8 +107,8 @@ def measure(outcome: Outcome) -> dict[Measurement, np.ndarray]:
             result[Measurement("expected_cost", kind, decision)] = cost
     if subsets:
         for name, (auroc, oscr) in _areas(scored.score, count, known, right, subsets).items():
-            result |= {Measurement("auroc", name): auroc, Measurement("oscr", name): oscr}
-    else:
+            result |= {Measurement("auroc", name): auroc} | ({Measurement("oscr", name): oscr} if k > 1 else {})
+    elif k > 1:
         score = -outcome.probabilities.astype(np.float64)
         each = [_areas(score[:, i], count, images, images, {KNOWN: ~images})[KNOWN][0] for i, images in enumerate(classes)]
         result[Measurement("one_vs_rest_auc", KNOWN)] = np.mean(each, axis=0)

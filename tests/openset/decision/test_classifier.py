@@ -198,3 +198,30 @@ def test_a_network_without_validation_negatives_has_no_p_none_and_still_a_thresh
     for rule, calibrate in ((thresholds.Rule("least_cost", None), ""), (thresholds.Rule("keep_knowns", 0.9), "logistic")):
         with pytest.raises(UserError, match="needs negatives in the validation split"):
             classifier.fit(softmax, CLASSES, logits, label, rule=rule, calibrate=calibrate, **asked)
+
+
+@pytest.mark.parametrize("calibrate", ["", "logistic", "isotonic"])
+@pytest.mark.parametrize("name", ["background", "one_vs_rest"])
+def test_the_posterior_of_one_known_class_is_bayes_under_any_deployment(name, calibrate):
+    """Two Gaussians, at 0 and at 2; the log-odds of "none" are linear in the place, and the network is overconfident."""
+    rng, training, deployment = np.random.default_rng(0), np.array([0.3, 0.7]), np.array([0.8, 0.2])
+
+    def draw(count):
+        label = rng.choice(2, count, p=training)
+        x = 2.0 * label + rng.normal(size=count)
+        return label, 2 * x - 2 + np.log(training[1] / training[0])
+
+    outputs = lambda odds: np.stack([-odds, odds], 1) if name == "background" else -2 * odds[:, None]
+    label, odds = draw(20_000)
+    fitted = classifier.fit(
+        objectives.get(name), ("cat",), outputs(odds), label, training_prior=training, prior=deployment,
+        costs=prior_and_costs.cost_matrix(None, ("cat",)), rule=thresholds.Rule("least_cost", None), calibrate=calibrate,
+        resamples=0,
+    )  # fmt: skip
+    _, odds = draw(500)
+    shifted = odds + np.log(deployment[1] / deployment[0]) - np.log(training[1] / training[0])
+    found = Classifier.from_json(json.loads(json.dumps(fitted.to_json()))).posterior(outputs(odds))
+    np.testing.assert_allclose(found[:, 1], 1 / (1 + np.exp(-shifted)), atol=0.15 if calibrate == "isotonic" else 0.03)
+    np.testing.assert_allclose(found.sum(1), 1)
+    scored, _ = fitted.classify(outputs(odds), np.zeros(500, int), np.zeros(500, int))
+    assert np.mean(scored.decision == (shifted > 0)) > 0.95, "Bayes' decisions"

@@ -43,6 +43,23 @@ def test_what_is_declared_takes_the_place_of_what_was_saved_and_the_threshold_st
     assert all(getattr(same, f.name) is getattr(FITTED, f.name) for f in dataclasses.fields(FITTED))
 
 
+@pytest.mark.parametrize("method", deployment.ESTIMATES)
+@pytest.mark.parametrize("objective", ["background", "one_vs_rest"])
+def test_the_share_of_one_known_class_is_estimated(objective, method):
+    rng, training = np.random.default_rng(0), np.array([0.4, 0.6])
+    draw = lambda prior, count: rng.choice(2, count, p=prior)
+    odds = lambda label: 3.0 * label + rng.normal(size=len(label)) * np.sqrt(3) - 1.5 + np.log(1.5)
+    outputs = lambda odds: np.stack([-odds / 2, odds / 2], 1) if objective == "background" else -odds[:, None]
+    label = draw([0.5, 0.5], 4000)
+    fitted = classifier.fit(
+        objectives.get(objective), ("cat",), logits := outputs(odds(label)), label, training_prior=training,
+        prior=training, costs=prior_and_costs.cost_matrix(None, ("cat",)), rule=thresholds.Rule("keep_knowns", 0.95),
+    )  # fmt: skip
+    prior, text = deployment.estimate_prior(method, fitted, logits, label, outputs(odds(draw([0.8, 0.2], 3000))))
+    assert prior == pytest.approx([0.8, 0.2], abs=0.04)
+    assert text.startswith("estimated class prior of 3,000 images") and "WARNING" not in text
+
+
 @pytest.mark.parametrize("objective", ["background", "entropic", "softmax"])
 @pytest.mark.parametrize("given", ["cat=0.2", "none=0.3", "cat=0.2,dog=0.2", "cat=0.2,dog=0.3,none=0.5"])
 def test_a_flag_gives_the_prior_that_the_config_gives(objective, given):

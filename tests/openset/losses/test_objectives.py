@@ -131,3 +131,26 @@ def test_the_table_is_keyed_by_name_and_outputs_follow_from_the_objective(name):
 def test_an_unknown_objective_is_refused_with_those_that_exist():
     with pytest.raises(UserError, match="background"):
         objectives.get("hinge")
+
+
+@pytest.mark.parametrize("name", objectives.OBJECTIVES)
+def test_of_one_known_class_only_objectives_with_a_none_train(name):
+    """The logits of the others have no gradient: of energy_margin, before the margins are measured."""
+    objective, label = objectives.get(name), jnp.array([0, 1, 1, 0])
+    options = {"margins": None, "negative_weight": 0.1, "magnitude": 50.0, "ring_weight": 1e-4}
+    options = {k: v for k, v in options.items() if k in objective.options}
+    logits = jnp.asarray(RNG.normal(size=(4, objective.num_outputs(1))))
+    total = lambda z: objective.loss(z, jnp.ones((4, F)), label, jnp.zeros(z.shape[1]), **options).sum()
+    learns = bool((jnp.abs(jax.grad(total)(logits)) > 1e-3).all())
+    assert learns == objective.says_none == (name in ("background", "one_vs_rest"))
+    objective.check_classes(["cat", "dog"])
+    if learns:
+        return objective.check_classes(["cat"])
+    with pytest.raises(UserError, match=rf"objective.name: {name} .* only one, 'cat': .* Use background or one_vs_rest$"):
+        objective.check_classes(["cat"])
+
+
+def test_of_one_known_class_the_score_is_the_log_odds_of_none():
+    logits = RNG.normal(0, 9, (20, 2))
+    np.testing.assert_allclose(objectives.get("background").score(logits), logits[:, 1] - logits[:, 0])
+    np.testing.assert_allclose(objectives.get("one_vs_rest").score(logits[:, :1]), -logits[:, 0])

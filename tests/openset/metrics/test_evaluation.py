@@ -147,3 +147,34 @@ def test_a_calibration_error_that_may_be_chance_has_an_interval_from_0():
     right, sure = (result[name]["expected_calibration_error"] for name in ("right", "sure"))
     assert right["low"] == 0.0 < right["value"]
     assert 0.0 < sure["low"] < sure["value"]
+
+
+@pytest.mark.parametrize("with_intervals", [False, True])
+def test_one_known_class_has_no_closed_set_metrics_and_its_oscr_is_its_auroc(with_intervals):
+    rows = [((3, 0), 0, "a"), ((0, 1), 0, "a"), ((0, 4), -1, "n1"), ((2, 0), -1, "n2"), ((0, 5), -2, "u")]
+    result = values(evaluation.evaluate_split(read(rows), classes=("a",), kinds=KINDS, with_intervals=with_intervals))
+    known, seen = result["known"], result["open_set"]["seen_negatives"]
+    assert (known["accuracy"], known["balanced_accuracy"], known["recall"]) == (None, None, {"a": None})
+    assert known["accuracy_with_none"] == known["rejected_at_argmax"] == 0.5
+    assert (seen["auroc"], seen["balanced_accuracy"]) == (0.75, 0.5)
+    assert not with_intervals or seen["oscr"] == 0.75
+
+
+def test_the_operating_point_of_one_known_class():
+    rng = np.random.default_rng(0)
+    label = np.repeat([0, 1], 100)
+    logits = rng.normal(size=(200, 2)) + 3 * np.eye(2)[label]
+    fitted = classifier.fit(
+        BACKGROUND, ("a",), logits, label, training_prior=np.array([0.3, 0.7]), prior=np.array([0.5, 0.5]),
+        costs=prior_and_costs.cost_matrix({"accept_none": 4.0, "confuse_knowns": 9.0}, ("a",)),
+        rule=thresholds.Rule("keep_knowns", 0.9), resamples=0,
+    )  # fmt: skip
+    scored, posterior = fitted.classify(logits, np.where(label, -1, 0), np.where(label, "n1", "a").astype(object))
+    found = values(evaluation.operating_point(scored, classes=("a",), kinds=KINDS, classifier=fitted))
+    point = found["operating_point"]
+    assert point["known_recall"] == point["known_accuracy"] == 0.9 and point["accuracy_of_accepted_knowns"] is None
+    accepted = 1 - point["rejected"]["seen_negatives"]
+    assert point["expected_cost"]["seen_negatives"] == pytest.approx(0.5 * 0.1 + 0.5 * 4 * accepted)
+    assert found["confusion"]["columns"] == ["a", "none"] and found["confusion"]["rows"][:2] == ["a", "seen_negatives"]
+    posteriors = {"before": (posterior, fitted.prior)}
+    assert evaluation.calibration(scored, posteriors, kinds=KINDS)["seen_negatives"]["before"]["brier"]["value"] < 0.5

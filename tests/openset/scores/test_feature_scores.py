@@ -186,3 +186,20 @@ def test_what_is_wrong_is_said():
     for name in ("mahalanobis", "relative_mahalanobis"):
         with pytest.raises(ValueError, match="do not vary"):
             SCORES[name].make(same)
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_the_table_says_which_scores_one_known_class_has(name):
+    """Images with a lower logit, or features far away, are more unknown; a score that does not say so is marked."""
+    own, head = PROBLEM.label == 0, Head(HEAD.kernel[:, :1], HEAD.bias[:1])
+    features = PROBLEM.features[own].astype(np.float64)
+    training = fitted(features=features, logits=head.logits(features), label=PROBLEM.label[own])
+    far = np.maximum(features.mean(0) - 40 * HEAD.kernel[:, 0], 0)[None] * [[1.0], [1.2]]  # a logit far below 0
+    try:
+        made = SCORES[name].make(training, head, **SMALL.get(name, {}))
+        near, away = made(features, head.logits(features)), made(far, head.logits(far))
+    except ValueError:
+        ranks = False
+    else:
+        ranks = away.min() > np.median(near) + 1e-6
+    assert ranks == (not SCORES[name].one_class)

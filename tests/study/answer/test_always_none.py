@@ -67,3 +67,12 @@ def test_causes_of_a_collapse():
     assert "separates the known classes" in always_none.cause(known(0.5, 0.9, prior=0.9), 0.1)
     assert "does not recover" in always_none.cause(known(0.9, 0.9, prior=0.1, rule=0.2), 0.1)
     assert "its ranking is unknown" in always_none.cause(known(0.9, 0.9)._replace(auroc=None), 0.1)
+
+
+def test_causes_of_a_collapse_with_one_known_class():
+    network = lambda auroc: always_none.CollapsedNetwork(3, Interval(auroc, auroc - 0.02, auroc + 0.02), None, {"rule": 0.9})
+    assert always_none.cause(network(0.5), 1.0).startswith("Seed 3: the network learned nothing: its AUROC is 0.500")
+    assert "the ranking is informative (its AUROC is 0.900 (0.880 to 0.920)), so" in always_none.cause(network(0.9), 1.0)
+    unknown = 'Seed 3: without test images of "none" its ranking is unknown.'
+    assert always_none.cause(network(0.9)._replace(auroc=None), 1.0) == unknown
+    assert not any("K classes" in always_none.cause(network(auroc), 1.0) for auroc in (0.5, 0.9))

@@ -195,3 +195,13 @@ def test_a_network_that_cannot_say_none_is_drawn_by_its_threshold():
     arms += [made_up.outcome(t, 0, silent=True) for t in silent]
     (chart,) = chart_data.charts(Analysis(arms))
     assert [found.decision for found in panel(chart, "known recall").lines if found.row.palette == 1] == ["rule"]
+
+
+def test_one_known_class_is_drawn_without_what_it_does_not_have():
+    arms = [
+        made_up.outcome(treatment(sampling__negatives=n), seed, classes=("cat",)) for n in (700, 7000) for seed in (0, 1)
+    ]
+    (chart,) = chart_data.charts(Analysis(arms))
+    assert [[p.title.split(",")[0] for p in row] for row in chart.rows] == [
+        ["AUROC", "balanced accuracy", "known recall"], ["AUROC", "balanced accuracy"],
+    ]  # fmt: skip

@@ -125,3 +125,12 @@ def test_names_are_escaped():
     assert 'href="javascript' not in html and "<img" not in without_scripts(html)
     drawn = json.dumps(data_of(html))
     assert "alert" in drawn and "<script" not in drawn and "&lt;script&gt;" in drawn  # Plotly reads tags in text
+
+
+def test_one_known_class_has_no_columns_that_it_does_not_need():
+    arms = [
+        made_up.outcome(treatment(sampling__negatives=n), seed, classes=("cat",)) for n in (700, 7000) for seed in (0, 1)
+    ]
+    html = page.render(Analysis(arms), ANSWER)
+    assert "AUROC, seen negatives" in html and "known images accepted" in html
+    assert not any(text in html for text in ("OSCR", "class right", "accuracy among the known classes"))

@@ -102,6 +102,28 @@ def test_two_phases_see_as_many_examples_as_one(cache):
     assert all(sizes[a.name].none == pytest.approx(248 / 870) for a in arms if a.block == "a"), "of the second phase"
 
 
+def test_an_arm_of_one_known_class_without_negatives_is_refused_with_what_to_leave_out(cache):
+    run = small_config(**{"data.known.classes": ("1",)})
+    amounts, layers = (
+        {"sampling": {"negatives": (0, 31)}},
+        {"init_from": ("arm:sampling.negatives=0",), "trainable": ("head",)},
+    )
+    says = "grid.a.sampling.negatives: 0 trains objective.name=softmax, .* class, '1'; leave 0 out of these values"
+    with pytest.raises(UserError, match=f"^{says}$"):
+        checked(experiment(run=run, a=amounts), cache)
+    config = experiment(run=run, a=amounts, layers=layers)
+    arms = grid.arms_of(config)
+    folders = {arm.treatment.label: "/w" for arm in arms}
+    phases = {
+        arm: check.resolve_arm(arm, grid.config_of(arm, config.run, folders), pathlib.Path("/w"), cache) for arm in arms
+    }
+    with pytest.raises(UserError, match=f"^{says}, and leave grid.layers, whose arms start from it, out of `blocks`$"):
+        check.check_grid(arms, phases, cache)
+    with pytest.raises(UserError, match="^grid.b, the arm 'objective.name=entropic, seed 0': objective.name: entropic is"):
+        checked(experiment(run=run, b={"objective": {"name": ("entropic",)}}), cache)
+    assert checked(experiment(run=run, b={"objective": {"name": ("one_vs_rest",)}}), cache)[1]
+
+
 def test_weights_that_do_not_fit_are_refused_with_their_arm_unless_it_has_started(tmp_path, monkeypatch, cache):
     config = experiment(seeds=(0, 1), a={"init_from": ("pretrained",), "trainable": ("head", "all")})
     arms = grid.arms_of(config)

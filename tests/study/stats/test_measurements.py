@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 from sklearn import metrics as sklearn
-from study import made_up
+from study import made_up, made_up_arms
 
 from openset_jax.openset.metrics import evaluation, intervals, ranking
 from openset_jax.study.stats import measurements
@@ -129,3 +129,11 @@ def test_poisson_weights_have_mean_and_variance_1_and_are_of_each_key_alone():
     np.testing.assert_array_equal(poisson_counts(key[some], 50), count[:, some])
     consecutive = poisson_counts(np.arange(4_000, dtype=np.uint64), 50)[1:]
     assert consecutive.var() == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize("kinds", [made_up_arms.KINDS, {kind: [] for kind in made_up_arms.KINDS}])
+def test_one_known_class_has_neither_accuracy_nor_a_number_twice(kinds):
+    arm = made_up_arms.outcome(made_up_arms.treatment(), 0, classes=("cat",), kinds=kinds)
+    metrics = {measurement.metric for measurement in measure(arm)}
+    with_none = {"auroc", "rejected", "expected_cost"} if any(kinds.values()) else set()
+    assert metrics == {"recall", "balanced_accuracy"} | with_none
