@@ -1,47 +1,154 @@
-"""The section on retraining only the last layer or layers, compared with retraining all layers and training from scratch."""
+"""The section on how many layers to train: the last only, those above a group, all, or all from scratch."""
 
-from collections.abc import Iterator, Sequence
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
+
+from openset_jax.config import FIRST_PHASE
 from openset_jax.study.answer import phrases
-from openset_jax.study.stats.comparisons import Comparison, Comparisons
-from openset_jax.study.stats.treatments import RETRAINED, TRAINABLE, Treatment, differing_only_in
+from openset_jax.study.answer.sample_size import Curve, point_by_point, smallest_enough
+from openset_jax.study.stats.arm_outcome import Training
+from openset_jax.study.stats.comparisons import Comparison, Comparisons, Metric
+from openset_jax.study.stats.treatments import NEGATIVES, TRAINABLE, Treatment, differing_only_in
+
+Line = tuple[Treatment, ...]  # at least two treatments that start from the same weights, the fewest layers first
 
 
-def retrained(comparisons: Comparisons) -> list[list[Treatment]]:
-    """Returns groups of treatments that differ only in the layers that are trained: head, fc, all, then from scratch."""
-    groups = differing_only_in(comparisons.treatments, TRAINABLE, "init_from")
-    ordered = [sorted(group, key=lambda t: [*RETRAINED, None].index(_layers(t))) for group in groups]
-    return [group for group in ordered if len({_layers(t) for t in group}) > 1]
+def lines(comparisons: Comparisons) -> list[Line]:
+    """Returns treatments that differ only in the trained layers, for each start from trained weights; from scratch is last."""
+    found = []
+    for group in differing_only_in(comparisons.treatments, TRAINABLE, "init_from"):
+        trained = {t: training(comparisons, t) for t in group}
+        scratch = [t for t in group if trained[t].from_scratch][:1]
+        others = sorted((t for t in group if t not in scratch), key=lambda t: trained[t].layers)
+        for start in dict.fromkeys(trained[t].start for t in others):
+            line = (*(t for t in others if trained[t].start == start), *scratch)
+            found += [line] if len(line) > 1 else []
+    return found
 
 
-def _layers(treatment: Treatment) -> str | None:
-    """Returns a value of `trainable`; None if the network is trained from scratch."""
-    return treatment.get(TRAINABLE) or ("all" if treatment.get("init_from") else None)
+def training(comparisons: Comparisons, treatment: Treatment) -> Training:
+    """Returns the layers that a treatment trains, and the cost of a step."""
+    return comparisons.analysis.first(treatment).training
 
 
 def section(comparisons: Comparisons) -> Iterator[str]:
     """Yields the section; nothing if the trained layers do not vary."""
-    if not (groups := retrained(comparisons)):
+    if not (found := lines(comparisons)):
         return
     yield "## Is retraining the last layer enough?"
-    if any(t.get("init_from") for group in groups for t in group):
-        yield "Retrained networks have also seen the training examples of the run whose weights they start from."
-    for group in groups:
-        yield from phrases.heading(group[0].without(TRAINABLE, "init_from"), alone=len(groups) == 1)
-        references = [t for t in group[1:] if _layers(t) in ("all", None)] or [group[-1]]
-        texts = []
-        for reference in references:
-            for treatment in group[: group.index(reference)]:
-                if compared := comparisons.differences(treatment, reference, *comparisons.metrics, comparisons.accuracy):
-                    texts.append(enough(name(treatment), name(reference), compared))
-        yield "\n".join(texts)
+    for line in found:
+        start, shared = training(comparisons, line[0]).start, line[0].without(TRAINABLE, "init_from")
+        if len(found) > 1 or shared.fields:
+            yield f"### {f'{shared.label}, s' if shared.fields else 'S'}tarting from {start_name(start)}"
+        yield f"**{verdict(comparisons, line)}**"
+        if curves := _curves(comparisons, line):
+            yield "\n".join(f"- {_smallest(comparisons, line, metric, curve)}" for metric, curve in curves.items())
+        yield table(comparisons, line)
+        if start:
+            yield "Retrained networks have also seen the training examples of the network whose weights they start from."
+        yield "\n".join(_compared(comparisons, line))
 
 
-def name(treatment: Treatment) -> str:
+def name(trained: Training) -> str:
     """Returns what is trained, as "retraining the last layer (head)"."""
-    layers = {"head": "the last layer (head)", "fc": "the fully connected layers (fc)", "all": "all layers"}
-    value = _layers(treatment)
-    return f"retraining {layers[value]}" if value else "training from scratch"
+    if trained.from_scratch:
+        return "training from scratch"
+    layers = {"head": "the last layer (head)"}.get(trained.trainable, f"the layers from {trained.trainable} up")
+    return f"{'retraining' if trained.start else 'training'} {'all layers' if trained.trains_all else layers}"
+
+
+def start_name(start: str) -> str:
+    """Returns what a value of `Training.start` stands for, as "published weights"."""
+    label = start.removeprefix("arm:")
+    if start != label:
+        without = f"{NEGATIVES}=0" in label.split(", ")
+        return "a network trained without negatives" if without else f"the network of the arm {label}"
+    known = {"": "random parameters", "pretrained": "published weights", FIRST_PHASE: "the first of two phases"}
+    return known.get(start, f"the weights of {pathlib.PurePath(start).name}")
+
+
+def verdict(comparisons: Comparisons, line: Line) -> str:
+    """Returns the smallest depth that is not significantly worse than the best by any metric, and the cost of its step."""
+    start = f"Starting from {start_name(training(comparisons, line[0]).start)}"
+    needed = _needed(_curves(comparisons, line))
+    if needed is None:
+        return f"{start}, it is unknown which layers are enough (one seed)."
+    names = [name(training(comparisons, t)) for t in line]
+    if training(comparisons, line[needed]).from_scratch:
+        return f"{start} is not enough: {names[needed]} is significantly better by at least one of the numbers below."
+    less = "" if needed == 0 else f", and {names[needed - 1]} is not enough"
+    text = f"{start}, {names[needed]} may be enough{less}: it is not significantly worse than the best by any number below."
+    return f"{text} {_cost(comparisons, line, needed)}"
+
+
+def _curves(comparisons: Comparisons, line: Line) -> dict[Metric, Curve]:
+    """Returns the comparisons with the best depth, by the metrics that need no decision."""
+    metrics = (comparisons.accuracy, *comparisons.ranked)
+    return {m: curve for m in metrics if (curve := point_by_point(comparisons, m, line)) is not None}
+
+
+def _needed(curves: Mapping[Metric, Curve]) -> int | None:
+    """Returns the index of the fewest layers that are enough by all metrics; None if that is unknown by any of them."""
+    enough = [smallest_enough(curve.best, curve.compared) for curve in curves.values()]
+    known = [i for i in enough if i is not None]
+    return max(known) if known and len(known) == len(enough) else None
+
+
+def _cost(comparisons: Comparisons, line: Line, i: int) -> str:
+    """Returns the operations of a step, compared with the most that any treatment of the line needs."""
+    flops = [training(comparisons, t).flops for t in line]
+    most = int(np.argmax(flops))
+    if flops[i] == flops[most]:
+        return "No other has a costlier step."
+    return (
+        f"Its step costs {100 * flops[i] / flops[most]:.0f} % of the operations of {name(training(comparisons, line[most]))} "
+        f"({flops[i] / 1e9:.3g} of {flops[most] / 1e9:.3g} GFLOP per image)."
+    )
+
+
+def _smallest(comparisons: Comparisons, line: Line, metric: Metric, curve: Curve) -> str:
+    """Returns the smallest depth that is enough by a metric, its difference to the best, and that of the next smaller one."""
+    names = [name(training(comparisons, t)) for t in line]
+    best = f"{names[curve.best]}, with a mean of {phrases.number(curve.mean)}"
+    i, text = smallest_enough(curve.best, curve.compared), f"**{phrases.capital(metric.title)}**"
+    if i is None:
+        return f"{text}: the best is {best}."
+    if i == curve.best:
+        text += f" needs {best}, the best"
+    else:
+        text += f": {names[i]} may be enough; compared with the best, {best}, it is {phrases.comparison(curve.compared[i])}"
+    fewer = [j for j in range(i) if j in curve.compared]
+    return text + "".join(f"; {names[j]} is {phrases.comparison(curve.compared[j])}" for j in fewer[-1:]) + "."
+
+
+def table(comparisons: Comparisons, line: Line) -> str:
+    """Returns a table: the mean of each metric over seeds with its interval, and the cost of a step."""
+    metrics = (comparisons.accuracy, *comparisons.ranked)
+    cost = ["GFLOP of a step, per image", "memory of a step", "training speed"]
+    rows = [["trained", "seeds", *(metric.title for metric in metrics), *cost]]
+    for treatment in line:
+        outcomes, trained = comparisons.analysis.outcomes(treatment).values(), training(comparisons, treatment)
+        numbers = [phrases.number(comparisons.mean(treatment, metric)) for metric in metrics]
+        speeds = [speed for o in outcomes if (speed := o.training.images_per_second)]
+        memory = "-" if trained.memory is None else f"{trained.memory / 2**20:,.1f} MiB"
+        speed = f"{np.mean(speeds):,.0f} images/s" if speeds else "-"
+        rows.append([name(trained), f"{len(outcomes)}", *numbers, f"{trained.flops / 1e9:.3g}", memory, speed])
+    explained = (
+        "Operations are counted, with the backward pass; memory is that of a device as XLA plans it, with parameters, "
+        "optimizer state and one batch; speed is measured, and differs between runs and machines."
+    )
+    return f"{phrases.table(rows)}\n\n{explained}"
+
+
+def _compared(comparisons: Comparisons, line: Line) -> Iterator[str]:
+    """Yields list items that compare each treatment with all layers retrained, and with training from scratch."""
+    trained = {t: training(comparisons, t) for t in line}
+    for reference in [t for t in line[1:] if trained[t].trains_all] or [line[-1]]:
+        for treatment in line[: line.index(reference)]:
+            if compared := comparisons.differences(treatment, reference, *comparisons.metrics, comparisons.accuracy):
+                yield enough(name(trained[treatment]), name(trained[reference]), compared)
 
 
 def enough(treatment: str, reference: str, compared: Sequence[Comparison]) -> str:
