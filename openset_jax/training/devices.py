@@ -142,12 +142,14 @@ class _Compiled:
         """Compiles the function for the shapes and dtypes of these arguments."""
         return xla.compile_lowered(self.run.lower(*arguments))
 
-    def planned_bytes(self, store: Any, arguments: Callable[[], tuple[Any, ...]]) -> int:
-        """Returns the bytes on one device that XLA plans for a training step, without those of the store.
+    def planned_bytes(self, store: Any, arguments: Callable[[], tuple[Any, ...]]) -> int | None:
+        """Returns the bytes on one device that XLA plans for a training step, without those of the store; None if unknown.
 
         `arguments` returns those after the store, or their shapes; it is called if the function is not compiled yet.
         """
         if self._planned is None:
             program = self._program or self.compile(store, *arguments())
+            if program.memory_analysis() is None:
+                return None
             self._planned = xla.planned_bytes(program)["peak"]
         return self._planned - sum(array.addressable_shards[0].data.nbytes for array in jax.tree.leaves(store))

@@ -62,11 +62,10 @@ def variables_shape(model: Network, image_size: int) -> Variables:
 
 
 def state_shape(model: Network, optimizer: optax.GradientTransformation, image_size: int) -> TrainState:
-    """Shapes and dtypes of the training state."""
+    """Shapes and dtypes of the training state, with the step 0."""
     variables = variables_shape(model, image_size)
     trained, _ = model.split(variables["params"])
-    step = jax.ShapeDtypeStruct((), np.int32)
-    return TrainState(step, **variables, opt_state=jax.eval_shape(optimizer.init, trained))
+    return TrainState(np.zeros((), np.int32), **variables, opt_state=jax.eval_shape(optimizer.init, trained))
 
 
 def create_state(model: Network, optimizer: optax.GradientTransformation, *, seed: int, image_size: int) -> TrainState:

@@ -29,7 +29,7 @@ def treatment(fields: Mapping[str, Any] | None = None) -> Treatment:
 
 
 def training(fields: Mapping[str, Any]) -> Training:
-    """Returns the layers that `init_from` and `trainable` train, of a network of 8 layers, and a cost that grows with them."""
+    """Returns what `init_from` and `trainable` train in a network of 8 layers, and a cost that grows with their number."""
     trainable = fields.get("trainable", "all")
     layers = {"head": 1, "fc": 3, "conv3": 6, "all": 8}[trainable]
     return Training(

@@ -1,7 +1,7 @@
 """The section on how many layers to train: the last only, those above a group, all, or all from scratch."""
 
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -16,7 +16,7 @@ Line = tuple[Treatment, ...]  # at least two treatments that start from the same
 
 
 def lines(comparisons: Comparisons) -> list[Line]:
-    """Returns treatments that differ only in the trained layers, for each start from trained weights; from scratch is last."""
+    """Returns treatments that differ only in the trained layers, for each start of their weights; from scratch is last."""
     found = []
     for group in differing_only_in(comparisons.treatments, TRAINABLE, "init_from"):
         trained = {t: training(comparisons, t) for t in group}
@@ -70,17 +70,30 @@ def start_name(start: str) -> str:
 
 
 def verdict(comparisons: Comparisons, line: Line) -> str:
-    """Returns the smallest depth that is not significantly worse than the best by any metric, and the cost of its step."""
-    start = f"Starting from {start_name(training(comparisons, line[0]).start)}"
-    needed = _needed(_curves(comparisons, line))
-    if needed is None:
+    """Returns the fewest layers that are not significantly worse than the best, by each metric, and the cost of a step."""
+    trained, titles = [training(comparisons, t) for t in line], dict[int, list[str]]()
+    for metric, curve in _curves(comparisons, line).items():
+        if (i := smallest_enough(curve.best, curve.compared)) is not None:
+            titles.setdefault(i, []).append(metric.title)
+    start = f"Starting from {start_name(trained[0].start)}"
+    if not titles:
         return f"{start}, it is unknown which layers are enough (one seed)."
-    names = [name(training(comparisons, t)) for t in line]
-    if training(comparisons, line[needed]).from_scratch:
-        return f"{start} is not enough: {names[needed]} is significantly better by at least one of the numbers below."
-    less = "" if needed == 0 else f", and {names[needed - 1]} is not enough"
-    text = f"{start}, {names[needed]} may be enough{less}: it is not significantly worse than the best by any number below."
-    return f"{text} {_cost(comparisons, line, needed)}"
+    parts = []
+    for i in sorted(titles):
+        text = "is needed" if trained[i].from_scratch else "may be enough"
+        parts.append(f"{name(trained[i])} {text} for {phrases.listed(titles[i])}{_cost(trained[i], trained)}")
+    least = "" if 0 in titles else f" {phrases.capital(name(trained[0]))} is not enough for any of these numbers."
+    return f"{start}, {'; '.join(parts)}.{least}"
+
+
+def _cost(trained: Training, line: Sequence[Training]) -> str:
+    """Returns the operations of a step compared with the costliest step of the line; "" for the costliest."""
+    most = max(line, key=lambda other: other.flops)
+    if trained.flops == most.flops:
+        return ""
+    step = "a step that trains all layers" if most.trains_all else f"a step of {name(most)}"
+    share, numbers = f"{100 * trained.flops / most.flops:.0f} %", [f"{t.flops / 1e9:.3g}" for t in (trained, most)]
+    return f" ({share} of the operations of {step}: {numbers[0]} of {numbers[1]} GFLOP per image)"
 
 
 def _curves(comparisons: Comparisons, line: Line) -> dict[Metric, Curve]:
@@ -89,27 +102,8 @@ def _curves(comparisons: Comparisons, line: Line) -> dict[Metric, Curve]:
     return {m: curve for m in metrics if (curve := point_by_point(comparisons, m, line)) is not None}
 
 
-def _needed(curves: Mapping[Metric, Curve]) -> int | None:
-    """Returns the index of the fewest layers that are enough by all metrics; None if that is unknown by any of them."""
-    enough = [smallest_enough(curve.best, curve.compared) for curve in curves.values()]
-    known = [i for i in enough if i is not None]
-    return max(known) if known and len(known) == len(enough) else None
-
-
-def _cost(comparisons: Comparisons, line: Line, i: int) -> str:
-    """Returns the operations of a step, compared with the most that any treatment of the line needs."""
-    flops = [training(comparisons, t).flops for t in line]
-    most = int(np.argmax(flops))
-    if flops[i] == flops[most]:
-        return "No other has a costlier step."
-    return (
-        f"Its step costs {100 * flops[i] / flops[most]:.0f} % of the operations of {name(training(comparisons, line[most]))} "
-        f"({flops[i] / 1e9:.3g} of {flops[most] / 1e9:.3g} GFLOP per image)."
-    )
-
-
 def _smallest(comparisons: Comparisons, line: Line, metric: Metric, curve: Curve) -> str:
-    """Returns the smallest depth that is enough by a metric, its difference to the best, and that of the next smaller one."""
+    """Returns the fewest layers that are enough by a metric, and the differences of these and of fewer to the best."""
     names = [name(training(comparisons, t)) for t in line]
     best = f"{names[curve.best]}, with a mean of {phrases.number(curve.mean)}"
     i, text = smallest_enough(curve.best, curve.compared), f"**{phrases.capital(metric.title)}**"
@@ -131,9 +125,9 @@ def table(comparisons: Comparisons, line: Line) -> str:
     for treatment in line:
         outcomes, trained = comparisons.analysis.outcomes(treatment).values(), training(comparisons, treatment)
         numbers = [phrases.number(comparisons.mean(treatment, metric)) for metric in metrics]
-        speeds = [speed for o in outcomes if (speed := o.training.images_per_second)]
+        speeds = [rate for o in outcomes if (rate := o.training.images_per_second)]
         memory = "-" if trained.memory is None else f"{trained.memory / 2**20:,.1f} MiB"
-        speed = f"{np.mean(speeds):,.0f} images/s" if speeds else "-"
+        speed = f"{np.mean(speeds):,.{0 if min(speeds) >= 10 else 1}f} images/s" if speeds else "-"
         rows.append([name(trained), f"{len(outcomes)}", *numbers, f"{trained.flops / 1e9:.3g}", memory, speed])
     explained = (
         "Operations are counted, with the backward pass; memory is that of a device as XLA plans it, with parameters, "

@@ -16,7 +16,12 @@ from openset_jax.training.run_cache import RunCache
 
 
 def training(spec: RunSpec, cache: RunCache) -> Training:
-    """Returns what the finished run trained; `cache` is the one that it was trained with. Of two phases, `spec` is the last."""
+    """Returns what a finished run trained.
+
+    Args:
+      spec: of the run; of two phases, the second.
+      cache: the one that the run was trained with.
+    """
     run = run_setup.make_run(spec, cache)
     model, image_size = run.network.model, spec.images.image_size
     two_phases = pathlib.Path(spec.init_from) == spec.workdir / FIRST_PHASE
@@ -31,7 +36,7 @@ def training(spec: RunSpec, cache: RunCache) -> Training:
     )
 
 
-def _memory(run: run_setup.Run) -> int:
+def _memory(run: run_setup.Run) -> int | None:
     """Returns the bytes of a call of the training step on one device, as XLA plans them, without resident images."""
     spec, network = run.spec, run.network
     images = run.cache.images(spec, run.pool)
@@ -47,6 +52,6 @@ def _memory(run: run_setup.Run) -> int:
 
 
 def _images_per_second(path: pathlib.Path) -> float | None:
-    """Returns the median over the lines of a metrics.jsonl, of which the first includes compilation; None without a number."""
+    """Returns the median over the lines of a metrics.jsonl without the first, which includes compilation; or None."""
     rates = [rate for line in path.read_text().splitlines() if (rate := json.loads(line)["images_per_second"])]
     return statistics.median(rates[1:] or rates) if rates else None

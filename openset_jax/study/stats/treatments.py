@@ -91,7 +91,9 @@ def one_field_pairs(treatments: Sequence[Treatment]) -> list[tuple[Treatment, Tr
     return pairs
 
 
-def sort_key(treatment: Treatment, names: Iterable[str], *, negatives: int, negative_groups: int, layers: int) -> list[tuple[Any, ...]]:
+def sort_key(
+    treatment: Treatment, names: Iterable[str], *, negatives: int, negative_groups: int, layers: int
+) -> list[tuple[Any, ...]]:
     """Returns a key that sorts treatments by their fields, in the order of `names`, ascending.
 
     A field that the treatment does not set comes first. `negatives`, `negative_groups` and `layers`, the number of trained

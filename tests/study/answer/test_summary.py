@@ -46,6 +46,6 @@ def test_it_says_how_much_of_the_network_must_be_trained():
     ask = lambda seeds=3, **head: short(
         ({"init_from": "arm:x"}, {}), ({"init_from": "arm:x", "trainable": "head"}, head), seeds=seeds
     )["How much of the network?"]
-    assert "retraining all layers may be enough, and retraining the last layer (head) is not enough" in ask(seen=0.5)
-    assert "Starting from the network of the arm x, retraining the last layer (head) may be enough" in ask()
+    assert "; retraining all layers may be enough for AUROC against seen negatives and OSCR against seen" in ask(seen=0.5)
+    assert "Starting from the network of the arm x, retraining the last layer (head) may be enough for known" in ask()
     assert "it is unknown which layers are enough (one seed)" in ask(seeds=1)
