@@ -43,8 +43,9 @@ def get_config(of="fashion_vs_mnist"):
     grid.two_phase = axes(sampling=axes(policy=("two_phase",), first_policy=("oversample", "undersample")), **head)
     # Reweighting in the loss, instead of resampling.
     grid.weights = axes(objective=axes(class_weights=("inverse_frequency",)))
-    grid.adjusted = axes(objective=axes(logit_adjustment=(1.0,)))
-    grid.all_zeros = axes(objective=axes(name=("one_vs_rest",)))
+    if run.objective.name != "one_vs_rest":  # it has no softmax to adjust
+        grid.adjusted = axes(objective=axes(logit_adjustment=(1.0,)))
+        grid.all_zeros = axes(objective=axes(name=("one_vs_rest",)))
     # The number of groups of negatives, with the same total number of negatives.
     grid.kinds = axes(sampling=axes(negatives=("0.5x",)), data=axes(negative_groups=_GROUPS.get(of, (1, None))))
     grid.layers = layers(run)

@@ -6,7 +6,8 @@
 After the colon stands a file of configs/. If its runs start from random parameters, the layers are retrained from a network
 that was trained without negatives, and compared with training from scratch. If they start from `init_from`, such as those
 of folder_pretrained.py, so do all depths; --config.blocks=layers,scratch adds training from scratch. Other depths follow
-the name: --config=configs/layers.py:fashion_open,head,conv4,all. Their names are the groups of the network.
+the name: --config=configs/layers.py:fashion_open,head,conv4,all. Their names are the groups of the network. All depths
+have the learning rate of the runs; if it suits only the head, lower it: --config.run.optimizer.learning_rate=3e-4.
 """
 
 from configs import imbalance

@@ -292,7 +292,7 @@ def test_the_grid_of_layers_has_the_groups_of_the_network_and_starts_where_the_r
 
     def pretrained():
         config = folder.get_config()
-        config.init_from, config.trainable = "pretrained", "head"
+        config.init_from, config.trainable, config.objective.name = "pretrained", "head", "one_vs_rest"
         return config
 
     monkeypatch.setitem(sys.modules, "configs.made_up", types.SimpleNamespace(get_config=pretrained))
