@@ -39,7 +39,6 @@ def define_flags() -> None:
 
 def main() -> None:
     """Runs the command."""
-    from openset_jax import config as configs
     from openset_jax.study.runs import check, grid
     from openset_jax.training.run_cache import RunCache
 
@@ -50,7 +49,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folders = {arm: pathlib.Path(scratch, arm.name) for arm in arms}
         by_label = {arm.treatment.label: str(folder) for arm, folder in folders.items()}
-        phases = {arm: configs.resolve(grid.config_of(arm, config.run, by_label), folders[arm]) for arm in arms}
+        run = check.with_shared_steps(config.run, cache)
+        phases = {arm: check.resolve_arm(arm, grid.config_of(arm, run, by_label), folders[arm], cache) for arm in arms}
         check.check_grid(arms, phases, cache)
         for arm in arms:
             rows.append({"arm": arm.label} | measure(phases[arm], folders[arm], cache))

@@ -31,11 +31,12 @@ def trained(
 
     from openset_jax import config as configs
     from openset_jax.train import train
-    from openset_jax.training import checkpoints
+    from openset_jax.training import checkpoints, run_cache, run_length
 
     config = config.copy_and_resolve_references()
     with config.unlocked():
         config.update_from_flattened_dict({**changes, "seed": seed})
+    config = run_length.with_steps(config, run_cache.RunCache())
     dtype = checkpoints.saved_dtype(workdir, workdir / configs.FIRST_PHASE)
     spec = configs.resolve(config, workdir, dtype=dtype)[-1]
     metrics, saved = workdir / "metrics.json", workdir / "config.json"

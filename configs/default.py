@@ -20,17 +20,26 @@ def images(source, classes=(), limit=0, group="", train="train", validation="", 
     )
 
 
+def interval(steps):
+    """Returns a field that holds a number of steps or a text such as "10%"."""
+    return config_dict.FieldReference(steps, field_type=object)
+
+
 def get_config():
     config = ml_collections.ConfigDict()
     config.seed = 0
     config.steps = 50_000  # optimizer steps
+    # instead of steps: times that every training image of the known classes is drawn, on average; None: `steps`
+    config.epochs = config_dict.placeholder(float)
     config.batch_size = 256  # of all devices together
-    config.log_every = 100  # steps
+    # log_every, optimizer.warmup_steps, eval.every and checkpoint.every: steps, or a share of all steps, as "10%"
+    config.log_every = interval(100)
     # "stream": the host reads every batch; "resident": all images are copied to device memory at the start; "auto":
     # resident if they are packed (or digits) and take at most 75 % of the free memory, otherwise stream
     config.input = "auto"
     config.shard_resident = False  # spread resident images over the devices, if one device cannot hold all
-    config.init_from = ""  # warm start: folder of the run to start from; outputs are copied by class name
+    # warm start: "", the folder of a run, a file of weights (.safetensors, .pth, .pt), or "pretrained", the network's own
+    config.init_from = ""
     config.trainable = "all"  # layers that training changes: "head" (the last), a group and all layers above it, or "all"
     config.steps_per_call = 1  # steps per call, without the host; must divide steps, log_every and every *.every
 
@@ -107,7 +116,7 @@ def get_config():
     config.optimizer = optimizer = ml_collections.ConfigDict()
     optimizer.learning_rate = 1e-4  # with Adam's usual 1e-3, AlexNet without batch normalisation does not train
     optimizer.schedule = "cosine"  # to 0 at the last step; or "constant"
-    optimizer.warmup_steps = 1_000  # linear, from 0
+    optimizer.warmup_steps = interval(1_000)  # linear, from 0
     optimizer.b1 = 0.9
     optimizer.b2 = 0.99
     optimizer.eps = 1e-8
@@ -116,13 +125,13 @@ def get_config():
     optimizer.all_reduce_dtype = "float32"  # of gradients between devices; "bfloat16" halves the bytes
 
     config.eval = evaluation = ml_collections.ConfigDict()
-    evaluation.every = 1_000  # steps between evaluations on the validation split
+    evaluation.every = interval(1_000)  # steps between evaluations on the validation split
     evaluation.batch_size = 512  # of all devices together
     evaluation.resamples = 2_000  # maximum number of bootstrap resamples of a confidence interval; at least 10
     evaluation.compare_scores = True  # fit and compare all open-set scores at the end
 
     config.checkpoint = checkpoint = ml_collections.ConfigDict()
-    checkpoint.every = 1_000  # steps between checkpoints; the last and the best are kept
+    checkpoint.every = interval(1_000)  # steps between checkpoints; the last and the best are kept
 
     config.early_stopping = stopping = ml_collections.ConfigDict()
     stopping.metric = "auroc"  # selects checkpoints on validation images; or "accuracy", "balanced_accuracy" (of K + 1)

@@ -16,8 +16,7 @@ def get_config():
     run.input = "resident"
     run.decision.prior = "none=0.5"
     run.checkpoint.every = 50
-    with run.unlocked():
-        run.eval.every = run.get_ref("steps")
+    run.eval.every = "100%"
     config.seeds = (0, 1, 2)
 
     axes = lambda **fields: config_dict.create(**fields)

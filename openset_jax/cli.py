@@ -134,6 +134,7 @@ def _parse(argv: list[str], takes_arguments: bool) -> list[str]:
         rest = flags.FLAGS(argv)[1:]
         if "config" in flags.FLAGS and flags.FLAGS["config"].value is not None:
             flags.FLAGS["config"].value.to_dict()  # reads the file now
+            _prefer_given_steps(flags.FLAGS["config"])
     except flags.Error as error:
         raise UserError(_without_traceback(str(error))) from error
     except (AttributeError, KeyError, TypeError, ValueError, OSError, ImportError, SyntaxError) as error:
@@ -146,6 +147,16 @@ def _parse(argv: list[str], takes_arguments: bool) -> list[str]:
     if rest and not takes_arguments:
         raise UserError(f"argument {rest[0]!r} is not understood; --help lists the flags")
     return rest
+
+
+def _prefer_given_steps(flag: Any) -> None:
+    """Sets `epochs` to None if `steps` is given on the command line. Raises UserError if both are given."""
+    config, given = flag.value, config_flags.get_override_values(flag)
+    for prefix in ("", "run."):  # "run.": of an experiment
+        if f"{prefix}steps" in given:
+            if f"{prefix}epochs" in given:
+                raise UserError(f"--config.{prefix}steps and --config.{prefix}epochs: give one of them, not both")
+            config.update_from_flattened_dict({f"{prefix}epochs": None})
 
 
 def _config_error(error: Exception) -> str:

@@ -17,6 +17,7 @@ from openset_jax.openset.losses import objectives, weights
 
 AUTO = "auto"
 TWO_PHASE = "two_phase"
+INTERVALS = ("log_every", "eval.every", "checkpoint.every", "optimizer.warmup_steps")  # steps, or a share "10%" of all
 
 
 class _Rule(NamedTuple):
@@ -26,6 +27,12 @@ class _Rule(NamedTuple):
 
 def _one_of(*names: str) -> _Rule:
     return _Rule(f"one of {', '.join(names)}", lambda v: v in names)
+
+
+def _interval(least: int) -> _Rule:
+    is_share = lambda v: v.endswith("%") and 0 < float(v[:-1]) <= 100
+    holds = lambda v: is_share(v) if isinstance(v, str) else type(v) is int and v >= least
+    return _Rule(f'a whole number of {least} or more, or a share of the steps such as "10%"', holds)
 
 
 _FRACTION = _Rule("above 0 and below 1", lambda v: 0 < v < 1)
@@ -39,9 +46,10 @@ _finite = lambda v, count: len(v) == count and all(map(math.isfinite, map(float,
 
 _RULES = {
     "seed": _Rule("from 0 to 2^31 - 1", lambda v: 0 <= v < 2**31),
+    "epochs": _Rule("None, or above 0 and at most 1,000,000", lambda v: v is None or 0 < v <= 1_000_000),
     "steps": _Rule("from 1 to 2^31 - 1", lambda v: 1 <= v < 2**31),
     "batch_size": _AT_LEAST_1,
-    "log_every": _AT_LEAST_1,
+    "log_every": _interval(1),
     "input": _one_of(AUTO, "stream", "resident"),
     "steps_per_call": _AT_LEAST_1,
     "data.stored_size": _SIDE,
@@ -74,17 +82,17 @@ _RULES = {
     "model.dropout": _Rule("None, or 0 or more and below 1", lambda v: v is None or 0 <= v < 1),
     "optimizer.learning_rate": _POSITIVE,
     "optimizer.schedule": _one_of("cosine", "constant"),
-    "optimizer.warmup_steps": _AT_LEAST_0,
+    "optimizer.warmup_steps": _interval(0),
     "optimizer.b1": _BELOW_1,
     "optimizer.b2": _BELOW_1,
     "optimizer.eps": _POSITIVE,
     "optimizer.weight_decay": _AT_LEAST_0,
     "optimizer.grad_clip": _AT_LEAST_0,
     "optimizer.all_reduce_dtype": _one_of("float32", "bfloat16"),
-    "eval.every": _AT_LEAST_1,
+    "eval.every": _interval(1),
     "eval.batch_size": _AT_LEAST_1,
     "eval.resamples": _Rule("10 or more", lambda v: v >= 10),
-    "checkpoint.every": _AT_LEAST_1,
+    "checkpoint.every": _interval(1),
     "decision.rule": _one_of(*thresholds.RULES),
     "decision.keep_knowns": _SHARE,
     "decision.accept_negatives": _SHARE,
@@ -95,7 +103,7 @@ _RULES = {
 
 
 class Fields:
-    """The fields of a config by their dotted names; each is checked when it is read."""
+    """The fields of a config by their dotted names; each is checked when it is read, and `INTERVALS` are in steps."""
 
     def __init__(self, config: ml_collections.ConfigDict):
         self._values = dict(config_json.flatten(config.to_dict()))
@@ -106,7 +114,12 @@ class Fields:
         value = self._values[name]
         if name in _RULES and not _admissible(value, _RULES[name]):
             raise UserError(f"{name}: {value!r} is not {_RULES[name].text}")
-        return value
+        return self._of_steps(value) if name in INTERVALS and isinstance(value, str) else value
+
+    def _of_steps(self, share: str) -> int:
+        """Returns a share of the steps, "10%", as the nearest number of whole calls, at least one."""
+        steps, per_call = self["steps"], self["steps_per_call"]
+        return max(round(float(share[:-1]) / 100 * steps / per_call), 1) * per_call
 
     def section(self, prefix: str, *names: str) -> dict[str, Any]:
         """Several fields of one section, by their own names."""

@@ -80,7 +80,7 @@ def experiment(
     from openset_jax import config as configs
     from openset_jax.report import console
     from openset_jax.study.runs import arm_folder, check, eta, grid
-    from openset_jax.training import checkpoints, run_setup
+    from openset_jax.training import checkpoints, run_length, run_setup
     from openset_jax.training.run_cache import RunCache
     from openset_jax.training.run_log import say
 
@@ -92,14 +92,11 @@ def experiment(
         raise UserError(f"--workdir: {workdir} has a single run; use another --workdir for the experiment")
     dtype, arms, cache = _saved_dtype(workdir), grid.arms_of(config), cache or RunCache()
     folder = {arm: workdir / "arms" / arm.name for arm in arms}
-    phases = {}
+    run, phases = check.with_shared_steps(config.run, cache), {}
     for arm in arms:
         by_label = {other.treatment.label: str(folder[other]) for other in arms if other.seed == arm.seed}
-        phases[arm] = check.resolve_arm(arm, grid.config_of(arm, config.run, by_label), folder[arm], dtype=dtype)
-    # config.run need not be a valid run without the fields that arms set; these two values are always valid
-    shared = config.run.copy_and_resolve_references()
-    shared.sampling.policy, shared.sampling.negatives = "natural", None
-    base = configs.resolve(shared, workdir, dtype=dtype)[-1]
+        phases[arm] = check.resolve_arm(arm, grid.config_of(arm, run, by_label), folder[arm], cache, dtype=dtype)
+    base = configs.resolve(check.natural_run(run), workdir, dtype=dtype)[-1]
     sizes = check.check_grid(arms, phases, cache)
     pool = cache.pool(base)
     with contextlib.nullcontext() if dry_run else lock.claimed(workdir, wait=True):
@@ -110,8 +107,10 @@ def experiment(
     finished = lambda arm: (folder[arm] / arm_folder.OUTCOME).exists()
     arms_of_part = grid.share(arms, work, part)
     unfinished = [arm for arm in arms_of_part if not finished(arm)]
+    check.check_starts([arm for arm in unfinished if arm.starts_from(arms) is None], phases, cache)
     say(run_setup.computation_line(base, cache.input_choice(base, pool)))
     say(console.pool_table(pool))
+    say(run_length.description(base, run_length.sampled(base, pool)[1], pool.num_classes, flags=FIELDS))
     say(check.arm_table(arms, sizes, [arm for arm in arms if finished(arm)]))
     if dry_run:
         works = [work[arm.name] for arm in unfinished]

@@ -203,7 +203,7 @@ class RunSpec:
     stopping: StoppingSpec
     checkpoint_every: int  # in steps, as `log_every`
     log_every: int
-    init_from: str  # folder of the run whose network this one starts from; "" for random parameters
+    init_from: str  # the weights that the run starts from, see `start_weights`; "" for random parameters
     dtype_is_auto: bool  # True if the config has model.dtype=auto
     record: Mapping[str, Any] = dataclasses.field(compare=False, repr=False)  # the config as JSON, saved with checkpoints
 

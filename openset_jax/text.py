@@ -35,3 +35,8 @@ def abridged(items: Sequence[str], most: int = 20) -> str:
     if len(items) > most:
         items = [*items[: most - 2], f"... {len(items) - most + 1:,} more ...", items[-1]]
     return ", ".join(map(printable, items))
+
+
+def rounded(value: float) -> str:
+    """Returns a number above 0 as text: whole from 10 on, with two significant digits below, as "12,190", "1.5", "0.05"."""
+    return f"{value:,.0f}" if value >= 9.95 else f"{value:.2g}"

@@ -58,13 +58,14 @@ def train(
     """
     from openset_jax import config as configs
     from openset_jax import evaluate
-    from openset_jax.training import checkpoints, hosts, run_cache, run_setup
+    from openset_jax.training import checkpoints, hosts, run_cache, run_length, run_setup
 
     with hosts.claimed(workdir):
         dtype = checkpoints.saved_dtype(workdir, workdir / configs.FIRST_PHASE)
-        phases = configs.resolve(config, workdir, dtype=dtype)
+        cache = cache or run_cache.RunCache()
+        phases = configs.resolve(run_length.with_steps(config, cache), workdir, dtype=dtype)
         run_setup.check_workdir(workdir, phases)
-        return evaluate.evaluate(fit(phases, stop_requested, cache or run_cache.RunCache()))
+        return evaluate.evaluate(fit(phases, stop_requested, cache))
 
 
 def fit(phases: Sequence[RunSpec], stop_requested: StopRequested, cache: RunCache) -> TrainedNetwork:
@@ -87,9 +88,10 @@ def fit_run(spec: RunSpec, stop_requested: StopRequested, cache: RunCache) -> Tr
 
     from openset_jax.report import console
     from openset_jax.training import devices, divergence, hosts, run_setup, trained_network, validation
+    from openset_jax.training.forecast import Forecast
     from openset_jax.training.run_log import RunLog, say
 
-    # Images, sampler, network; then the initial state: random, from another run (init_from), or from the last checkpoint.
+    # Images, sampler, network; then the initial state: random, from weights (init_from), or from the last checkpoint.
     run = run_setup.make_run(spec, cache)
     say(console.run_description(run))
     checkpoints, state, progress, start = run_setup.start(run)
@@ -100,7 +102,7 @@ def fit_run(spec: RunSpec, stop_requested: StopRequested, cache: RunCache) -> Tr
     inference = cache.inference(spec, run.pool, images)
     train_step, progress.plateau_loss = run.train_step(images, progress), run.plateau_loss(progress)
     calls = run.calls(images, start)
-    log = RunLog(spec, start, step_unlogged=bool(progress.count))
+    log, forecast = RunLog(spec, start, step_unlogged=bool(progress.count)), Forecast(spec.program, start)
     patience, selecting = spec.stopping.patience, f"validation_{spec.stopping.metric}"
 
     # Order: evaluate, save, measure margins, fetch the next batch, dispatch a call, log the previous call. A call is
@@ -118,6 +120,7 @@ def fit_run(spec: RunSpec, stop_requested: StopRequested, cache: RunCache) -> Tr
             if evaluating or saving or measuring:
                 if pending is not None:
                     progress.add_steps(jax.device_get(pending))
+                    say(forecast.end(step))
                 pending, measured = None, {}
                 log.stop_clock(step)
                 if evaluating and not stopping:
@@ -137,11 +140,13 @@ def fit_run(spec: RunSpec, stop_requested: StopRequested, cache: RunCache) -> Tr
                 train_step, progress.plateau_loss = run.train_step(images, progress), run.plateau_loss(progress)
             if pending is None:
                 log.start_clock(step)
+                forecast.begin(compiles=measuring or step == start)
             batch = next(calls)
             with jax.transfer_guard("disallow"):
                 state, metrics = train_step(state, batch)
             if pending is not None:
                 progress.add_steps(jax.device_get(pending))
+                say(forecast.end(step))
                 if step % spec.log_every == 0:
                     run.log_line(log, step, progress, {})
             pending = metrics

@@ -6,9 +6,12 @@ import sys
 import types
 
 import pytest
+from absl import flags
+from ml_collections import config_flags
 from small_run import ROOT, command, environment, run
 
 from openset_jax import cli
+from openset_jax.errors import UserError
 
 COMMANDS = [f"openset_jax.{name}" for name in ("train", "evaluate", "predict", "prepare", "experiment")]
 BENCHMARKS = [
@@ -52,6 +55,7 @@ def test_help_answers_without_importing_anything_heavy(module):
         (["--workdri=x"], "workdri"),
         (["--config.data.known.classes=" + "-" * 100_000 + "1"], "nested brackets or signs"),
         (["stray"], "stray"),
+        (["--config.epochs=3"], "--config.steps and --config.epochs: give one"),  # the small run has steps
     ],
 )
 def test_a_mistake_in_the_flags_is_one_line_and_exit_code_2(tmp_path, arguments, says):
@@ -98,6 +102,31 @@ def test_missing_flags_and_files_are_named(flags, says):
 )
 def test_a_tuple_on_the_command_line_needs_no_quotes(given, value):
     assert cli.TupleParser().parse(given) == value
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # ml_collections reads config files so
+@pytest.mark.parametrize(
+    ("given", "steps", "epochs"),
+    [([], 7, 3.0), (["steps=9"], 9, None), (["epochs=2"], 7, 2.0), (["seed=1"], 7, 3.0), (["steps=9", "epochs=2"], 0, 0)],
+)
+@pytest.mark.parametrize("section", ["config", "config.run"])
+def test_steps_on_the_command_line_replace_epochs_of_the_file(tmp_path, monkeypatch, section, given, steps, epochs):
+    text = "import ml_collections\nfrom configs import default\ndef get_config():\n  run = default.get_config()\n"
+    text += "  run.steps, run.epochs = 7, 3.0\n"
+    text += "  return run" if section == "config" else "  return ml_collections.ConfigDict({'run': run})"
+    (tmp_path / "mine.py").write_text(text)
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", None, "", flag_values=values)
+    arguments = ["it", f"--config={tmp_path / 'mine.py'}", *(f"--{section}.{one}" for one in given)]
+    monkeypatch.setattr("sys.argv", arguments)
+    values(arguments)
+    if len(given) == 2:
+        with pytest.raises(UserError, match=f"^--{section}.steps and --{section}.epochs: give one of them, not both$"):
+            cli._prefer_given_steps(values["config"])
+        return
+    cli._prefer_given_steps(values["config"])
+    run = values["config"].value.get("run", values["config"].value)
+    assert (run.steps, run.epochs) == (steps, epochs)
 
 
 def test_names_in_a_field_of_the_config_need_no_quotes(tmp_path):

@@ -57,7 +57,10 @@ def test_an_experiment_that_is_saved_has_the_same_arms(name):
         ("optimizer.learning_rate", float("inf")), ("optimizer.b2", 1.0), ("optimizer.grad_clip", -1.0), ("eval.every", 0),
         ("eval.resamples", 9), ("checkpoint.every", 0), ("data.image_size", 14), ("early_stopping.metric", "loss"),
         ("early_stopping.patience", -1), ("data.image_size", 32), ("model.dtype", "float16"), ("input", "packed"),
-        ("data.max_pixels", 0), ("data.negative_groups", 0), ("data.unknown.limit", -1),
+        ("data.max_pixels", 0), ("data.negative_groups", 0), ("data.unknown.limit", -1), ("epochs", 0.0), ("epochs", -1.0),
+        ("epochs", float("nan")), ("epochs", 1e7), ("log_every", 1.5), ("log_every", True), ("log_every", "10"),
+        ("eval.every", "0%"), ("eval.every", "101%"), ("checkpoint.every", "ten%"), ("optimizer.warmup_steps", "nan%"),
+        ("optimizer.warmup_steps", -1),
     ],
 )  # fmt: skip
 def test_a_value_out_of_range_is_refused_by_field(field, value):
@@ -183,7 +186,9 @@ def test_another_network_or_stream_is_refused_by_field(field, value):
         run_record.check_same_run(record(small_config()), record(small_config(**{field: value})), pathlib.Path("w"))
 
 
-@pytest.mark.parametrize(("field", "value"), [("steps", 99), ("log_every", 7), ("eval.every", 9), ("checkpoint.every", 2)])
+@pytest.mark.parametrize(
+    ("field", "value"), [("steps", 99), ("epochs", 3.0), ("log_every", 7), ("eval.every", "9%"), ("checkpoint.every", 2)]
+)
 def test_how_long_and_how_often_may_change(field, value):
     run_record.check_same_run(record(small_config()), record(small_config(**{field: value})), pathlib.Path("w"))
 
@@ -224,14 +229,19 @@ def test_classes_that_look_the_same_are_shown_in_ascii(make_source):
 
 
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # ml_collections reads config files so
-@pytest.mark.parametrize(("given", "value"), [("700", 700), ("3x", "3x"), ("0.5x", "0.5x"), ("None", None), ("-1", -1)])
-def test_negatives_arrive_from_the_command_line_with_their_type(monkeypatch, given, value):
+@pytest.mark.parametrize(
+    ("field", "given", "value"),
+    [("sampling.negatives", g, v) for g, v in (("700", 700), ("3x", "3x"), ("0.5x", "0.5x"), ("None", None), ("-1", -1))]
+    + [("eval.every", "700", 700), ("eval.every", "10%", "10%")],
+)
+def test_fields_of_several_types_arrive_from_the_command_line_with_their_type(monkeypatch, field, given, value):
     values = flags.FlagValues()
     config_flags.DEFINE_config_file("config", None, "", flag_values=values)
-    arguments = ["it", f"--config={ROOT}/configs/digits.py", f"--config.sampling.negatives={given}"]
+    arguments = ["it", f"--config={ROOT}/configs/digits.py", f"--config.{field}={given}"]
     monkeypatch.setattr("sys.argv", arguments)
     values(arguments)
-    found = values["config"].value.sampling.negatives
+    section, name = field.split(".")
+    found = values["config"].value[section][name]
     assert found == value
     assert type(found) is type(value)
 
@@ -250,6 +260,24 @@ def test_two_phases_have_the_steps_of_one_run_and_differ_as_documented(share, pe
     rate = config.optimizer.learning_rate
     assert second.program.optimizer.learning_rate == pytest.approx(rate / 10)
     assert first.program.optimizer.learning_rate == rate
+
+
+def test_shares_of_the_steps_are_the_nearest_number_of_whole_calls_of_each_phase():
+    shares = {"log_every": "1%", "eval.every": "50%", "checkpoint.every": "100%", "optimizer.warmup_steps": "12.5%"}
+    counts = lambda spec: (
+        spec.log_every, spec.evaluation.every, spec.checkpoint_every, spec.program.optimizer.warmup_steps
+    )  # fmt: skip
+    assert counts(small_spec(steps=1_000, **shares)) == (10, 500, 1_000, 125)
+    assert counts(small_spec(steps=1_000, steps_per_call=100, **shares)) == (100, 500, 1_000, 100)
+    first, second = configs.resolve(small_config(**TWO | {"sampling.first_share": 0.2} | shares), W)
+    assert (counts(first), counts(second)) == ((1, 4, 8, 1), (1, 16, 32, 4))
+
+
+def test_a_saved_config_keeps_epochs_and_shares_as_given_and_its_steps_count():
+    spec = small_spec(steps=20, epochs=3.0, **{"eval.every": "25%"})
+    assert (spec.program.steps, spec.evaluation.every) == (20, 5)
+    assert (spec.record["steps"], spec.record["epochs"], spec.record["eval"]["every"]) == (20, 3.0, "25%")
+    assert configs.resolve(config_json.from_json(spec.record), W)[-1].program == spec.program
 
 
 @pytest.mark.parametrize(

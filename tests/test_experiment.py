@@ -124,11 +124,21 @@ def test_a_finished_experiment_is_summed_up_again_and_nothing_is_trained(whole, 
 
 
 def test_a_dry_run_prints_the_sizes_and_a_time_and_leaves_nothing(tmp_path, capsys):
-    run_experiment(small_grid.get_config(), tmp_path, dry_run=True)
+    config = small_grid.get_config()
+    config.run.steps, config.run.epochs = 999, 0.22
+    run_experiment(config, tmp_path, dry_run=True)
     printed = capsys.readouterr().out
+    assert "12 steps of 16 images: 0.22 epochs of the 622 training images of the known classes." in printed
     assert "sampling.negatives=0.5x" in printed
     assert "8 arms to run; about " in printed
     assert not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_refuses_weights_that_are_not_there(tmp_path):
+    config = small_grid.get_config()
+    config.run.init_from = str(tmp_path / "none.pth")
+    with pytest.raises(UserError, match="^grid.amounts, the arm '.*': init_from: .*none.pth: cannot be read"):
+        run_experiment(config, tmp_path, dry_run=True)
 
 
 @pytest.mark.parametrize("shared", [{}, {"sampling.policy": "two_phase"}, {"sampling.negatives": 0}])

@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from openset_jax.text import abridged, printable, shortened, show
+from openset_jax.text import abridged, printable, rounded, shortened, show
 from openset_jax.training import run_log
 
 
@@ -36,6 +36,11 @@ def test_long_lists_keep_their_first_and_last_items():
     assert abridged(["a", "b\n", "none"]) == "a, b\\n, none"
     assert abridged([*"abcdef", "none"], most=4) == "a, b, ... 4 more ..., none"
     assert abridged([]) == ""
+
+
+def test_numbers_are_rounded_to_what_a_sentence_needs():
+    values = (12_190.4, 65.3, 9.96, 9.94, 2.71, 1.0, 0.0521)
+    assert [rounded(value) for value in values] == ["12,190", "65", "10", "9.9", "2.7", "1", "0.052"]
 
 
 def test_long_names_are_shortened_to_their_ends():

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from small_run import SMALL, assert_same_run, command, lines, restore_and_evalua
 from openset_jax.errors import UserError
 from openset_jax.openset.losses import objectives
 from openset_jax.prepare import prepare
+from openset_jax.training import forecast
+from openset_jax.training.restore import restore
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +32,9 @@ def test_it_learns_and_says_so(trained):
     result = json.loads((workdir / "metrics.json").read_text())
     assert result["known"]["accuracy"]["value"] > 0.8
     assert result["open_set"]["seen_negatives"]["auroc"]["value"] > 0.8
+    assert "150 steps of 64 images: 11 epochs of the 622 training images of the known classes." in said
+    assert len(re.findall(r"About .* for the 150 steps, measured on \d+ of them; evaluation is not included\.", said)) == 1
+    assert "Warning" not in said
     for word in ("known classes", "seen negatives", "unseen unknowns", "Confusion", "conv1/kernel", str(workdir)):
         assert word in said
     losses = [row["loss"] for row in lines(workdir)]
@@ -135,9 +141,31 @@ def test_a_run_may_be_made_longer_and_says_from_where_it_goes_on(tmp_path, capsy
     train(config(4), tmp_path)
     train(config(4), tmp_path)
     assert "All 4 steps are done: nothing is trained, the network is evaluated again." in capsys.readouterr().out
-    train(config(8), tmp_path)
+    longer = config(1)
+    longer.epochs = 0.14  # of 870 images in batches of 16: 7.6 steps, rounded up
+    train(longer, tmp_path)
     assert "steps was 4, now 8: training goes on from step 4.\n" in capsys.readouterr().out
+    saved = json.loads((tmp_path / "config.json").read_text())
+    assert (saved["steps"], saved["epochs"]) == (8, 0.14)
+    assert restore(tmp_path).spec.program.steps == 8
     assert [row["step"] for row in lines(tmp_path)] == [2, 4, 6, 8]
+
+
+def test_every_call_is_timed_once_and_begins_anew_after_each_pause(tmp_path, monkeypatch):
+    begun, ended = [], []
+
+    class Recorded(forecast.Forecast):
+        def begin(self, *, compiles):
+            begun.append((len(ended), compiles))
+
+        def end(self, step):
+            ended.append(step)
+            return ""
+
+    monkeypatch.setattr(forecast, "Forecast", Recorded)
+    train(small_config(), tmp_path)
+    assert ended == list(range(1, 13))
+    assert begun == [(0, True), *((step, False) for step in (3, 4, 6, 8, 9))], "after checkpoints and evaluations"
 
 
 def test_fewer_steps_than_are_done_are_refused(tmp_path):

@@ -186,7 +186,7 @@ def make_sampler(
 ) -> Sampler:
     """Returns the sampler of a policy.
 
-    Because the length of a run is a number of steps, not epochs, `oversample`, `undersample_fresh` and `balanced` are the
+    Because runs are counted in steps, `oversample`, `undersample_fresh` and `balanced` are the
     same stream: equal shares of all classes, every image of a class once before any comes twice. All are known names.
     `sizes` are those of the known classes and, if the objective uses negatives, of all negatives together.
 

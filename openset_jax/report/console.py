@@ -9,7 +9,7 @@ from openset_jax.data.pools import ROLES, SPLITS, Pool
 from openset_jax.data.sampler import Sampler
 from openset_jax.report.formatting import Number, title
 from openset_jax.text import abridged, printable, shortened
-from openset_jax.training import run_setup, state
+from openset_jax.training import run_length, run_setup, state
 from openset_jax.training.progress import Progress
 
 Cell = str | int | float | Number | None
@@ -36,7 +36,7 @@ def _cell(value: Cell) -> str:
 
 
 def run_description(run: run_setup.Run) -> str:
-    """Returns the dtype, the input, the pool, the sampler and the parameters of a run."""
+    """Returns the dtype, the input, the pool, the sampler, the length and the parameters of a run."""
     spec = run.spec
     params = state.variables_shape(run.network.model, spec.images.image_size)["params"]
     lines = [
@@ -44,6 +44,7 @@ def run_description(run: run_setup.Run) -> str:
         run.warning,
         pool_table(run.pool),
         sampler_line(run.sampler, [*run.pool.classes, "none"], run.plateau_loss(Progress())),
+        run_length.description(spec, run.sampler, run.pool.num_classes),
         parameter_overview.get_parameter_overview(params, include_stats=False),
     ]
     return "\n".join(filter(None, lines))

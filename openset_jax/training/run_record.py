@@ -16,8 +16,8 @@ from openset_jax.spec import RunSpec
 
 # Prefixes of fields that may change when a run is resumed, and fields with such a prefix that may not.
 _MAY_CHANGE = (
-    "steps", "log_every", "input", "steps_per_call", "shard_resident", "eval.", "checkpoint.", "early_stopping.", "data.",
-    "decision.", "init_from",
+    "steps", "epochs", "log_every", "input", "steps_per_call", "shard_resident", "eval.", "checkpoint.", "early_stopping.",
+    "data.", "decision.", "init_from",
 )  # fmt: skip
 _MUST_NOT_CHANGE = (
     "early_stopping.metric", "data.stored_size", "data.image_size", "data.grey", "data.mean", "data.std"

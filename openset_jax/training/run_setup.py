@@ -11,15 +11,15 @@ import jax
 import numpy as np
 
 from openset_jax import config as configs
-from openset_jax.data import batches, training_set
+from openset_jax.data import batches
 from openset_jax.data.pools import Pool
-from openset_jax.data.sampler import Sampler, make_sampler
+from openset_jax.data.sampler import Sampler
 from openset_jax.errors import UserError
 from openset_jax.files import write_whole
 from openset_jax.openset.losses import weights as of_examples
 from openset_jax.openset.scores import logit_scores
 from openset_jax.spec import LossSpec, RunSpec
-from openset_jax.training import device_memory, devices, hosts, run_record, saved_decision, validation
+from openset_jax.training import device_memory, devices, hosts, run_length, run_record, saved_decision, validation
 from openset_jax.training.checkpoints import Checkpoints
 from openset_jax.training.inference import Inference
 from openset_jax.training.input_choice import InputChoice
@@ -115,14 +115,11 @@ class Run:
 
 def make_run(spec: RunSpec, cache: RunCache) -> Run:
     """Opens the images and makes sampler, weights and network; raises UserError, naming the field, for an impossible run."""
-    batch_size, seed, sampling = spec.program.batch_size, spec.seed, spec.sampling
-    for field, size in (("batch_size", batch_size), ("eval.batch_size", spec.evaluation.batch_size)):
+    for field, size in (("batch_size", spec.program.batch_size), ("eval.batch_size", spec.evaluation.batch_size)):
         devices.check_batch_size(field, size)
         device_memory.check_batch(field, size, spec.images.stored_size)
     pool = cache.pool(spec)
-    rows_by_class = training_set.training_rows(pool, sampling, seed=seed, uses_negatives=spec.objective.uses_negatives)
-    sizes, fraction = tuple(map(len, rows_by_class)), sampling.negative_fraction
-    sampler = make_sampler(sampling.policy, sizes, batch_size=batch_size, seed=seed, negative_fraction=fraction)
+    rows_by_class, sampler = run_length.sampled(spec, pool)
     weights = make_weights(spec, pool.num_classes, sampler)
     warning = "\n".join(filter(None, [validation.check(pool, spec, weights.effective_prior), warmup_warning(spec)]))
     network, record = cache.network(spec.program, pool.num_classes), run_record.make_record(spec, pool, weights)
@@ -137,7 +134,7 @@ def warmup_warning(spec: RunSpec) -> str:
     most = optimizer.learning_rate * steps / optimizer.warmup_steps
     return (
         f"optimizer.warmup_steps: {optimizer.warmup_steps:,} is not less than the {steps:,} steps of the run; the learning "
-        f"rate only rises, to {most:.3g}. Set it to a tenth of the steps, for example."
+        f"rate only rises, to {most:.3g}. Set it to a share of the steps, for example optimizer.warmup_steps=10%."
     )
 
 
@@ -177,7 +174,7 @@ def start(run: Run) -> tuple[Checkpoints, TrainState, Progress, int]:
 
 
 def _starting_point(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, Progress, int]:
-    """(state on the host, progress, step) from the last checkpoint, another run's network, or random parameters."""
+    """(state on the host, progress, step) from the last checkpoint, trained weights, or random parameters."""
     spec, network = run.spec, run.network
     steps, per_call = spec.program.steps, spec.program.steps_per_call
     fresh = create_state(network.model, network.optimizer, seed=spec.seed, image_size=spec.images.image_size)

@@ -6,12 +6,14 @@ import sys
 import jax
 import numpy as np
 import pytest
-from small_run import run, small_config
+from small_run import run, shared_cache, small_config
 
 from benchmarks import deployment, objectives, promise, runs
+from openset_jax import config as configs
 from openset_jax import train as training
 from openset_jax.openset.decision import thresholds
 from openset_jax.openset.metrics.intervals import Interval
+from openset_jax.training import run_length
 
 SIZE = {"steps": 60, "eval.every": 60, "batch_size": 64, "model.width": 0.125, "log_every": 20, "checkpoint.every": 60}
 
@@ -51,6 +53,15 @@ def test_a_run_that_is_done_in_another_dtype_is_trained_again_only_if_that_is_as
     runs.trained(config, {}, seed=3, workdir=workdir)
     assert asked == ["bfloat16"]
     (workdir / "metrics.json").write_text(kept)
+
+
+def test_a_run_in_epochs_that_is_done_is_not_trained_again(tmp_path, monkeypatch):
+    config = small_config(epochs=0.3)
+    spec = configs.resolve(run_length.with_steps(config, shared_cache()), tmp_path)[-1]
+    (tmp_path / "config.json").write_text(json.dumps(spec.record))
+    (tmp_path / "metrics.json").write_text("{}")
+    monkeypatch.setattr(training, "train", lambda *_: pytest.fail("trained again"))
+    assert runs.trained(config, {}, seed=0, workdir=tmp_path) == {}
 
 
 def test_means_over_seeds_have_students_interval():

@@ -8,8 +8,7 @@ from small_run import small_config
 def get_config():
     config = ml_collections.ConfigDict()
     config.run, config.seeds = small_config(), (0, 1)
-    with config.run.unlocked():
-        config.run.eval.every = config.run.get_ref("steps")
+    config.run.eval.every = "100%"
     axes = lambda **fields: config_dict.create(**fields)
     config.grid = ml_collections.ConfigDict()
     config.grid.amounts = axes(sampling=axes(negatives=(0, "0.5x", None)))

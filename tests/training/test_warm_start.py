@@ -54,11 +54,11 @@ def start(workdir, classes, **changes):
 @pytest.mark.parametrize(
     ("classes", "objective", "came_from", "says"),
     [
-        (("cat", "dog", "car"), "background", [0, 1, 2, 3], "4 outputs are copied by class name."),
-        (("car", "cat", "dog"), "background", [2, 0, 1, 3], "4 outputs are copied by class name."),
-        (("tree", "car"), "background", [None, 2, 3], "2 outputs are copied by class name; new: tree; dropped: cat, dog."),
-        (("dog", "cat"), "softmax", [1, 0], '2 outputs are copied by class name; dropped: car, "none".'),
-        (("x", "cat"), "entropic", [None, 0], '1 outputs are copied by class name; new: x; dropped: dog, car, "none".'),
+        (("cat", "dog", "car"), "background", [0, 1, 2, 3], "4 outputs by class name."),
+        (("car", "cat", "dog"), "background", [2, 0, 1, 3], "4 outputs by class name."),
+        (("tree", "car"), "background", [None, 2, 3], "2 outputs by class name; new: tree; left out: cat, dog."),
+        (("dog", "cat"), "softmax", [1, 0], '2 outputs by class name; left out: car, "none".'),
+        (("x", "cat"), "entropic", [None, 0], '1 outputs by class name; new: x; left out: dog, car, "none".'),
     ],
 )  # fmt: skip
 def test_outputs_are_kept_by_the_name_of_their_class(source, classes, objective, came_from, says):
@@ -68,7 +68,7 @@ def test_outputs_are_kept_by_the_name_of_their_class(source, classes, objective,
         old, new = theirs["params"]["fc8"][name], own["params"]["fc8"][name]
         columns = [new[..., i] if j is None else old[..., j] for i, j in enumerate(came_from)]
         np.testing.assert_array_equal(values, np.stack(columns, -1))
-    assert said == f"Starting from the network of {workdir} at step 3: {says}"
+    assert said == f"Starting from the network of {workdir} at step 3: the layers below fc8 are copied, and {says}"
 
 
 def test_all_other_layers_and_the_statistics_are_those_of_the_best_checkpoint(source):
@@ -87,14 +87,14 @@ def test_a_run_without_none_gives_its_classes_and_none_is_new(tmp_path):
     save_a_run(tmp_path, ("cat", "dog"), **{"objective.name": "softmax"})
     variables, own, said = start(tmp_path, ("dog", "cat"), **{"model.norm": "none"})
     np.testing.assert_array_equal(variables["params"]["fc8"]["kernel"][:, 2], own["params"]["fc8"]["kernel"][:, 2])
-    assert said.endswith('2 outputs are copied by class name; new: "none".')
+    assert said.endswith('2 outputs by class name; new: "none".')
 
 
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"model.width": 0.125}, "init_from: .* use the same model"),
-        ({"model.name": "alexnet_2012"}, "init_from: .* use the same model"),
+        ({"model.width": 0.125}, r"init_from: batch_stats/bn1/mean .* \(4,\) .* \(8,\) here; use model.width=0.0625$"),
+        ({"model.name": "alexnet_2012"}, r"init_from: .* has the shape .*; use model.name=alexnet$"),
         ({"model.norm": "none"}, "model.norm: the run in init_from, .*, has 'batch', this one 'none'"),
         ({"data.image_size": 15}, "data.image_size: the run in init_from, .*, has 16, this one 15"),
         ({"data.mean": (0.3, 0.3, 0.4)}, "data.mean: the run in init_from"),
@@ -111,7 +111,7 @@ def test_another_network_below_its_outputs_is_refused_by_field(source, changes, 
 def test_another_stem_is_refused_by_its_layer(tmp_path):
     size = {"data.stored_size": 64, "data.image_size": 64}
     save_a_run(tmp_path, ("cat", "dog"), **size)
-    with pytest.raises(UserError, match="^init_from: conv1 .* use the same model"):
+    with pytest.raises(UserError, match="^init_from: params/conv1/kernel has the shape .*; use model.stem=small$"):
         start(tmp_path, ("cat", "dog"), **size, **{"model.norm": "none", "model.stem": "imagenet"})
 
 
@@ -121,9 +121,19 @@ def test_normalisation_without_parameters_must_be_the_same_too(tmp_path):
         start(tmp_path, ("a", "b"), **{"model.norm": ""})
 
 
-def test_a_run_that_is_not_there_is_refused_before_training(tmp_path):
-    with pytest.raises(UserError, match="^init_from: '/nowhere' has no checkpoints"):
-        train(small_config(init_from="/nowhere"), tmp_path)
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("nowhere", "does not exist; use the folder of a run, a file"),
+        ("folder", "has no checkpoints"),
+        ("a.bin", "is not a file of weights; use"),
+    ],
+)
+def test_a_start_that_is_not_there_is_refused_before_training(tmp_path, name, problem):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "a.bin").touch()
+    with pytest.raises(UserError, match=f"^init_from: '{tmp_path / name}' {problem}"):
+        train(small_config(init_from=str(tmp_path / name)), tmp_path)
     assert not (tmp_path / "metrics.jsonl").exists()
 
 
@@ -135,7 +145,7 @@ def test_a_warm_started_run_resumes_evaluates_and_predicts_without_the_other_run
     theirs = save_a_run(elsewhere, ("4", "1", "2"))
     config = small_config(init_from=str(elsewhere), trainable="head")
     train(config, whole)
-    assert "are copied by class name; new: 0, 3." in capsys.readouterr().out
+    assert "outputs by class name; new: 0, 3." in capsys.readouterr().out
     asked = iter(range(10**6))
     with pytest.raises(Stopped, match="at step 5"):
         train(config, stopped, lambda: "the test" if next(asked) >= 5 else "")

@@ -15,8 +15,9 @@ from openset_jax.errors import UserError
 from openset_jax.report import console
 from openset_jax.spec import RunSpec
 from openset_jax.study.runs.grid import Arm
-from openset_jax.training import run_setup
+from openset_jax.training import checkpoints, run_length, run_setup, start_weights
 from openset_jax.training.run_cache import RunCache
+from openset_jax.training.state import variables_shape
 
 Phases = tuple[RunSpec, ...]  # of one arm, from `config.resolve`
 
@@ -32,13 +33,33 @@ class Size(NamedTuple):
     classified: int  # validation images at each evaluation and at the end, and test images, with repetitions
 
 
-def resolve_arm(arm: Arm, config: ml_collections.ConfigDict, workdir: pathlib.Path, *, dtype: str | None = None) -> Phases:
+def natural_run(run: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """Returns a copy of `config.run` that is a valid run also if arms set the sampling: natural, with all negatives."""
+    run = run.copy_and_resolve_references()
+    run.sampling.policy, run.sampling.negatives = "natural", None
+    return run
+
+
+def with_shared_steps(run: ml_collections.ConfigDict, cache: RunCache) -> ml_collections.ConfigDict:
+    """Returns a copy of `config.run` with the `steps` of all arms; its `epochs` are those of its `natural_run`."""
+    run = run.copy_and_resolve_references()
+    run.steps = run_length.with_steps(natural_run(run), cache).steps
+    return run
+
+
+def resolve_arm(
+    arm: Arm, config: ml_collections.ConfigDict, workdir: pathlib.Path, cache: RunCache, *, dtype: str | None = None
+) -> Phases:
     """The runs of an arm, from its config of `grid.config_of`; see `config.resolve`.
+
+    The config has the steps of `with_shared_steps`, which an arm that sets `epochs` itself replaces.
 
     Raises:
       UserError: names the block and the field.
     """
     with _naming(arm):
+        if arm.treatment.get("epochs") is not None:
+            config = run_length.with_steps(config, cache)
         return configs.resolve(config, workdir, dtype=dtype)
 
 
@@ -68,6 +89,25 @@ def check_grid(arms: Sequence[Arm], phases: Mapping[Arm, Phases], cache: RunCach
                 f"{arms[0].label!r} sees {first:,}; all arms must see the same number (steps times batch_size)"
             )
     return sizes
+
+
+def check_starts(arms: Sequence[Arm], phases: Mapping[Arm, Phases], cache: RunCache) -> None:
+    """Reads the weights that arms without a checkpoint start from, once for all arms with the same network.
+
+    Arms that start from other arms must not be among them.
+
+    Raises:
+      UserError: the weights cannot be read or do not fit; names the block and the field.
+    """
+    checked = set()
+    for arm in arms:
+        spec = phases[arm][0]
+        started = any(checkpoints.latest_step(phase.workdir) is not None for phase in phases[arm])
+        if spec.init_from and not started and (key := (spec.init_from, spec.program.forward)) not in checked:
+            with _naming(arm):
+                model = cache.network(spec.program, len(cache.pool(spec).classes)).model
+                start_weights.load(spec, variables_shape(model, spec.images.image_size))
+            checked.add(key)
 
 
 def _check_arm(arm: Arm, phases: Phases, cache: RunCache) -> tuple[Size, str]:

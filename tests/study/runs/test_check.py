@@ -18,8 +18,8 @@ def cache():
 
 
 def checked(config, cache):
-    arms = grid.arms_of(config)
-    phases = {arm: check.resolve_arm(arm, grid.config_of(arm, config.run, {}), pathlib.Path("/w")) for arm in arms}
+    arms, run = grid.arms_of(config), check.with_shared_steps(config.run, cache)
+    phases = {arm: check.resolve_arm(arm, grid.config_of(arm, run, {}), pathlib.Path("/w"), cache) for arm in arms}
     return arms, check.check_grid(arms, phases, cache)
 
 
@@ -78,6 +78,21 @@ def test_arms_that_see_other_numbers_of_examples_are_refused(cache):
     checked(experiment(a={"steps": (6,), "batch_size": (32,)}, b={"sampling": {"policy": ("balanced",)}}), cache)
 
 
+def test_all_arms_have_the_steps_of_the_epochs_of_all_images_unless_they_set_epochs(cache):
+    run = small_config(steps=999, epochs=0.22)  # 11.96 steps of 870 images
+    run.sampling.policy = "undersample"
+    blocks = {"a": {"sampling": {"policy": ("balanced", "natural"), "negatives": (0, None)}}, "b": {"batch_size": (8,)}}
+    with pytest.raises(UserError, match="the arm 'batch_size=8, .* would see 96 examples, and .* sees 192;"):
+        checked(experiment(seeds=(0,), run=run, **blocks), cache)
+    _, sizes = checked(experiment(seeds=(0,), run=run, a=blocks["a"]), cache)
+    assert {size.examples for size in sizes.values()} == {192}
+    own = {"epochs": (0.1,), "sampling": {"negatives": (62,)}, "batch_size": (12, 24)}  # 68.4 images: 72 in 6 and 3 steps
+    arms, sizes = checked(experiment(seeds=(0,), run=small_config(epochs=0.22), c=own), cache)
+    assert [sizes[arm.name].examples for arm in arms] == [72, 72]
+    arms, sizes = checked(experiment(seeds=(0,), run=small_config(epochs=0.22), d={"steps": (8,)}), cache)
+    assert sizes[arms[0].name].examples == 128
+
+
 def test_two_phases_see_as_many_examples_as_one(cache):
     blocks = {
         "a": {"sampling": {"policy": ("two_phase",)}, "trainable": ("head", "fc")},
@@ -86,3 +101,24 @@ def test_two_phases_see_as_many_examples_as_one(cache):
     arms, sizes = checked(experiment(seeds=(0,), **blocks), cache)
     assert {size.examples for size in sizes.values()} == {192}
     assert all(sizes[a.name].none == pytest.approx(248 / 870) for a in arms if a.block == "a"), "of the second phase"
+
+
+def test_weights_that_do_not_fit_are_refused_with_their_arm_unless_it_has_started(tmp_path, monkeypatch, cache):
+    config = experiment(seeds=(0, 1), a={"init_from": ("pretrained",), "trainable": ("head", "all")})
+    arms = grid.arms_of(config)
+    phases = {
+        arm: check.resolve_arm(arm, grid.config_of(arm, config.run, {}), tmp_path / arm.name, RunCache()) for arm in arms
+    }
+    with pytest.raises(
+        UserError, match="^grid.a, the arm 'init_from=pretrained.*, seed 0': init_from: alexnet has no published"
+    ):
+        check.check_starts(arms, phases, cache)
+    read = []
+    monkeypatch.setattr("openset_jax.training.start_weights.load", lambda spec, like: read.append(spec.init_from))
+    check.check_starts(arms, phases, cache)
+    assert read == ["pretrained"], "once for all arms with the same network"
+    for arm in arms:
+        (tmp_path / arm.name / "checkpoints/3").mkdir(parents=True)
+        (tmp_path / arm.name / "checkpoints/3/_CHECKPOINT_METADATA").touch()
+    check.check_starts(arms, phases, cache)
+    assert len(read) == 1
