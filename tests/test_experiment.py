@@ -7,14 +7,15 @@ import re
 import signal
 import subprocess
 import sys
-import types
 
 import pytest
 from small_run import ROOT, environment, run, shared_cache
 from study import small_grid
+from tiny_network import Tiny
 
 from openset_jax import experiment, lock
 from openset_jax.errors import Stopped, UserError
+from openset_jax.model import networks
 from openset_jax.study.runs import arm_folder, grid
 from openset_jax.training.run_cache import RunCache
 
@@ -289,7 +290,7 @@ def test_the_shipped_grids_expand():
 
 
 def test_the_grid_of_layers_has_the_groups_of_the_network_and_starts_where_the_run_does(monkeypatch):
-    from configs import folder, imbalance, layers
+    from configs import imbalance, layers
 
     labels = lambda config: {arm.treatment.label.removeprefix(without) for arm in grid.arms_of(config)}
     without = "init_from=arm:sampling.negatives=0, "
@@ -300,15 +301,10 @@ def test_the_grid_of_layers_has_the_groups_of_the_network_and_starts_where_the_r
         "trainable=head", "trainable=conv1",
     }  # fmt: skip
 
-    def pretrained():
-        config = folder.get_config()
-        config.init_from, config.trainable, config.objective.name = "pretrained", "head", "one_vs_rest"
-        return config
-
-    monkeypatch.setitem(sys.modules, "configs.made_up", types.SimpleNamespace(get_config=pretrained))
-    config = layers.get_config("made_up")
-    depths = {"config.run unchanged", "trainable=all"} | spread - {"trainable=head"}
+    monkeypatch.setitem(networks.NETWORKS, "efficientnet_lite0", Tiny)  # another network, whatever its name
+    config = layers.get_config("folder_pretrained")
+    depths = {"config.run unchanged", "trainable=second", "trainable=all"}
     assert labels(config) == depths
     config.blocks = ("layers", "scratch")
     assert labels(config) == depths | {"init_from=, trainable=all"}
-    assert labels(imbalance.get_config("made_up")) >= depths
+    assert labels(imbalance.get_config("folder_pretrained")) >= depths
