@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import pathlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from absl import flags
 
@@ -70,11 +70,9 @@ def main() -> None:
 def planned_bytes(spec: RunSpec) -> dict[str, int]:
     """Bytes of the compiled training step on one device."""
     from benchmarks.bare_step import Step
+    from openset_jax.platforms import xla
 
-    plan: Any = Step(spec, NUM_CLASSES).program().memory_analysis()
-    arguments, temporaries = plan.argument_size_in_bytes, plan.temp_size_in_bytes
-    results = plan.output_size_in_bytes - plan.alias_size_in_bytes  # the new state replaces the old one
-    return {"state and batch": arguments, "temporaries": temporaries, "peak": arguments + temporaries + results}
+    return xla.planned_bytes(Step(spec, NUM_CLASSES).program())
 
 
 def run(spec: RunSpec, steps: int) -> list[dict[str, int]]:

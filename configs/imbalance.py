@@ -29,7 +29,6 @@ def get_config(of="fashion_vs_mnist"):
     config.seeds = (0, 1, 2)
 
     amounts = (*(given or _AMOUNTS.get(of, ("0.1x", "1x", "3x"))), None)
-    without = ("arm:sampling.negatives=0",)
     config.grid = grid = ml_collections.ConfigDict()
     axes = lambda **fields: config_dict.create(**fields)
     # The number of negatives, with natural sampling. 0: objective `softmax`, which rejects only by a threshold.
@@ -39,16 +38,28 @@ def get_config(of="fashion_vs_mnist"):
     unequal = tuple(amount for amount in amounts if amount != "1x")
     grid.policies = axes(sampling=axes(negatives=unequal, policy=("undersample", "balanced")))
     grid.fraction = axes(sampling=axes(negatives=("1x",), policy=("negative_fraction",)))  # 1x, but half of each batch
-    grid.two_phase = axes(
-        sampling=axes(policy=("two_phase",), first_policy=("oversample", "undersample")), trainable=("head",)
-    )
+    head = {} if run.trainable == "head" else {"trainable": ("head",)}
+    grid.two_phase = axes(sampling=axes(policy=("two_phase",), first_policy=("oversample", "undersample")), **head)
     # Reweighting in the loss, instead of resampling.
     grid.weights = axes(objective=axes(class_weights=("inverse_frequency",)))
-    grid.adjusted = axes(objective=axes(logit_adjustment=(1.0,)))
-    grid.all_zeros = axes(objective=axes(name=("one_vs_rest",)))
+    if run.objective.name != "one_vs_rest":  # it has no softmax to adjust
+        grid.adjusted = axes(objective=axes(logit_adjustment=(1.0,)))
+        grid.all_zeros = axes(objective=axes(name=("one_vs_rest",)))
     # The number of groups of negatives, with the same total number of negatives.
     grid.kinds = axes(sampling=axes(negatives=("0.5x",)), data=axes(negative_groups=_GROUPS.get(of, (1, None))))
-    # The layers to retrain, starting from a network that was trained without negatives.
-    grid.layers = axes(init_from=without, trainable=("head", "fc", "all"))
+    grid.layers = layers(run)
     config.blocks = tuple(grid)
     return config.lock()
+
+
+def layers(run):
+    """Returns the block of trained layers, which start from `run.init_from`, or else from a network without negatives.
+
+    From the head down, the distances between the groups of the network double; then all layers.
+    """
+    from openset_jax.model import networks  # here, because it imports JAX
+
+    groups = list(networks.get(run.model.name).groups)
+    below = [groups[2**i] for i in range(len(groups)) if 2**i < len(groups) - 1]
+    start = {} if run.init_from else {"init_from": ("arm:sampling.negatives=0",)}
+    return config_dict.create(**start, trainable=(groups[0], *below, "all"))

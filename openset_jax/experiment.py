@@ -207,7 +207,7 @@ def run_arm(phases: Sequence[RunSpec], folder: pathlib.Path, stop_requested: Sto
         text = (folder / "log.txt").open("a", encoding="utf-8", errors="backslashreplace")
         with text as log, contextlib.redirect_stdout(log):
             try:
-                arm_folder.save_outcome(train.fit(phases, stop_requested, cache))
+                arm_folder.save_outcome(train.fit(phases, stop_requested, cache), cache)
             except Exception as error:
                 if not isinstance(error, Stopped):
                     traceback.print_exc(file=log)

@@ -46,6 +46,14 @@ def compile_lowered(lowered: jax.stages.Lowered, options: Mapping[str, Any] | No
         return lowered.compile()  # a version of XLA without YNNPACK
 
 
+def planned_bytes(program: jax.stages.Compiled) -> dict[str, int]:
+    """Returns the bytes on one device that XLA plans for a training step, by part, and their "peak"."""
+    plan: Any = program.memory_analysis()
+    arguments, temporaries = plan.argument_size_in_bytes, plan.temp_size_in_bytes
+    results = plan.output_size_in_bytes - plan.alias_size_in_bytes  # the new state replaces the old one
+    return {"state and batch": arguments, "temporaries": temporaries, "peak": arguments + temporaries + results}
+
+
 def check_platform() -> None:
     """Raises UserError if JAX has no device, for example because there is none of the platform that JAX_PLATFORMS names."""
     try:

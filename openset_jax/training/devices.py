@@ -121,11 +121,15 @@ def pmap_eval(step: Callable[..., Any], image_input: ImageInput) -> Callable[...
 
 
 class _Compiled:
-    """A pmapped function. In a single process on CPUs it is compiled with XLA options, which `jax.pmap` does not take."""
+    """A pmapped function whose first argument is the store of images.
+
+    In a single process on CPUs it is compiled with XLA options, which `jax.pmap` does not take.
+    """
 
     def __init__(self, run: Any):
         self.run = run
         self._program: jax.stages.Compiled | None = None
+        self._planned: int | None = None
 
     def __call__(self, *arguments: Any) -> Any:
         if jax.default_backend() != "cpu" or jax.process_count() > 1:
@@ -137,3 +141,15 @@ class _Compiled:
     def compile(self, *arguments: Any) -> jax.stages.Compiled:
         """Compiles the function for the shapes and dtypes of these arguments."""
         return xla.compile_lowered(self.run.lower(*arguments))
+
+    def planned_bytes(self, store: Any, arguments: Callable[[], tuple[Any, ...]]) -> int | None:
+        """Returns the bytes on one device that XLA plans for a training step, without those of the store; None if unknown.
+
+        `arguments` returns those after the store, or their shapes; it is called if the function is not compiled yet.
+        """
+        if self._planned is None:
+            program = self._program or self.compile(store, *arguments())
+            if program.memory_analysis() is None:
+                return None
+            self._planned = xla.planned_bytes(program)["peak"]
+        return self._planned - sum(array.addressable_shards[0].data.nbytes for array in jax.tree.leaves(store))

@@ -61,6 +61,13 @@ def variables_shape(model: Network, image_size: int) -> Variables:
     return jax.eval_shape(lambda: initial_variables(model, seed=0, image_size=image_size))
 
 
+def state_shape(model: Network, optimizer: optax.GradientTransformation, image_size: int) -> TrainState:
+    """Shapes and dtypes of the training state, with the step 0."""
+    variables = variables_shape(model, image_size)
+    trained, _ = model.split(variables["params"])
+    return TrainState(np.zeros((), np.int32), **variables, opt_state=jax.eval_shape(optimizer.init, trained))
+
+
 def create_state(model: Network, optimizer: optax.GradientTransformation, *, seed: int, image_size: int) -> TrainState:
     """Returns the initial state as NumPy arrays on the host, which a donation cannot delete."""
     variables = jax.device_get(_compiled_init(model.clone(trained=()), image_size)(np.uint32(seed)))

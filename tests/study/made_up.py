@@ -14,7 +14,7 @@ import numpy as np
 from openset_jax.openset.decision.prior_and_costs import cost_matrix
 from openset_jax.openset.scored import Scored
 from openset_jax.study.stats.analysis import Analysis
-from openset_jax.study.stats.arm_outcome import Outcome
+from openset_jax.study.stats.arm_outcome import Outcome, Training
 from openset_jax.study.stats.treatments import Treatment
 
 CLASSES = ("a", "b", "c")
@@ -26,6 +26,21 @@ PER_CLASS = 70
 def treatment(fields: Mapping[str, Any] | None = None) -> Treatment:
     """Returns a treatment with these config fields."""
     return Treatment(tuple(sorted((fields or {}).items())))
+
+
+def training(fields: Mapping[str, Any]) -> Training:
+    """Returns what `init_from` and `trainable` train in a network of 8 layers, and a cost that grows with their number."""
+    trainable = fields.get("trainable", "all")
+    layers = {"head": 1, "fc": 3, "conv3": 6, "all": 8}[trainable]
+    return Training(
+        start=fields.get("init_from", ""),
+        trainable=trainable,
+        layers=layers,
+        all_layers=8,
+        flops=1e9 * (4 + layers),
+        memory=layers * 2**20,
+        images_per_second=900.0 / layers,
+    )
 
 
 def outcome(
@@ -103,6 +118,7 @@ def outcome(
         objective=objective,
         classes=CLASSES,
         kinds=kinds,
+        training=training(fields),
         negatives=negatives,
         class_sizes=(PER_CLASS,) * len(CLASSES),
         negative_groups=fields.get("data.negative_groups", negative_groups or (2 if negatives else 0)),

@@ -1,6 +1,7 @@
 """Synthetic outcomes whose scores and answers improve with the number of negatives, for charts, figures and pages."""
 
 import numpy as np
+from study.made_up import training
 
 from openset_jax.openset.scored import Scored
 from openset_jax.study.stats.analysis import Analysis
@@ -54,6 +55,7 @@ def outcome(treated, seed, *, kinds=KINDS, classes=CLASSES, gain=0.0, silent=Non
         objective="softmax" if silent else "background",
         classes=tuple(classes),
         kinds=kinds,
+        training=training(dict(treated.fields)),
         negatives=negatives,
         class_sizes=(PER_CLASS,) * len(CLASSES),
         negative_groups=treated.get("data.negative_groups", 9),

@@ -11,7 +11,7 @@ from openset_jax.study.answer import phrases
 from openset_jax.study.stats.arm_outcome import DECISIONS
 from openset_jax.study.stats.comparisons import Comparisons
 from openset_jax.study.stats.measurements import KNOWN, Measurement
-from openset_jax.study.stats.treatments import NEGATIVES, Treatment
+from openset_jax.study.stats.treatments import NEGATIVES, TRAINABLE, Treatment
 
 ALWAYS = 0.05  # a network that accepts a smaller share of known images always answers "none"
 RANKS = 0.6  # lowest AUROC of a ranking that counts as informative; chance is 0.5
@@ -62,8 +62,12 @@ def cause(network: CollapsedNetwork, chance: float) -> str:
 
 
 def most_negatives(comparisons: Comparisons) -> list[Treatment]:
-    """Returns the natural treatments trained from scratch with the most negatives; those with the fewest fields first."""
-    natural = [t for t in comparisons.treatments if t.is_natural and not t.get("init_from")]
+    """Returns the natural treatments with the most negatives, those with the fewest fields first.
+
+    Treatments that set the trained layers or their start are left out if there are others.
+    """
+    natural = [t for t in comparisons.treatments if t.is_natural]
+    natural = [t for t in natural if t == t.without(TRAINABLE, "init_from")] or natural
     negatives = {t: comparisons.analysis.first(t).negatives for t in natural}
     most = max(negatives.values(), default=0)
     return sorted((t for t in natural if negatives[t] == most > 0), key=lambda t: len(t.fields))

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from openset_jax.study.answer import always_none, imbalance_methods, phrases, retraining, sample_size
 from openset_jax.study.stats.arm_outcome import Outcome
-from openset_jax.study.stats.comparisons import Comparison, Comparisons, Metric
+from openset_jax.study.stats.comparisons import Comparisons, Metric
 from openset_jax.study.stats.treatments import GROUPS, NEGATIVES, Treatment, differing_only_in
 
 
@@ -95,17 +95,8 @@ def _better_methods(comparisons: Comparisons, metric: Metric, pairs: Sequence[tu
 
 
 def _layers(comparisons: Comparisons) -> Iterator[str]:
-    for least, *more in retraining.retrained(comparisons)[:1]:
-        alike = [t for t in more if bool(t.get("init_from")) == bool(least.get("init_from"))]
-        most = (alike or more)[-1]
-        if compared := comparisons.differences(least, most, *_without_oscr(comparisons), *comparisons.closed):
-            texts = phrases.listed([f"{c.metric.title} {_short(c)}" for c in compared])
-            names = f"{phrases.capital(retraining.name(least))}, compared with {retraining.name(most)}"
-            yield f"**How much of the network?** {names}: {texts}."
-
-
-def _short(compared: Comparison) -> str:
-    return "not significantly different" if compared.verdict == "not significant" else phrases.comparison(compared)
+    for line in retraining.lines(comparisons)[:1]:
+        yield f"**How much of the network?** {retraining.verdict(comparisons, line)}"
 
 
 def _without_oscr(comparisons: Comparisons) -> list[Metric]:

@@ -7,13 +7,15 @@ vary, have charts of their own, with one category for each combination of values
 """
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from openset_jax.config import FIRST_PHASE
 from openset_jax.report.figures import OKABE_ITO
 from openset_jax.study.stats.analysis import Analysis
+from openset_jax.study.stats.arm_outcome import Training
 from openset_jax.study.stats.treatments import GROUPS, NEGATIVES, TRAINABLE, Treatment
 
 MOST_LINES, MOST_VALUES = 7, 12
@@ -186,6 +188,7 @@ def _side_by_side(analysis: Analysis, treatments: Sequence[Treatment]) -> Layout
     axis = [name for name in varied if not name.startswith(_POLICY)] or varied
     of_axis = lambda t: tuple((name, value) for name, value in t.fields if name in axis)
     of_line = lambda t: tuple((name, value) for name, value in t.fields if name in varied and name not in axis)
+    treatments = sorted(treatments, key=lambda t: _depth(analysis.first(t).training) if TRAINABLE in axis else ())
     categories, lines = (list(dict.fromkeys(map(part, treatments))) for part in (of_axis, of_line))
     rows = []
     for palette, fields in enumerate(lines[:MOST_LINES]):
@@ -198,18 +201,23 @@ def _side_by_side(analysis: Analysis, treatments: Sequence[Treatment]) -> Layout
     if axis == [GROUPS]:  # the resolved number, also where the field is not set
         counts = {of_axis(t): analysis.first(t).negative_groups for t in treatments}
         names, title = [f"{counts[fields]}" for fields in categories], "kinds of negatives"
-    elif axis == ["init_from", TRAINABLE]:
-        names, title = [_trained(dict(fields)) for fields in categories], "layers that are trained"
+    elif axis and set(axis) <= {"init_from", TRAINABLE}:
+        trained = {of_axis(t): analysis.first(t).training for t in treatments}
+        found = [_trained(trained[fields]) for fields in categories]
+        names, title = found if len(set(found)) == len(found) else names, "layers that are trained"
     ticks = tuple(Tick(float(place), text, "") for place, text in enumerate(names[:MOST_VALUES]))
     left_out = tuple(map(short, [*categories[MOST_VALUES:], *lines[MOST_LINES:]]))
     return Layout(title, ticks, None, tuple(rows), left_out)
 
 
-def _trained(fields: Mapping[str, Any]) -> str:
-    value = fields.get(TRAINABLE, "all")
-    if fields.get("init_from"):
-        return f"{value}, retrained"
-    return "all, from scratch" if value == "all" else f"{value} at the end"
+def _depth(training: Training) -> tuple[bool, int]:
+    """Returns a key that sorts from the fewest trained layers to all, then from scratch."""
+    return training.from_scratch, training.layers
+
+
+def _trained(training: Training) -> str:
+    how = {"": "from scratch", "pretrained": "pretrained", FIRST_PHASE: "at the end"}.get(training.start, "retrained")
+    return f"{training.trainable}, {how}"
 
 
 def _names(names: Sequence[str], categories: Sequence[Sequence[tuple[str, Any]]]) -> list[str]:

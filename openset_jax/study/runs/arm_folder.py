@@ -14,17 +14,23 @@ from openset_jax.data.pools import TEST
 from openset_jax.errors import UserError
 from openset_jax.files import write_whole
 from openset_jax.spec import DecisionSpec
+from openset_jax.study.runs import step_cost
 from openset_jax.study.runs.grid import Arm, arms_of
 from openset_jax.study.runs.outcome import checked, outcome
 from openset_jax.study.stats.arm_outcome import Outcome
 from openset_jax.training import saved_decision
+from openset_jax.training.run_cache import RunCache
 from openset_jax.training.trained_network import TrainedNetwork
 
 OUTCOME = "outcome.npz"  # exists if the arm is finished
 
 
-def save_outcome(network: TrainedNetwork) -> None:
-    """Saves the outputs of a finished arm on validation and test images, instead of an evaluation as of a single run."""
+def save_outcome(network: TrainedNetwork, cache: RunCache) -> None:
+    """Saves the outputs of a finished arm on validation and test images, instead of an evaluation as of a single run.
+
+    Args:
+      cache: the one that the arm was trained with.
+    """
     pool, spec = network.pool, network.spec
     uses_negatives = spec.objective.uses_negatives
     rows_by_class = training_set.training_rows(pool, spec.sampling, seed=spec.seed, uses_negatives=uses_negatives)
@@ -36,6 +42,7 @@ def save_outcome(network: TrainedNetwork) -> None:
         "classes": list(pool.classes),
         "kinds": pool.kinds({"seen_negatives": "negatives", "unseen_unknowns": "unknown"}),
         "groups": list(pool.groups),
+        "training": step_cost.training(spec, cache)._asdict(),
         "training_prior": list(map(float, network.training_prior)),
         "negatives": sum(map(len, negatives)),
         "class_sizes": [len(rows) for rows in rows_by_class[: pool.num_classes]],

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from openset_jax.config import FIRST_PHASE
 from openset_jax.openset import checks
 from openset_jax.openset.decision import classifier, posterior
 from openset_jax.openset.decision.thresholds import Rule
@@ -12,7 +13,7 @@ from openset_jax.openset.losses import objectives
 from openset_jax.openset.scores import logit_scores
 from openset_jax.spec import DecisionSpec
 from openset_jax.study.runs.grid import Arm
-from openset_jax.study.stats.arm_outcome import DECISIONS, Outcome
+from openset_jax.study.stats.arm_outcome import DECISIONS, Outcome, Training
 
 
 def checked(arrays: Mapping[str, np.ndarray], about: dict[str, Any]) -> dict[str, Any]:
@@ -37,6 +38,12 @@ def checked(arrays: Mapping[str, np.ndarray], about: dict[str, Any]) -> dict[str
         checks.count(about[name], name)
     if len([checks.count(size, "class_sizes") for size in about["class_sizes"]]) != k:
         raise ValueError(f"class_sizes has {len(about['class_sizes'])} numbers for {k} classes")
+    training = Training(**about["training"])
+    for name in ("layers", "all_layers"):
+        checks.count(getattr(training, name), f"training.{name}")
+    for name in ("flops", "memory", "images_per_second"):
+        if (value := getattr(training, name)) is not None and not 0 <= value < float("inf"):
+            raise ValueError(f"training.{name}: {value!r} is not 0 or more")
     if strange := {group for groups in about["kinds"].values() for group in groups} - set(about["groups"]):
         raise ValueError(f"kinds: {min(strange)!r} is not one of the groups")
     return about
@@ -59,12 +66,12 @@ def outcome(arm: Arm, arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]
     objective, classes = objectives.get(about["objective"]), tuple(about["classes"])
     k, logits, label = len(classes), arrays["logits"], arrays["label"]
     group = np.array(about["groups"], object)[arrays["group"]]
-    training, uniform = np.array(about["training_prior"]), np.full(k + 1, 1 / (k + 1))
+    trained, uniform = np.array(about["training_prior"]), np.full(k + 1, 1 / (k + 1))
     asked = decision.resolve(classes, uniform)
     validation = arrays["validation_logits"], arrays["validation_label"]
 
     def decide(rule: Rule) -> np.ndarray:
-        given = {**asked._asdict(), "rule": rule, "training_prior": training, "resamples": 0}
+        given = {**asked._asdict(), "rule": rule, "training_prior": trained, "resamples": 0}
         scored, _ = classifier.fit(objective, classes, *validation, **given).classify(logits, label, group)
         assert scored.decision is not None
         return scored.decision
@@ -82,11 +89,15 @@ def outcome(arm: Arm, arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]
         own_posterior = posterior.from_sigmoids(logits)
         known = own_posterior[:, :k]
     width = own_posterior.shape[1]
-    before, after = (prior[:width] / prior[:width].sum() for prior in (training, asked.prior))
+    before, after = (prior[:width] / prior[:width].sum() for prior in (trained, asked.prior))
     if not ((before == 0) & (after > 0)).any():
         decisions["prior"] = posterior.correct_prior(own_posterior, before, after).argmax(1)
+    training = Training(**about["training"])
+    if training.start not in ("", FIRST_PHASE):  # the folder of another arm is known by the arm's label
+        training = training._replace(start=arm.treatment.get("init_from", training.start))
     return Outcome(
         treatment=arm.treatment, seed=arm.seed, name=arm.name, objective=about["objective"], classes=classes,
+        training=training,
         class_sizes=tuple(about["class_sizes"]), kinds=about["kinds"], negatives=about["negatives"],
         negative_groups=about["negative_groups"], deployment=asked.prior, costs=asked.costs, key=arrays["key"],
         scored=scored, probabilities=known.astype(np.float32),

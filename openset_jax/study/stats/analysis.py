@@ -57,7 +57,12 @@ class Analysis:
     def ordered(self) -> tuple[Treatment, ...]:
         """Returns all treatments, sorted by their fields (`sort_key`); independent of the order of the arms."""
         names = field_names(self.treatments)
-        key = lambda t: sort_key(t, names, negatives=self.first(t).negatives, negative_groups=self.first(t).negative_groups)
+
+        def key(treatment):
+            outcome = self.first(treatment)
+            counts = {"negatives": outcome.negatives, "negative_groups": outcome.negative_groups}
+            return sort_key(treatment, names, **counts, layers=outcome.training.layers)
+
         return tuple(sorted(self.treatments, key=key))
 
     def outcomes(self, treatment: Treatment) -> dict[int, Outcome]:

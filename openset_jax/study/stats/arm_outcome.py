@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,6 +18,28 @@ DECISIONS = {
 }
 
 
+class Training(NamedTuple):
+    """The layers that an arm trains, and the cost of a step; of an arm with two phases, those of the second."""
+
+    start: str  # the value of `init_from`, "" for random parameters; `config.FIRST_PHASE` for the second of two phases
+    trainable: str  # the value of `trainable`
+    layers: int  # number of layers that are trained
+    all_layers: int  # number of layers of the network
+    flops: float  # operations of a step, for one image
+    memory: int | None  # bytes of a step on one device; None if unknown
+    images_per_second: float | None  # of training, as measured; None if unknown
+
+    @property
+    def trains_all(self) -> bool:
+        """True if no layer is frozen."""
+        return self.layers == self.all_layers
+
+    @property
+    def from_scratch(self) -> bool:
+        """True if all layers are trained and start from random parameters."""
+        return self.trains_all and not self.start
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Outcome:
     """The test images of one arm: one run, with one treatment and one seed.
@@ -25,6 +48,7 @@ class Outcome:
       name: of the arm's folder.
       objective: name of the training objective.
       classes: names of the K known classes.
+      training: layers that are trained, and cost of a step.
       class_sizes: number of training images of each known class.
       kinds: "seen_negatives", "unseen_unknowns" -> names of their groups.
       negatives: number of negative images that training drew from.
@@ -43,6 +67,7 @@ class Outcome:
     name: str
     objective: str
     classes: tuple[str, ...]
+    training: Training
     class_sizes: tuple[int, ...]
     kinds: Mapping[str, list[str]]
     negatives: int

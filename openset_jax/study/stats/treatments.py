@@ -9,7 +9,6 @@ from openset_jax.data import imbalance
 
 NEGATIVES, GROUPS, TRAINABLE = "sampling.negatives", "data.negative_groups", "trainable"
 UNCHANGED = "config.run unchanged"  # the name of the treatment without fields
-RETRAINED = ("head", "fc", "all")  # values of `trainable`, fewest layers first
 
 # Fields of the methods against class imbalance -> the value that means "no method"
 _NATURAL = {
@@ -92,21 +91,21 @@ def one_field_pairs(treatments: Sequence[Treatment]) -> list[tuple[Treatment, Tr
     return pairs
 
 
-def sort_key(treatment: Treatment, names: Iterable[str], *, negatives: int, negative_groups: int) -> list[tuple[Any, ...]]:
+def sort_key(
+    treatment: Treatment, names: Iterable[str], *, negatives: int, negative_groups: int, layers: int
+) -> list[tuple[Any, ...]]:
     """Returns a key that sorts treatments by their fields, in the order of `names`, ascending.
 
-    A field that the treatment does not set comes first, except `trainable`, whose default is all layers. `negatives` and
-    `negative_groups` are the numbers that `sampling.negatives` and `data.negative_groups` resolve to.
+    A field that the treatment does not set comes first. `negatives`, `negative_groups` and `layers`, the number of trained
+    layers, are the numbers that `sampling.negatives`, `data.negative_groups` and `trainable` resolve to.
     """
-    resolved = {NEGATIVES: negatives, GROUPS: negative_groups}
+    resolved = {NEGATIVES: negatives, GROUPS: negative_groups, TRAINABLE: layers}
     return [_field_key(name, treatment.get(name, ...), resolved) for name in names]
 
 
 def _field_key(name: str, value: Any, resolved: dict[str, int]) -> tuple[Any, ...]:
     if name in resolved:
         return (resolved[name], repr(value))
-    if name == TRAINABLE:
-        return (RETRAINED.index(value) if value in RETRAINED else len(RETRAINED), repr(value))
     if name == imbalance.FIELD:
         sizes = imbalance.parse("" if value is ... else value) or imbalance.Imbalance("", 0.0)
         return (sizes.rho, sizes.form, sizes.mu or 0.0, repr(value))

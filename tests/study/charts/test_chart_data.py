@@ -150,7 +150,7 @@ def test_what_never_varies_negatives_is_side_by_side_on_its_own_axis():
     sweep, trainable, groups = chart_data.charts(made_up.CASES["apart"]())
     assert sweep.layout.gap is not None
     assert trainable.layout.axis == "layers that are trained"
-    words = ["all, from scratch", "head, retrained", "fc, retrained", "all, retrained"]
+    words = ["head, retrained", "fc, retrained", "all, retrained", "all, from scratch"]
     assert [tick.text for tick in trainable.layout.ticks] == words
     assert groups.layout.axis == "kinds of negatives" and [tick.text for tick in groups.layout.ticks] == ["9", "3"]
     drawn = trainable.panels[0].lines
@@ -172,7 +172,8 @@ def test_a_kind_whose_groups_differ_along_an_axis_is_not_drawn_over_it():
 def test_two_axes_side_by_side_are_an_axis_and_lines():
     arms = [treatment(trainable=t, sampling__policy=p) for t in ("fc", "all") for p in ("natural", "balanced")]
     (chart,) = chart_data.charts(made_up.analysis(arms))
-    assert chart.layout.axis == "trainable" and [tick.text for tick in chart.layout.ticks] == ["fc", "all"]
+    assert chart.layout.axis == "layers that are trained"
+    assert [tick.text for tick in chart.layout.ticks] == ["fc, from scratch", "all, from scratch"]
     assert [found.row.label for found in chart.panels[0].lines] == ["policy=natural", "policy=balanced"]
     assert [found.decision for found in panel(chart, "known recall").lines] == ["argmax", "prior", "rule", "argmax"]
 

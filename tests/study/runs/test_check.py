@@ -57,6 +57,7 @@ def test_an_arm_that_cannot_be_is_refused_with_its_block_and_field(axes, says, c
     ({}, {"sampling": {"negative_fraction": (0.2, 0.3)}}),  # of no concern to the policy
     ({}, {"objective": {"magnitude": (10.0, 50.0)}}),  # objectosphere's
     ({}, {"log_every": (2, 3)}),
+    ({}, {"trainable": ("conv1", "all")}),  # the lowest group and everything above it
     ({"objective.name": "softmax"}, {"sampling": {"negatives": (10, 20)}}),  # which uses none
 ])  # fmt: skip
 def test_an_axis_that_changes_nothing_is_refused(run, blocks, cache):

@@ -16,6 +16,10 @@ ABOUT = {
     "objective": "background", "classes": ["a", "b"], "kinds": {"seen_negatives": ["n"], "unseen_unknowns": ["u"]},
     "groups": ["a", "b", "n", "u"], "training_prior": [0.25, 0.25, 0.5], "negatives": 9, "negative_groups": 1,
     "class_sizes": [5, 6], "fingerprint": "x",
+    "training": {
+        "start": "/w/arms/a", "trainable": "head", "layers": 1, "all_layers": 8, "flops": 1e9, "memory": 2**20,
+        "images_per_second": None,
+    },
 }  # fmt: skip
 ARRAYS = {
     "logits": np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32),
@@ -27,15 +31,18 @@ ARRAYS = {
 }
 
 
-def read(folder, *, prior="", about=ABOUT, **changed):
+def read(folder, *, arm=ARM, prior="", about=ABOUT, **changed):
     np.savez(folder / arm_folder.OUTCOME, **{**ARRAYS, "about": np.array(json.dumps(about)), **changed})
     decision = DecisionSpec("keep_knowns", 0.95, 0.05, prior=prior, costs="", calibration="")
-    return arm_folder.read_outcome(folder, ARM, decision)
+    return arm_folder.read_outcome(folder, arm, decision)
 
 
 def test_an_outcome_is_read(tmp_path):
     found = read(tmp_path)
     assert found.classes == ("a", "b") and found.class_sizes == (5, 6) and len(found.decisions) == 4
+    assert found.training.start == "/w/arms/a", "the folder of the run's init_from"
+    arm = Arm(Treatment((("init_from", "arm:x=1"),)), 0, "a")
+    assert read(tmp_path, arm=arm).training.start == "arm:x=1", "not the arm's folder, which has no name"
 
 
 @pytest.mark.parametrize(
@@ -52,6 +59,9 @@ def test_an_outcome_is_read(tmp_path):
         ({"about": ABOUT | {"class_sizes": [5]}}, "class_sizes has 1 numbers for 2 classes"),
         ({"about": ABOUT | {"negatives": -1}}, "negatives must be a whole number"),
         ({"about": ABOUT | {"kinds": {"seen_negatives": ["m"]}}}, "kinds: 'm' is not one of the groups"),
+        ({"about": ABOUT | {"training": ABOUT["training"] | {"layers": 1.5}}}, "training.layers must be a whole number"),
+        ({"about": ABOUT | {"training": ABOUT["training"] | {"memory": -1}}}, "training.memory: -1 is not 0 or more"),
+        ({"about": ABOUT | {"training": ABOUT["training"] | {"flops": float("nan")}}}, "training.flops: nan is not"),
         ({"about": ABOUT | {"objective": "newer"}}, "newer"),
         ({"about": {"objective": "background"}}, "classes"),
     ],

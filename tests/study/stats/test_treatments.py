@@ -11,9 +11,9 @@ def test_treatments_stand_from_the_least_to_the_most():
     order = [{} if value is None else {"sampling.negatives": value} for value in values]
     found = made_up.analysis(*((fields, {}) for fields in order), negatives=5_000, seeds=1).ordered()
     assert [t.get("sampling.negatives") for t in found] == [0, "0.5x", 70, "3x", "10x", None]
-    layers = [{"trainable": value} for value in ("all", "head", "fc")]
+    layers = [{"trainable": value} for value in ("all", "conv3", "head", "fc")]
     found = made_up.analysis(*((fields, {}) for fields in [*layers, {}]), seeds=1).ordered()
-    assert [t.get("trainable") for t in found] == ["head", "fc", "all", None]
+    assert [t.get("trainable") for t in found] == ["head", "fc", "conv3", "all", None]
     assert differing_only_in(found, "trainable") == [found]
     assert field_names(found) == ("trainable",)
 

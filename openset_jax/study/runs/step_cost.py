@@ -1,0 +1,57 @@
+"""The layers that a run trains, and the operations, memory and speed of a step."""
+
+import contextlib
+import json
+import pathlib
+import statistics
+from typing import Any
+
+from openset_jax.config import FIRST_PHASE
+from openset_jax.model import cost
+from openset_jax.spec import RunSpec
+from openset_jax.study.stats.arm_outcome import Training
+from openset_jax.training import run_setup, state
+from openset_jax.training.progress import Progress
+from openset_jax.training.run_cache import RunCache
+
+
+def training(spec: RunSpec, cache: RunCache) -> Training:
+    """Returns what a finished run trained.
+
+    Args:
+      spec: of the run; of two phases, the second.
+      cache: the one that the run was trained with.
+    """
+    run = run_setup.make_run(spec, cache)
+    model, image_size = run.network.model, spec.images.image_size
+    two_phases = pathlib.Path(spec.init_from) == spec.workdir / FIRST_PHASE
+    return Training(
+        start=FIRST_PHASE if two_phases else spec.init_from,
+        trainable=spec.program.trainable,
+        layers=len(model.trained),
+        all_layers=len(model.layers),
+        flops=cost.flops_per_image(model, image_size),
+        memory=_memory(run),
+        images_per_second=_images_per_second(spec.workdir / "metrics.jsonl"),
+    )
+
+
+def _memory(run: run_setup.Run) -> int | None:
+    """Returns the bytes of a call of the training step on one device, as XLA plans them, without resident images."""
+    spec, network = run.spec, run.network
+    images = run.cache.images(spec, run.pool)
+    step: Any = run.train_step(images, Progress())  # a partial of a `devices._Compiled`
+    store, constants = step.args
+
+    def arguments():
+        shapes = state.state_shape(network.model, network.optimizer, spec.images.image_size)
+        with contextlib.closing(run.calls(images, 0, stop=spec.program.steps_per_call)) as calls:
+            return constants, shapes, next(calls)
+
+    return step.func.planned_bytes(store, arguments)
+
+
+def _images_per_second(path: pathlib.Path) -> float | None:
+    """Returns the median over the lines of a metrics.jsonl without the first, which includes compilation; or None."""
+    rates = [rate for line in path.read_text().splitlines() if (rate := json.loads(line)["images_per_second"])]
+    return statistics.median(rates[1:] or rates) if rates else None
