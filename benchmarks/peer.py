@@ -22,6 +22,8 @@ from openset_jax.errors import UserError
 if TYPE_CHECKING:  # importing it takes a second, which --help would need
     from openset_jax.spec import RunSpec
 
+# networks of PyTorch's side -> the kinds of normalisation that they have
+NETWORKS = {"alexnet": ("none", "batch"), "efficientnet_lite0": ("batch",)}
 PEERS = pathlib.Path(__file__).parent / "peers"
 
 
@@ -102,8 +104,9 @@ def network_job(spec: RunSpec, num_outputs: int, mode: str) -> dict[str, Any]:
 
     program, network, images = spec.program, spec.program.forward.network, spec.images
     norm = network.norm
-    if network.name != "alexnet" or norm not in ("none", "batch"):
-        raise UserError(f"--peer: PyTorch's side has no {network.name} with norm {norm!r}; only alexnet with none or batch")
+    if norm not in NETWORKS.get(network.name, ()):
+        known = "; ".join(f"{name} with {' or '.join(norms)}" for name, norms in NETWORKS.items())
+        raise UserError(f"--peer: PyTorch's side has no {network.name} with norm {norm!r}; only {known}")
     if jax.default_backend() not in ("cpu", "gpu") or jax.device_count() > 1:
         raise UserError(
             f"--peer: compares one CPU or GPU, and there are {jax.device_count()} x {jax.devices()[0].device_kind}; on a "
@@ -122,6 +125,7 @@ def network_job(spec: RunSpec, num_outputs: int, mode: str) -> dict[str, Any]:
         "grey": images.grey,
         "pad": program.pad,
         "flip": program.flip,
+        "network": network.name,
         "model": {
             "num_outputs": num_outputs,
             "width": network.width,

@@ -120,33 +120,30 @@ def layers(model: Network, image_size: int) -> list[Layer]:
     import jax.numpy as jnp
     from flax import linen as nn
 
-    called = []
+    from openset_jax.model.layers import Convolution
 
-    def note(run, args, kwargs, context):
-        result = run(*args, **kwargs)
-        if context.method_name == "__call__" and len(context.module.path) == 1:
-            module, inside, outside = context.module.clone(parent=None, name=None), args[0].shape[1:], result.shape[1:]
-            if getattr(module, "pool", False):  # here pooling is a separate layer
-                side = lambda n: (n + 2 * module.padding - module.kernel_size) // module.stride + 1
-                module, outside = module.clone(pool=False), (*map(side, inside[:2]), outside[-1])
-            called.append((context.module.path[0], module, inside, outside))
+    found = list[Layer]()
+
+    def note_pooling(x):
+        result = model.ops.max_pool(x)
+        found.append(Layer("pool" + found[-1].name[-1], None, x.shape[1:], result.shape[1:]))
         return result
 
-    def trace():
-        images = jnp.zeros((1, image_size, image_size, 3))
-        variables = model.init(jax.random.key(0), images)
-        with nn.intercept_methods(note):
-            model.apply(variables, images)
-        return variables["params"]
+    def note_layer(run, args, kwargs, context):
+        result, module = run(*args, **kwargs), context.module
+        if context.method_name == "__call__" and isinstance(module, (Convolution, nn.Dense)):
+            kernel = module.variables["params"]["kernel"].shape
+            alone = module.clone(parent=None, name=None)
+            shapes = args[0].shape[1:], result.shape[1:]
+            found.append(Layer("/".join(module.path), alone, *shapes, kernel, first=not found))
+        return result
 
-    params, found = jax.eval_shape(trace), list[Layer]()
-    for name, module, inside, outside in called:
-        if "kernel" not in params.get(name, {}):
-            continue
-        if found and math.prod(found[-1].outputs) != math.prod(inside):
-            before = found[-1].outputs
-            found.append(Layer("pool" + found[-1].name[-1], None, before, (*_pooled(before, inside), before[-1])))
-        found.append(Layer(name, module, inside, outside, params[name]["kernel"].shape, first=not found))
+    # pooling after the ReLU instead of in the convolution, so that it is a layer of its own
+    noted = model.clone(ops=dataclasses.replace(model.ops, max_pool=note_pooling, pool_first=False))
+    images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    with nn.intercept_methods(note_layer):
+        jax.eval_shape(noted.apply, variables, images)
     return found
 
 
@@ -238,14 +235,6 @@ def seconds(run: Callable[[], Any], *, groups: int = 7, group_seconds: float = 0
     group(1)
     calls = max(1, round(group_seconds / group(2)))
     return [group(calls) for _ in range(groups)]
-
-
-def _pooled(before: tuple[int, ...], after: tuple[int, ...]) -> tuple[int, int]:
-    """Height and width after pooling: those of the next layer's input; equal sides if that input is flat."""
-    if len(after) == 3:
-        return after[:2]
-    side = math.isqrt(math.prod(after) // before[-1])
-    return side, side
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The PyTorch side of `benchmarks.step` and `benchmarks.evaluate`: the same network and the same work, in usual PyTorch.
 
-Started by `benchmarks.peer`. It imports only torch, so that its environment does not need this package. AlexNet has
-torchvision's geometry, in channels_last. uint8 images on the device are cropped, flipped and normalised there. Mode
+Started by `benchmarks.peer`. It imports only torch, so that its environment does not need this package. The networks are
+those of `torch_networks`, in channels_last. uint8 images on the device are cropped, flipped and normalised there. Mode
 "train" then has dropout, cross entropy, the backward pass, clipping by global norm and a fused AdamW; mode "eval" has
 the logits. bfloat16 means autocast; float32 may be TF32, as in JAX. The step is tried with and without `torch.compile`,
 and the faster of both is measured; the first answer has both times, or the reason why there is no compiled step.
@@ -18,43 +18,12 @@ import time
 
 try:
     import torch
+    import torch_networks
     from torch import nn
     from torch.nn import functional as F
 except ImportError as error:
     print(json.dumps({"error": str(error)}))
     sys.exit()
-
-FEATURES = (64, 192, 384, 256, 256)
-
-
-class AlexNet(nn.Module):
-    """torchvision's AlexNet: [b, 3, H, W] -> logits [b, num_outputs]; see `openset_jax/model/alexnet.py` for the options."""
-
-    def __init__(self, *, num_outputs: int, width: float, stem: str, norm: str, dropout: float, image_size: int):
-        super().__init__()
-        first = (11, 4, 2) if stem == "imagenet" else (5, 1, 2)
-        layers, channels, side = [], 3, image_size
-        for i, (size, stride, padding) in enumerate((first, (5, 1, 2), (3, 1, 1), (3, 1, 1), (3, 1, 1))):
-            out = round(FEATURES[i] * width)
-            layers.append(nn.Conv2d(channels, out, size, stride, padding, bias=norm != "batch"))
-            layers += [nn.BatchNorm2d(out)] if norm == "batch" else []
-            layers.append(nn.ReLU(inplace=True))
-            channels, side = out, (side + 2 * padding - size) // stride + 1
-            if i in (0, 1, 4):
-                layers.append(nn.MaxPool2d(3, 2))
-                side = (side - 3) // 2 + 1
-        if stem == "imagenet" and side != 6:
-            layers.append(nn.AdaptiveAvgPool2d(6))
-            side = 6
-        self.features, hidden = nn.Sequential(*layers), round(4096 * width)
-        self.classifier = nn.Sequential(
-            nn.Dropout(dropout), nn.Linear(channels * side * side, hidden), nn.ReLU(inplace=True),
-            nn.Dropout(dropout), nn.Linear(hidden, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, num_outputs),
-        )  # fmt: skip
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Returns the logits [b, num_outputs] of images [b, 3, H, W]."""
-        return self.classifier(self.features(x).flatten(1))
 
 
 class Work:
@@ -62,14 +31,16 @@ class Work:
 
     Args:
       job: "mode" ("train" or "eval"), "device" ("cpu" or "cuda"), "dtype" ("float32" or "bfloat16"), "batch_size",
-        "stored_size", "image_size", "mean", "std", "grey", "pad", "flip", "model" (the arguments of `AlexNet`), "optimizer"
-        ("learning_rate", "b1", "b2", "eps", "weight_decay", "grad_clip").
+        "stored_size", "image_size", "mean", "std", "grey", "pad", "flip", "network" (its name), "model" (its
+        arguments), "optimizer" ("learning_rate", "b1", "b2", "eps", "weight_decay", "grad_clip").
     """
 
     def __init__(self, job: dict):
         self.job, self.device = job, job["device"]
         torch.manual_seed(0)
-        self.model = AlexNet(**job["model"]).to(self.device, memory_format=torch.channels_last)
+        self.model = torch_networks.NETWORKS[job["network"]](**job["model"]).to(
+            self.device, memory_format=torch.channels_last
+        )
         self.model.train(job["mode"] == "train")
         size, side = job["batch_size"], job["stored_size"]
         self.images = torch.randint(0, 256, (size, side, side, 3), dtype=torch.uint8, device=self.device)

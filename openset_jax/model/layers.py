@@ -41,7 +41,8 @@ class Convolution(nn.Module):
 
     Attributes:
       features: number of output channels.
-      kernel_size, stride, padding: in both dimensions.
+      kernel_size, stride: in both dimensions.
+      padding: see `platforms.convolution.Padding`.
       pool: whether to max-pool, 3x3 with stride 2.
       dtype: of the computation.
     """
@@ -49,7 +50,7 @@ class Convolution(nn.Module):
     features: int
     kernel_size: int
     stride: int
-    padding: int
+    padding: convolution.Padding
     groups: int
     pool: bool
     use_bias: bool
@@ -87,6 +88,15 @@ class Dropout(nn.Module):
         key, keep_rate = self.make_rng("dropout"), 1 - self.rate
         draw = lambda i: self.bernoulli(jax.random.fold_in(key, i), keep_rate, x.shape[1:])
         return jnp.where(jax.vmap(draw)(position), x / keep_rate, 0)
+
+
+@jax.custom_jvp
+def relu6(x: jax.Array) -> jax.Array:
+    """Returns min(max(x, 0), 6). The gradient is 1 between 0 and 6, and is computed from the output, which is stored anyway."""
+    return jnp.clip(x, 0, 6)
+
+
+relu6.defjvps(lambda tangent, y, x: jnp.where((y > 0) & (y < 6), tangent, jnp.zeros((), y.dtype)))
 
 
 def local_response_norm(x: jax.Array) -> jax.Array:

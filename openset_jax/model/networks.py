@@ -3,12 +3,13 @@
 import jax.numpy as jnp
 
 from openset_jax.errors import UserError
-from openset_jax.model import alexnet
+from openset_jax.model import alexnet, efficientnet_lite
 from openset_jax.model.network import Network
 
 NETWORKS: dict[str, type[Network]] = {
     "alexnet": alexnet.AlexNet,
     "alexnet_2012": alexnet.AlexNet2012,
+    "efficientnet_lite0": efficientnet_lite.EfficientNetLite0,
 }
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 

@@ -69,6 +69,7 @@ def test_a_network_that_the_peer_does_not_have_is_an_error(changes):
 def test_the_job_is_the_configs(fake_python):
     job = peer.network_job(small_spec(**{"model.norm": "batch"}), 6, "eval")
     assert (job["batch_size"], job["image_size"], job["pad"], job["flip"]) == (64, 16, 2, False)
+    assert job["network"] == "alexnet"
     assert job["model"] == {
         "num_outputs": 6, "width": 0.0625, "stem": "small", "norm": "batch", "dropout": 0.5, "image_size": 16
     }  # fmt: skip

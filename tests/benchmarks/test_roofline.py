@@ -36,6 +36,16 @@ def test_the_layers_are_those_of_the_network_in_their_order(norm):
     assert [layer.first for layer in found] == [True] + [False] * 10
 
 
+def test_layers_inside_of_blocks_are_named_by_their_paths():
+    lite = networks.make(1000, name="efficientnet_lite0")
+    found = roofline.layers(lite, 224)
+    assert [layer.name for layer in found[:3]] == ["stem/conv", "stage1_1/depthwise/conv", "stage1_1/project/conv"]
+    assert len(found) == 2 + 3 * 16 and found[-1].name == "head"
+    assert found[1].flops(train=False) == 2 * 112 * 112 * 9 * 32  # depthwise
+    multiplications = roofline.flops_per_image(lite, 224, train=False) / 2
+    assert multiplications == pytest.approx(385e6, rel=0.01)
+
+
 def test_the_forward_pass_of_the_full_network_moves_2_63_megabytes_of_activations_per_image():
     found = roofline.layers(alexnet(), 224)
     assert 2 * sum(layer.values(train=False) for layer in found) == pytest.approx(2.63e6, rel=2e-3)

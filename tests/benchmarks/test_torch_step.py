@@ -20,11 +20,14 @@ from benchmarks import peer, roofline
 from openset_jax.training.run_cache import RunCache
 
 SIZES = [("small", 16), ("imagenet", 224), ("imagenet", 96)]
-NORMS = ["none", "batch"]
+# (network, normalisation, stem, side of the image)
+NETWORKS = [("alexnet", norm, *size) for norm in ("none", "batch") for size in SIZES]
+NETWORKS.append(("efficientnet_lite0", "batch", "imagenet", 64))
 
 
-def spec_of(stem, size, norm):
-    return small_spec(**{"model.stem": stem, "model.norm": norm, "data.image_size": size, "data.stored_size": size})
+def spec_of(name, norm, stem, size):
+    model = {"model.name": name, "model.norm": norm, "model.stem": stem}
+    return small_spec(**model, **{"data.image_size": size, "data.stored_size": size})
 
 
 def our_kernels(spec):
@@ -40,7 +43,7 @@ def facts():
         pytest.skip("needs torch: install it, or name a Python that has it in the environment variable PEER_PYTHON")
     crops = peer.network_job(small_spec(**{"augment.pad": 0, "augment.flip": True, "data.stored_size": 20}), 6, "train")
     jobs = {
-        "shapes": [peer.network_job(spec_of(*size, norm), 6, "train") for norm in NORMS for size in SIZES],
+        "shapes": [peer.network_job(spec_of(*network), 6, "train") for network in NETWORKS],
         "crops": crops | {"batch_size": 400, "mean": [0.0] * 3, "std": [1.0] * 3},
         "step": peer.network_job(small_spec(), 6, "train"),
     }
@@ -53,8 +56,8 @@ def facts():
 
 
 def test_it_has_as_many_weights_as_ours(facts):
-    ours = [our_kernels(spec_of(*size, norm)) for norm in NORMS for size in SIZES]
-    assert [[sorted(shape) for shape in shapes] for shapes in facts["shapes"]] == ours
+    ours = [our_kernels(spec_of(*network)) for network in NETWORKS]
+    assert [sorted(map(sorted, shapes)) for shapes in facts["shapes"]] == [sorted(shapes) for shapes in ours]
 
 
 def test_crops_lie_within_the_image_and_half_of_them_are_mirrored(facts):
@@ -78,30 +81,34 @@ class Layer:
         name = type(self).__name__
         if name == "Conv2d":
             inputs, outputs, side, *_ = args
-            Layer.made.append([outputs, inputs, side, side])
+            Layer.made.append([outputs, inputs // options.get("groups", 1), side, side])
         elif name == "Linear":
             Layer.made.append([args[1], args[0]])
 
 
 @pytest.fixture
 def recorded(monkeypatch):
-    """`torch_step` imported with a stand-in for torch."""
-    names = ("Module", "Conv2d", "BatchNorm2d", "ReLU", "MaxPool2d", "AdaptiveAvgPool2d", "Sequential", "Dropout", "Linear")
-    torch, nn, functional = (types.ModuleType(name) for name in ("torch", "torch.nn", "torch.nn.functional"))
-    torch.nn, torch.Tensor, nn.functional = nn, object, functional
+    """`torch_networks` imported with a stand-in for torch."""
+    names = ("Module", "Conv2d", "BatchNorm2d", "ReLU", "ReLU6", "MaxPool2d", "AdaptiveAvgPool2d", "ZeroPad2d",
+             "Sequential", "Dropout", "Linear")  # fmt: skip
+    torch, nn = (types.ModuleType(name) for name in ("torch", "torch.nn"))
+    torch.nn, torch.Tensor = nn, object
     for name in names:
         setattr(nn, name, type(name, (Layer,), {}))
-    for module in (torch, nn, functional):
+    for module in (torch, nn):
         monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.delitem(sys.modules, "benchmarks.peers.torch_step", raising=False)
-    yield importlib.import_module("benchmarks.peers.torch_step")
-    sys.modules.pop("benchmarks.peers.torch_step")
+    monkeypatch.delitem(sys.modules, "benchmarks.peers.torch_networks", raising=False)
+    yield importlib.import_module("benchmarks.peers.torch_networks")
+    sys.modules.pop("benchmarks.peers.torch_networks")
 
 
-@pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize(("stem", "size"), SIZES)
-def test_its_layers_are_ours_without_pytorch(recorded, monkeypatch, stem, size, norm):
-    spec = spec_of(stem, size, norm)
+@pytest.mark.parametrize("network", NETWORKS)
+def test_its_layers_are_ours_without_pytorch(recorded, monkeypatch, network):
     monkeypatch.setattr(Layer, "made", [], raising=False)
-    recorded.AlexNet(**peer.network_job(spec, 6, "train")["model"])
-    assert [sorted(shape) for shape in Layer.made] == our_kernels(spec)
+    job = peer.network_job(spec_of(*network), 6, "train")
+    recorded.NETWORKS[job["network"]](**job["model"])
+    assert sorted(map(sorted, Layer.made)) == sorted(our_kernels(spec_of(*network)))
+
+
+def test_both_sides_have_the_same_networks(recorded):
+    assert set(recorded.NETWORKS) == set(peer.NETWORKS)

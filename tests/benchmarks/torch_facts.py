@@ -13,12 +13,14 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "benchmarks/peers"))
 
 import torch
+import torch_networks
 import torch_step
 
 
 def shapes(job):
-    """Shapes of the kernels, in the order of the layers."""
-    return [list(p.shape) for p in torch_step.AlexNet(**job["model"]).parameters() if p.ndim > 1]
+    """Shapes of the kernels."""
+    model = torch_networks.NETWORKS[job["network"]](**job["model"])
+    return [list(p.shape) for p in model.parameters() if p.ndim > 1]
 
 
 def crops(job):

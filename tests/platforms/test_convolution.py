@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import pytest
 from gradients import assert_close, normal, value_and_gradients
 
-from openset_jax.platforms import convolution, max_pool
+from openset_jax.platforms import convolution, depthwise, max_pool
 
+SAME = {3: (0, 1), 5: (1, 2)}  # TensorFlow's padding of an even side, with stride 2
 BLOCKS = {
     "cpu": lambda x, kernel: convolution.convolve_blocks(x, kernel, 4, 2, alone=True),
     "cuda": lambda x, kernel: convolution.convolve_blocks(x, kernel, 4, 2),
@@ -37,6 +38,43 @@ def test_a_convolution_of_stride_1_and_its_gradients_are_the_plain_ones(shape, f
         for f in (convolution.convolve, convolution.convolve_plainly)
     )
     assert_close(found, expected, tolerance)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 0.02)])
+@pytest.mark.parametrize(
+    ("shape", "channels", "side", "stride", "padding"),
+    [((32, 32, 3), 8, 3, 2, SAME[3]), ((15, 15, 3), 8, 3, 2, 1), ((12, 12, 6), 4, 3, 1, (0, 2)), ((9, 7, 6), 10, 1, 1, 0)],
+)  # fmt: skip
+def test_unequal_padding_and_single_pixels_are_the_plain_ones(shape, channels, side, stride, padding, dtype, tolerance):
+    x, kernel = normal(0, 2, *shape, dtype=dtype), normal(1, side, side, shape[-1], channels, dtype=dtype)
+    found, expected = (
+        value_and_gradients(lambda x, kernel, f=f: f(x, kernel, stride, padding), x, kernel)
+        for f in (convolution.convolve, convolution.convolve_plainly)
+    )
+    assert_close(found, expected, tolerance)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 0.02)])
+@pytest.mark.parametrize(
+    ("shape", "side", "stride", "padding"),
+    [((14, 14, 6), 3, 1, 1), ((9, 7, 6), 5, 1, 2), ((14, 14, 6), 3, 2, SAME[3]), ((14, 14, 6), 5, 2, SAME[5]),
+     ((15, 13, 6), 5, 2, 2), ((9, 10, 4), 3, 3, (0, 2)), ((1, 1, 8), 5, 1, 2), ((2, 2, 8), 5, 2, SAME[5]), ((7, 7, 1), 3, 2, 0)],
+)  # fmt: skip
+def test_a_depthwise_convolution_and_its_gradients_are_the_plain_ones(shape, side, stride, padding, dtype, tolerance):
+    x, kernel = normal(0, 2, *shape, dtype=dtype), normal(1, side, side, 1, shape[-1], dtype=dtype)
+    edges = (padding, padding) if isinstance(padding, int) else padding
+    form = lambda x, kernel: depthwise.convolve_depthwise(x, kernel, stride, edges)
+    plain = lambda x, kernel: convolution.convolve_plainly(x, kernel, stride, padding, shape[-1])
+    assert_close(value_and_gradients(form, x, kernel), value_and_gradients(plain, x, kernel), tolerance)
+
+
+@pytest.mark.parametrize(("platform", "rewritten"), [("cpu", True), ("cuda", False)])
+@pytest.mark.parametrize(("kernel", "groups"), [((3, 3, 1, 6), 6), ((1, 1, 6, 4), 1)], ids=["depthwise", "pixels"])
+def test_on_a_cpu_depthwise_and_single_pixels_are_no_convolutions(kernel, groups, platform, rewritten):
+    shapes = [jax.ShapeDtypeStruct(s, jnp.float32) for s in ((2, 8, 8, 6), kernel)]
+    loss = lambda x, kernel: jnp.sum(convolution.convolve(x, kernel, 1, kernel.shape[0] // 2, groups) ** 2)
+    text = jax.jit(jax.grad(loss, (0, 1))).trace(*shapes).lower(lowering_platforms=(platform,)).as_text()
+    assert ("stablehlo.convolution" not in text) == rewritten
 
 
 def test_inside_a_loop_all_convolutions_are_of_the_form_that_a_library_knows():

