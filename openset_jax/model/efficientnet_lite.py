@@ -160,8 +160,8 @@ class _Normalised(nn.Module):
             self.features, self.kernel_size, self.stride, padding, self.groups, pool=False, use_bias=False, dtype=self.dtype,
             ops=self.ops, name="conv",
         )  # fmt: skip
-        norm = nn.BatchNorm(not train, axis_name=self.axis_name, momentum=0.9, epsilon=1e-3, dtype=self.dtype, name="bn")
-        x = norm(convolution(x))
+        norm = layers.BatchNorm(self.dtype, self.axis_name, epsilon=1e-3, name="bn")
+        x = norm(convolution(x), train)
         return layers.relu6(x) if self.bounded else x
 
 
