@@ -1,6 +1,7 @@
 """Settings and fixtures for all tests."""
 
 import fcntl
+import importlib.util
 import os
 import pathlib
 
@@ -48,6 +49,20 @@ def tfds_dir() -> str:
     if not directory.is_dir():
         pytest.skip(f"real data: {directory} is absent")
     return str(directory.resolve())
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory) -> pathlib.Path:
+    """The real photographs as folders by role; skips where they are absent."""
+    script = _SHARED_DATA / "unpack.py"
+    if not script.exists():
+        pytest.skip(f"real data: {_SHARED_DATA} is absent")
+    spec = importlib.util.spec_from_file_location("unpack", script)
+    unpack = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(unpack)
+    out = tmp_path_factory.mktemp("photos")
+    unpack.unpack_photos(out)
+    return out / "photos"
 
 
 @pytest.fixture(scope="session")

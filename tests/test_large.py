@@ -1,8 +1,6 @@
 """Full size: a pool larger than the memory that a process may address, and the full network at 224 on photographs."""
 
-import importlib.util
 import json
-import pathlib
 import shutil
 import signal
 import subprocess
@@ -103,19 +101,6 @@ class Log(run_log.RunLog):
 Checkpoints.save, run_log.RunLog = remember, Log
 cli.run(train.main, train.define_flags)
 """
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory) -> pathlib.Path:
-    """The real photographs as folders by role; skips where they are absent."""
-    if not (DATA / "unpack.py").exists():
-        pytest.skip(f"real data: {DATA} is absent")
-    spec = importlib.util.spec_from_file_location("unpack", DATA / "unpack.py")
-    unpack = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(unpack)
-    out = tmp_path_factory.mktemp("photos")
-    unpack.unpack_photos(out)
-    return out / "photos"
 
 
 @pytest.mark.slow

@@ -1,12 +1,12 @@
 """EfficientNet-Lite0: EfficientNet-B0 with ReLU6 and without squeeze-and-excitation.
 
-Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks" (arXiv 1905.11946); the Lite networks are
-those of tensorflow/tpu, models/official/efficientnet/lite. The blocks are the inverted residuals of MobileNetV2 (arXiv
-1801.04381).
+Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks" (arXiv 1905.11946). The Lite networks
+are those of the repository tensorflow/tpu, models/official/efficientnet/lite; the blocks are the inverted residuals of
+MobileNetV2 (arXiv 1801.04381).
 """
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import ClassVar, NamedTuple
 
 import jax
@@ -75,12 +75,13 @@ class EfficientNetLite0(Network):
     ) -> tuple[jax.Array, jax.Array]:
         """Runs the network; see `Network.__call__`."""
         trains = lambda name: train and name in self.trained
-        fixed = {"dtype": self.dtype, "axis_name": self.axis_name, "ops": self.ops}
+        unit = functools.partial(_Normalised, dtype=self.dtype, axis_name=self.axis_name, ops=self.ops)
+        block = functools.partial(_Block, unit=unit)
         x = images.astype(self.dtype)
-        x = _Normalised(self._scaled(_STEM), 3, stride=2, **fixed, name="stem")(x, trains("stem"))
+        x = unit(self._scaled(_STEM), 3, stride=2, name="stem")(x, trains("stem"))
         for name, stage, first in _blocks():
-            x = _Block(self._scaled(stage.channels), stage, first, **fixed, name=name)(x, trains(name))
-        x = _Normalised(self.feature_size, 1, **fixed, name="top")(x, trains("top"))
+            x = block(self._scaled(stage.channels), stage, first, name=name)(x, trains(name))
+        x = unit(self.feature_size, 1, name="top")(x, trains("top"))
         x = x.astype(jnp.float32).mean((1, 2))
         dropped = layers.Dropout(self.dropout, self.ops.bernoulli, name="dropout_head")(x, position, trains("head"))
         near_zero = nn.initializers.normal(0.01)  # the initial outputs are nearly uniform
@@ -114,9 +115,11 @@ class EfficientNetLite0(Network):
         found = {"params/head/kernel": torch_layout.dense("_fc.weight"), "params/head/bias": torch_layout.vector("_fc.bias")}
         for unit, (conv, norm) in units.items():
             found[f"params/{unit}/conv/kernel"] = torch_layout.convolution(f"{conv}.weight")
-            for ours, theirs in (("params/{}/bn/scale", "weight"), ("params/{}/bn/bias", "bias"),
-                                 ("batch_stats/{}/bn/mean", "running_mean"), ("batch_stats/{}/bn/var", "running_var")):  # fmt: skip
-                found[ours.format(unit)] = torch_layout.vector(f"{norm}.{theirs}")
+            for kind, ours, theirs in (
+                ("params", "scale", "weight"), ("params", "bias", "bias"),
+                ("batch_stats", "mean", "running_mean"), ("batch_stats", "var", "running_var"),
+            ):  # fmt: skip
+                found[f"{kind}/{unit}/bn/{ours}"] = torch_layout.vector(f"{norm}.{theirs}")
         return found
 
 
@@ -138,33 +141,33 @@ class _Normalised(nn.Module):
         side = x.shape[1]
         outside = max(0, (-(-side // self.stride) - 1) * self.stride + self.kernel_size - side)
         padding = outside // 2, outside - outside // 2
-        fixed = {"pool": False, "use_bias": False, "dtype": self.dtype, "ops": self.ops}
         convolution = layers.Convolution(
-            self.features, self.kernel_size, self.stride, padding, self.groups, **fixed, name="conv"
-        )
+            self.features, self.kernel_size, self.stride, padding, self.groups, pool=False, use_bias=False, dtype=self.dtype,
+            ops=self.ops, name="conv",
+        )  # fmt: skip
         norm = nn.BatchNorm(not train, axis_name=self.axis_name, momentum=0.9, epsilon=1e-3, dtype=self.dtype, name="bn")
         x = norm(convolution(x))
         return layers.relu6(x) if self.bounded else x
 
 
 class _Block(nn.Module):
-    """An inverted residual: 1x1 to more channels, depthwise, 1x1 to `features`; the input is added if it is not the `first`."""
+    """An inverted residual: 1x1 to more channels, depthwise, 1x1 to `features`.
+
+    The input is added, except in the `first` block of a stage. `unit` makes a `_Normalised`.
+    """
 
     features: int
     stage: _Stage
     first: bool
-    dtype: Dtype
-    axis_name: str | None
-    ops: Ops
+    unit: Callable[..., _Normalised]
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """[b, H, H, c] -> [b, h, h, features]."""
-        unit = functools.partial(_Normalised, dtype=self.dtype, axis_name=self.axis_name, ops=self.ops)
         inputs, channels, stage = x, x.shape[-1] * self.stage.expansion, self.stage
         if stage.expansion > 1:
-            x = unit(channels, 1, name="expand")(x, train)
+            x = self.unit(channels, 1, name="expand")(x, train)
         stride = stage.stride if self.first else 1
-        x = unit(channels, stage.kernel_size, stride=stride, groups=channels, name="depthwise")(x, train)
-        x = unit(self.features, 1, bounded=False, name="project")(x, train)
+        x = self.unit(channels, stage.kernel_size, stride=stride, groups=channels, name="depthwise")(x, train)
+        x = self.unit(self.features, 1, bounded=False, name="project")(x, train)
         return x if self.first else x + inputs

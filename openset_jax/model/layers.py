@@ -92,7 +92,7 @@ class Dropout(nn.Module):
 
 @jax.custom_jvp
 def relu6(x: jax.Array) -> jax.Array:
-    """Returns min(max(x, 0), 6). The gradient is 1 between 0 and 6, and is computed from the output, which is stored anyway."""
+    """Returns min(max(x, 0), 6). The gradient is computed from the output, which the next layer stores anyway."""
     return jnp.clip(x, 0, 6)
 
 

@@ -1,7 +1,7 @@
 """Convolutions of NHWC images, in equivalent implementations, of which each platform uses the fastest one.
 
-All compute the plain convolution from the same parameters. On CPUs, every convolution without groups is rewritten, and so are
-depthwise ones; on NVIDIA GPUs, only strided ones without groups are, such as the first layer of networks for large images.
+All compute the plain convolution from the same parameters. On CPUs, convolutions without groups and depthwise ones are
+rewritten; on NVIDIA GPUs, only strided ones without groups are, such as the first layer of networks for large images.
 Platforms that were not measured use the plain convolution. `benchmarks/RESULTS.md` has the measurements.
 """
 

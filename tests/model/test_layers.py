@@ -36,3 +36,11 @@ def test_adaptive_average_pool_averages_pytorchs_bins(size):
     bins = [(i * size // 6, -(-(i + 1) * size // 6)) for i in range(6)]
     expected = np.stack([np.stack([x[:, a:b, c:d].mean((1, 2)) for c, d in bins], 1) for a, b in bins], 1)
     np.testing.assert_allclose(layers.adaptive_average_pool(jnp.asarray(x), 6), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.accelerator
+def test_relu6_is_clipping_and_its_gradient_is_0_outside():
+    x = jnp.array([-7.0, -0.5, 0.0, 0.5, 5.9, 6.0, 7.0])
+    value, gradient = jax.vmap(jax.value_and_grad(layers.relu6))(x)
+    np.testing.assert_array_equal(value, np.clip(x, 0, 6))
+    np.testing.assert_array_equal(gradient, [0, 0, 0, 1, 1, 0, 0])

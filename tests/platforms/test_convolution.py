@@ -58,7 +58,8 @@ def test_unequal_padding_and_single_pixels_are_the_plain_ones(shape, channels, s
 @pytest.mark.parametrize(
     ("shape", "side", "stride", "padding"),
     [((14, 14, 6), 3, 1, 1), ((9, 7, 6), 5, 1, 2), ((14, 14, 6), 3, 2, SAME[3]), ((14, 14, 6), 5, 2, SAME[5]),
-     ((15, 13, 6), 5, 2, 2), ((9, 10, 4), 3, 3, (0, 2)), ((1, 1, 8), 5, 1, 2), ((2, 2, 8), 5, 2, SAME[5]), ((7, 7, 1), 3, 2, 0)],
+     ((15, 13, 6), 5, 2, 2), ((9, 10, 4), 3, 3, (0, 2)), ((1, 1, 8), 5, 1, 2), ((2, 2, 8), 5, 2, SAME[5]),
+     ((7, 7, 1), 3, 2, 0)],
 )  # fmt: skip
 def test_a_depthwise_convolution_and_its_gradients_are_the_plain_ones(shape, side, stride, padding, dtype, tolerance):
     x, kernel = normal(0, 2, *shape, dtype=dtype), normal(1, side, side, 1, shape[-1], dtype=dtype)
