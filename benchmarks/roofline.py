@@ -121,6 +121,7 @@ def layers(model: Network, image_size: int) -> list[Layer]:
     from flax import linen as nn
 
     from openset_jax.model.layers import Convolution
+    from openset_jax.platforms import chunks
 
     found = list[Layer]()
 
@@ -139,7 +140,8 @@ def layers(model: Network, image_size: int) -> list[Layer]:
         return result
 
     # pooling after the ReLU instead of in the convolution, so that it is a layer of its own
-    noted = model.clone(ops=dataclasses.replace(model.ops, max_pool=note_pooling, pool_first=False))
+    changes = {"max_pool": note_pooling, "pool_first": False, "in_chunks": chunks.at_once}
+    noted = model.clone(ops=dataclasses.replace(model.ops, **changes))
     images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
     with nn.intercept_methods(note_layer):

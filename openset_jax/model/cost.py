@@ -7,10 +7,10 @@ import jax.numpy as jnp
 
 from openset_jax.model.layers import Ops
 from openset_jax.model.network import Network
-from openset_jax.platforms import convolution, max_pool
+from openset_jax.platforms import chunks, convolution, max_pool
 
 # The plain operations: the forms that are fast on a platform may have more multiplications.
-_PLAIN = Ops(convolution.convolve_plainly, max_pool.max_pool_by_windows, pool_first=False)
+_PLAIN = Ops(convolution.convolve_plainly, max_pool.max_pool_by_windows, pool_first=False, in_chunks=chunks.at_once)
 _IMAGES = 8  # products of matrices with one row would be counted as products of vectors
 
 

@@ -6,7 +6,7 @@ MobileNetV2 (arXiv 1801.04381).
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import ClassVar, NamedTuple
 
 import jax
@@ -69,24 +69,39 @@ class EfficientNetLite0(Network):
         "pretrained",
     )
 
-    @nn.compact
+    def setup(self) -> None:
+        """Makes the layers."""
+        unit = functools.partial(_Normalised, dtype=self.dtype, axis_name=self.axis_name, ops=self.ops)
+        below = {"stem": unit(self._scaled(_STEM), 3, stride=2, name="stem")}
+        for name, stage, first in _blocks():
+            below[name] = _Block(self._scaled(stage.channels), stage, first, unit, name=name)
+        self.below_head = below | {"top": unit(self.feature_size, 1, name="top")}
+        self.before_head = layers.Dropout(self.dropout, self.ops.bernoulli)
+        near_zero = nn.initializers.normal(0.01)  # the initial outputs are nearly uniform
+        self.last = nn.Dense(self.num_outputs, kernel_init=near_zero, dtype=self.dtype, name="head")
+
     def __call__(
         self, images: jax.Array, *, train: bool = False, position: jax.Array | None = None
     ) -> tuple[jax.Array, jax.Array]:
         """Runs the network; see `Network.__call__`."""
-        trains = lambda name: train and name in self.trained
-        unit = functools.partial(_Normalised, dtype=self.dtype, axis_name=self.axis_name, ops=self.ops)
-        block = functools.partial(_Block, unit=unit)
+        trained = [name for name in self.below_head if train and name in self.trained]
+        frozen = [name for name in self.below_head if name not in trained]
         x = images.astype(self.dtype)
-        x = unit(self._scaled(_STEM), 3, stride=2, name="stem")(x, trains("stem"))
-        for name, stage, first in _blocks():
-            x = block(self._scaled(stage.channels), stage, first, name=name)(x, trains(name))
-        x = unit(self.feature_size, 1, name="top")(x, trains("top"))
+        if self.is_initializing():
+            x = self.run(x, frozen)
+        else:  # these layers treat every image alone
+            alone, variables = self.clone(parent=None), self.variables
+            x = self.ops.in_chunks(lambda x: alone.apply(variables, x, frozen, method="run"), x)
+        x = self.run(x, trained, train=True)
         x = x.astype(jnp.float32).mean((1, 2))
-        dropped = layers.Dropout(self.dropout, self.ops.bernoulli, name="dropout_head")(x, position, trains("head"))
-        near_zero = nn.initializers.normal(0.01)  # the initial outputs are nearly uniform
-        logits = nn.Dense(self.num_outputs, kernel_init=near_zero, dtype=self.dtype, name="head")(dropped)
+        logits = self.last(self.before_head(x, position, train and "head" in self.trained))
         return logits.astype(jnp.float32), x
+
+    def run(self, x: jax.Array, names: Sequence[str], train: bool = False) -> jax.Array:
+        """Runs the layers of these names on images or feature maps x [b, H, H, c]."""
+        for name in names:
+            x = self.below_head[name](x, train)
+        return x
 
     def _scaled(self, channels: int) -> int:
         return round(channels * self.width)

@@ -9,7 +9,7 @@ import numpy as np
 from flax import linen as nn
 from flax.typing import Dtype
 
-from openset_jax.platforms import convolution, max_pool
+from openset_jax.platforms import chunks, convolution, max_pool
 
 he = nn.initializers.he_normal()  # He et al. 2015, arXiv 1502.01852: variance 2 / fan_in, for layers before a ReLU
 
@@ -24,6 +24,7 @@ class Ops:
       pool_first: whether blocks without normalisation max-pool before the bias is added, instead of after the ReLU; the
         results are equal.
       bernoulli: draws the masks of dropout.
+      in_chunks: applies a function that treats every image alone, such as frozen layers.
     """
 
     convolve: Callable[..., jax.Array] = convolution.convolve
@@ -31,6 +32,7 @@ class Ops:
     pool_first: bool = True
     relu: Callable[[jax.Array], jax.Array] = jax.nn.relu
     bernoulli: Callable[..., jax.Array] = jax.random.bernoulli
+    in_chunks: Callable[..., jax.Array] = chunks.in_chunks
 
 
 class Convolution(nn.Module):
