@@ -22,7 +22,7 @@ def get_config():
     # on frozen features it rejects unseen unknowns better than an extra class; see benchmarks/answers/README.md
     config.objective.name = "one_vs_rest"
 
-    config.optimizer.learning_rate = 3e-3
+    config.optimizer.learning_rate = 5e-3
     config.optimizer.warmup_steps = "5%"
     config.eval.every = "20%"
     config.eval.batch_size = 64

@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from clu import parameter_overview
+import jax
 
 from openset_jax.data.pools import ROLES, SPLITS, Pool
 from openset_jax.data.sampler import Sampler
+from openset_jax.model.network import Network
 from openset_jax.report.formatting import Number, title
 from openset_jax.text import abridged, printable, shortened
 from openset_jax.training import run_length, run_setup, state
@@ -38,16 +39,27 @@ def _cell(value: Cell) -> str:
 def run_description(run: run_setup.Run) -> str:
     """Returns the dtype, the input, the pool, the sampler, the length and the parameters of a run."""
     spec = run.spec
-    params = state.variables_shape(run.network.model, spec.images.image_size)["params"]
     lines = [
         run_setup.computation_line(spec, run.cache.input_choice(spec, run.pool)),
         run.warning,
         pool_table(run.pool),
         sampler_line(run.sampler, [*run.pool.classes, "none"], run.plateau_loss(Progress())),
         run_length.description(spec, run.sampler, run.pool.num_classes),
-        parameter_overview.get_parameter_overview(params, include_stats=False),
+        network_table(run.network.model, spec.images.image_size),
     ]
     return "\n".join(filter(None, lines))
+
+
+def network_table(network: Network, image_size: int) -> str:
+    """Returns the groups of layers in the order in which they run, their parameters, and whether they are trained."""
+    params = state.variables_shape(network, image_size)["params"]
+    count = lambda layers: sum(leaf.size for layer in layers for leaf in jax.tree.leaves(params[layer]))
+    rows: list[Sequence[Cell]] = [["layers", "parameters", ""]]
+    for group, names in reversed(network.groups.items()):
+        layers = [layer for layer in names if layer in params]
+        text = group if layers == [group] else f"{group}: {', '.join(layers)}"
+        rows.append([text, count(layers), "trained" if layers[0] in network.trained else "frozen"])
+    return columns([*rows, ["all", count(params), ""]])
 
 
 def pool_table(pool: Pool) -> str:

@@ -3,6 +3,7 @@
 import numpy as np
 from small_run import not_packed, open_small_pool
 
+from openset_jax.model import networks
 from openset_jax.report import console
 
 
@@ -79,3 +80,14 @@ def test_names_of_classes_are_unchanged_in_the_confusion_matrix():
     confusion = {"rows": ["p_none", "seen_negatives"], "columns": ["p_none", "none"], "counts": counts}
     table = console._confusion_lines(confusion)[1]
     assert [line.split()[0] for line in table.split("\n")] == ["p_none", "p_none", "seen"]
+
+
+def test_the_groups_of_a_network_are_listed_with_their_parameters():
+    lines = console.network_table(
+        networks.make(3, name="alexnet", stem="small", width=0.0625, trainable="fc"), 16
+    ).splitlines()
+    assert [line.split("  ")[1] for line in lines[1:4]] == ["conv1", "conv2", "conv3"]
+    assert [line.split()[-1] for line in lines[1:-1]] == ["frozen"] * 5 + ["trained"] * 2
+    assert lines[-3].split() == ["fc:", "fc6,", "fc7", f"{16 * 256 + 256 * 256 + 2 * 256:,}", "trained"]
+    numbers = [int(line.replace(",", "").split()[-2]) for line in lines[1:-1]]
+    assert int(lines[-1].replace(",", "").split()[-1]) == sum(numbers)
