@@ -14,6 +14,7 @@ from flax import linen as nn
 
 from openset_jax.errors import UserError
 from openset_jax.model import layers, torch_layout
+from openset_jax.model.batch_norm import BatchNorm
 from openset_jax.model.network import IMAGENET, Network
 from openset_jax.model.torch_layout import TorchParameter
 
@@ -65,7 +66,7 @@ class AlexNet(Network):
             pool_first = pooled and self.ops.pool_first and self.norm == "none"
             x = convolution(round(channels * self.width), *kernel, splits, pool=pool_first, name=f"conv{i}")(x)
             if self.norm == "batch":
-                x = layers.BatchNorm(self.dtype, self.axis_name, name=f"bn{i}")(x, train and f"conv{i}" in self.trained)
+                x = BatchNorm(self.dtype, self.axis_name, name=f"bn{i}")(x, train and f"conv{i}" in self.trained)
             x = self.ops.relu(x)
             if self.norm == "local_response" and i <= 2:
                 x = layers.local_response_norm(x)

@@ -46,7 +46,7 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding, gro
 
 def both_edges(padding: Padding) -> tuple[int, int]:
     """Returns the padding as a pair."""
-    return (padding, padding) if isinstance(padding, int) else tuple(padding)
+    return (padding, padding) if isinstance(padding, int) else padding
 
 
 def convolve_plainly(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding, groups: int = 1) -> jax.Array:
