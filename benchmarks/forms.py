@@ -32,7 +32,9 @@ def first_convolution(form: Convolve) -> Convolve:
     return convolve
 
 
-def convolve_padded(x: jax.Array, kernel: jax.Array, stride: int, padding: int, *, channels: int) -> jax.Array:
+def convolve_padded(
+    x: jax.Array, kernel: jax.Array, stride: int, padding: convolution.Padding, *, channels: int
+) -> jax.Array:
     """Convolves an image whose channels are padded with zeros to `channels`."""
     more = channels - x.shape[-1]
     x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, more)))
@@ -40,11 +42,11 @@ def convolve_padded(x: jax.Array, kernel: jax.Array, stride: int, padding: int, 
     return convolution.convolve_plainly(x, kernel, stride, padding)
 
 
-def convolve_patches(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+def convolve_patches(x: jax.Array, kernel: jax.Array, stride: int, padding: convolution.Padding) -> jax.Array:
     """Convolves by one matrix product of all patches with the kernel (im2col)."""
     side, features = kernel.shape[0], kernel.shape[-1]
     patches = lax.conv_general_dilated_patches(
-        x, (side, side), (stride, stride), [(padding, padding)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
+        x, (side, side), (stride, stride), [convolution.both_edges(padding)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
     )  # channels are the slowest index
     return patches @ kernel.transpose(2, 0, 1, 3).reshape(-1, features)
 

@@ -14,6 +14,7 @@ from flax import linen as nn
 
 from openset_jax.errors import UserError
 from openset_jax.model import layers, torch_layout
+from openset_jax.model.batch_norm import BatchNorm
 from openset_jax.model.network import IMAGENET, Network
 from openset_jax.model.torch_layout import TorchParameter
 
@@ -58,7 +59,6 @@ class AlexNet(Network):
         first, side = _STEMS[self.stem]
         kernels = [first, (5, 1, 2), (3, 1, 1), (3, 1, 1), (3, 1, 1)]  # (size, stride, padding)
         convolution = functools.partial(layers.Convolution, use_bias=self.norm != "batch", dtype=self.dtype, ops=self.ops)
-        batch_norm = functools.partial(nn.BatchNorm, momentum=0.9, dtype=self.dtype, axis_name=self.axis_name)
         x = images.astype(self.dtype)
         for i, (channels, splits, kernel) in enumerate(zip(self.channels, self.splits, kernels, strict=True), 1):
             pooled = i in (1, 2, 5)
@@ -66,8 +66,7 @@ class AlexNet(Network):
             pool_first = pooled and self.ops.pool_first and self.norm == "none"
             x = convolution(round(channels * self.width), *kernel, splits, pool=pool_first, name=f"conv{i}")(x)
             if self.norm == "batch":
-                frozen = not (train and f"conv{i}" in self.trained)
-                x = batch_norm(use_running_average=frozen, name=f"bn{i}")(x)
+                x = BatchNorm(self.dtype, self.axis_name, name=f"bn{i}")(x, train and f"conv{i}" in self.trained)
             x = self.ops.relu(x)
             if self.norm == "local_response" and i <= 2:
                 x = layers.local_response_norm(x)

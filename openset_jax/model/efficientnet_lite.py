@@ -16,6 +16,7 @@ from flax.typing import Dtype
 
 from openset_jax.errors import UserError
 from openset_jax.model import layers, torch_layout
+from openset_jax.model.batch_norm import BatchNorm
 from openset_jax.model.layers import Ops
 from openset_jax.model.network import Network, Preprocessing, Published
 from openset_jax.model.torch_layout import TorchParameter
@@ -72,7 +73,7 @@ class EfficientNetLite0(Network):
     def setup(self) -> None:
         """Makes the layers."""
         unit = functools.partial(_Normalised, dtype=self.dtype, axis_name=self.axis_name, ops=self.ops)
-        below = {"stem": unit(self._scaled(_STEM), 3, stride=2, name="stem")}
+        below: dict[str, nn.Module] = {"stem": unit(self._scaled(_STEM), 3, stride=2, name="stem")}
         for name, stage, first in _blocks():
             below[name] = _Block(self._scaled(stage.channels), stage, first, unit, name=name)
         self.below_head = below | {"top": unit(self.feature_size, 1, name="top")}
@@ -160,8 +161,8 @@ class _Normalised(nn.Module):
             self.features, self.kernel_size, self.stride, padding, self.groups, pool=False, use_bias=False, dtype=self.dtype,
             ops=self.ops, name="conv",
         )  # fmt: skip
-        norm = nn.BatchNorm(not train, axis_name=self.axis_name, momentum=0.9, epsilon=1e-3, dtype=self.dtype, name="bn")
-        x = norm(convolution(x))
+        norm = BatchNorm(self.dtype, self.axis_name, epsilon=1e-3, name="bn")
+        x = norm(convolution(x), train)
         return layers.relu6(x) if self.bounded else x
 
 

@@ -1,7 +1,7 @@
 """Functions that treat every image alone: on CPUs they are applied to a few images after another.
 
-Then the feature maps between the layers stay in the caches, and need little new memory, whose first use costs as much time as
-the arithmetic. `benchmarks/RESULTS.md` has the measurements.
+Then the feature maps between the layers stay in the caches, and need little new memory, whose first use costs as much time
+as the arithmetic. `benchmarks/RESULTS.md` has the measurements.
 """
 
 import os

@@ -26,7 +26,7 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding, gro
     Args:
       padding: pixels of zeros, on both sides together in the formula.
     """
-    before, after = edges = _edges(padding)
+    before, after = edges = both_edges(padding)
     side, channels = kernel.shape[0], x.shape[-1]
     forms = {"default": lambda x, kernel: convolve_plainly(x, kernel, stride, padding, groups)}
     if groups > 1:
@@ -44,13 +44,14 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding, gro
     return lax.platform_dependent(x, kernel, **forms) if len(forms) > 1 else forms["default"](x, kernel)
 
 
-def _edges(padding):
-    return (padding, padding) if isinstance(padding, int) else tuple(padding)
+def both_edges(padding: Padding) -> tuple[int, int]:
+    """Returns the padding as a pair."""
+    return (padding, padding) if isinstance(padding, int) else padding
 
 
 def convolve_plainly(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding, groups: int = 1) -> jax.Array:
     """Computes `convolve` by XLA's convolution."""
-    edges = _edges(padding)
+    edges = both_edges(padding)
     return _xla(x, kernel, (edges, edges), stride, groups)
 
 
@@ -98,7 +99,7 @@ def convolve_blocks(x: jax.Array, kernel: jax.Array, stride: int, padding: Paddi
     The kernel is padded with zeros to a multiple of the stride: 11x11x3 with stride 4 becomes 3x3x48 with stride 1. `alone`
     prevents a fusion of the blocks with the operations before them, and uses `convolve_canonically`.
     """
-    side, blocks, (before, after) = kernel.shape[0], -(-kernel.shape[0] // stride), _edges(padding)
+    side, blocks, (before, after) = kernel.shape[0], -(-kernel.shape[0] // stride), both_edges(padding)
 
     def edges(length):  # zeros before and after (negative: crops); the last block ends where the last window ends
         covered = stride * ((length + before + after - side) // stride + blocks)

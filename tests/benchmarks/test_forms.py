@@ -31,7 +31,7 @@ def assert_equal_with_gradients(found, expected, *arguments):
      forms.convolve_patches],
     ids=["4 channels", "8 channels", "patches"],
 )  # fmt: skip
-@pytest.mark.parametrize(("side", "stride", "padding"), [(11, 4, 2), (5, 1, 2)])
+@pytest.mark.parametrize(("side", "stride", "padding"), [(11, 4, 2), (5, 1, 2), (3, 2, (0, 1))])
 def test_first_convolutions(form, side, stride, padding):
     plain = lambda x, kernel: convolution.convolve_plainly(x, kernel, stride, padding)
     convolve = forms.first_convolution(form)
