@@ -12,6 +12,7 @@ import os
 import pathlib
 import re
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -125,6 +126,8 @@ def _exit(code: int, message: str) -> None:
     distributed = sys.modules.get("jax._src.distributed")
     if code == 2 and distributed and distributed.global_state.client:
         os._exit(code)  # JAX's shutdown would wait for the other processes, which may wait for this one
+    if any(type(thread).__module__.startswith("orbax.") for thread in threading.enumerate()):
+        os._exit(code)  # after a save that failed, Orbax's threads wait for each other, and Python for them
     sys.exit(code)
 
 
