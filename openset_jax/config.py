@@ -19,6 +19,7 @@ from openset_jax.openset.decision import prior_and_costs
 from openset_jax.openset.losses import objectives
 
 EXPERIMENT = "experiment.json"  # in the folder of an experiment: its config and the fingerprint of its images
+PRETRAINED = "pretrained"  # the value of `init_from` for the published weights of the network
 FIRST_PHASE = "first_phase"  # name of the first phase's folder inside the run's workdir
 
 

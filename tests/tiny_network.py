@@ -44,9 +44,5 @@ class Tiny(Network):
         }
         for name in ("first", "second"):
             found[f"params/{name}/kernel"] = torch_layout.convolution(f"{name}.0.weight")
-            for kind, ours, theirs in (
-                ("params", "scale", "weight"), ("params", "bias", "bias"),
-                ("batch_stats", "mean", "running_mean"), ("batch_stats", "var", "running_var"),
-            ):  # fmt: skip
-                found[f"{kind}/{name}_norm/{ours}"] = torch_layout.vector(f"{name}.1.{theirs}")
+            found |= torch_layout.batch_norm(f"{name}_norm", f"{name}.1")
         return found

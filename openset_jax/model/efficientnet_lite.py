@@ -90,7 +90,7 @@ class EfficientNetLite0(Network):
         x = images.astype(self.dtype)
         if self.is_initializing():
             x = self.run(x, frozen)
-        else:  # these layers treat every image alone
+        elif frozen:  # these layers treat every image alone
             alone, variables = self.clone(parent=None), self.variables
             x = self.ops.in_chunks(lambda x: alone.apply(variables, x, frozen, method="run"), x)
         x = self.run(x, trained, train=True)
@@ -131,11 +131,7 @@ class EfficientNetLite0(Network):
         found = {"params/head/kernel": torch_layout.dense("_fc.weight"), "params/head/bias": torch_layout.vector("_fc.bias")}
         for unit, (conv, norm) in units.items():
             found[f"params/{unit}/conv/kernel"] = torch_layout.convolution(f"{conv}.weight")
-            for kind, ours, theirs in (
-                ("params", "scale", "weight"), ("params", "bias", "bias"),
-                ("batch_stats", "mean", "running_mean"), ("batch_stats", "var", "running_var"),
-            ):  # fmt: skip
-                found[f"{kind}/{unit}/bn/{ours}"] = torch_layout.vector(f"{norm}.{theirs}")
+            found |= torch_layout.batch_norm(f"{unit}/bn", norm)
         return found
 
 

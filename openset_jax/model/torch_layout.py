@@ -36,6 +36,12 @@ def flattened(name: str, side: int) -> TorchParameter:
     return TorchParameter(name, convert)
 
 
+def batch_norm(path: str, name: str) -> dict[str, TorchParameter]:
+    """All variables of a batch normalisation: of the layer `path` here, "stem/bn", and of the module `name` in PyTorch."""
+    names = {"params": {"scale": "weight", "bias": "bias"}, "batch_stats": {"mean": "running_mean", "var": "running_var"}}
+    return {f"{kind}/{path}/{ours}": vector(f"{name}.{theirs}") for kind, of in names.items() for ours, theirs in of.items()}
+
+
 def vector(name: str) -> TorchParameter:
     """A bias, a scale or a statistic, which is unchanged."""
     return TorchParameter(name, np.asarray)

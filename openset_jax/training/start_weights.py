@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from openset_jax.config import PRETRAINED
 from openset_jax.errors import UserError
 from openset_jax.model import networks, published, weights_file
 from openset_jax.model.network import Network
@@ -18,7 +19,6 @@ from openset_jax.text import abridged
 from openset_jax.training.restore import restore
 from openset_jax.training.state import Variables, variables_shape
 
-PRETRAINED = "pretrained"  # the value of `init_from` for the published weights of the network
 _SAME = ("image_size", "grey", "mean", "std")  # must be equal in both runs, because the copied layers depend on them
 _GEOMETRY = ("name", "stem", "width")  # fields of `model`, which determine the shapes
 

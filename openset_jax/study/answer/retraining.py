@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from openset_jax.config import FIRST_PHASE
+from openset_jax.config import FIRST_PHASE, PRETRAINED
 from openset_jax.study.answer import phrases
 from openset_jax.study.answer.sample_size import Curve, point_by_point, smallest_enough
 from openset_jax.study.stats.arm_outcome import Training
@@ -65,7 +65,7 @@ def start_name(start: str) -> str:
     if start != label:
         without = f"{NEGATIVES}=0" in label.split(", ")
         return "a network trained without negatives" if without else f"the network of the arm {label}"
-    known = {"": "random parameters", "pretrained": "published weights", FIRST_PHASE: "the first of two phases"}
+    known = {"": "random parameters", PRETRAINED: "published weights", FIRST_PHASE: "the first of two phases"}
     return known.get(start, f"the weights of {pathlib.PurePath(start).name}")
 
 

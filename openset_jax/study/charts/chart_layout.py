@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from openset_jax.config import FIRST_PHASE
+from openset_jax.config import FIRST_PHASE, PRETRAINED
 from openset_jax.report.figures import OKABE_ITO
 from openset_jax.study.stats.analysis import Analysis
 from openset_jax.study.stats.arm_outcome import Training
@@ -216,7 +216,7 @@ def _depth(training: Training) -> tuple[bool, int]:
 
 
 def _trained(training: Training) -> str:
-    how = {"": "from scratch", "pretrained": "pretrained", FIRST_PHASE: "at the end"}.get(training.start, "retrained")
+    how = {"": "from scratch", PRETRAINED: PRETRAINED, FIRST_PHASE: "at the end"}.get(training.start, "retrained")
     return f"{training.trainable}, {how}"
 
 

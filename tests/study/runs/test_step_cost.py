@@ -1,4 +1,4 @@
-"""What a finished run trained, and what a step of it cost."""
+"""The record of an arm's trained layers, and of the operations, memory and speed of its step."""
 
 import json
 import pathlib
