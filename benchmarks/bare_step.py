@@ -94,7 +94,7 @@ def random_batch(program: ProgramSpec, num_classes: int, seed: int = 0) -> dict[
     """A batch on the host as `ImageInput.read` yields it: random uint8 images, labels in [0, K]."""
     rng, size, side = np.random.default_rng(seed), program.batch_size, program.forward.images.stored_size
     return {
-        "image": rng.integers(0, 256, (size, side, side, 3), np.uint8),
+        "example": rng.integers(0, 256, (size, side, side, 3), np.uint8),
         "label": rng.integers(0, num_classes + 1, size, np.int32),
         "position": np.arange(size, dtype=np.int32),
         "mask": np.ones(size, bool),

@@ -75,7 +75,7 @@ def main() -> None:
         negative_fraction=sampling.negative_fraction,
     )
     plan = batches.training(pool, rows, sampler, start=0, stop=training_loop.ENDLESS, unreadable=Unreadable(pool))
-    load = lambda store, batch: batch | {"image": resident.gather(store, batch["row"])}
+    load = lambda store, batch: batch | {"example": resident.gather(store, batch["row"])}
     image_input = ImageInput(read=resident.rows, store=store, store_axis=None, load=load)
     bare, fed = Step(spec, pool.num_classes), Step(spec, pool.num_classes, image_input)
     progress, calls = Progress(), math.ceil(count / (batch_size * steps_per_call))
@@ -123,12 +123,13 @@ def founding_pool(images: int) -> Pool:
     groups = (*(f"class {i}" for i in range(CLASSES)), "negatives")
     split, zeros = np.full(images, pools.TRAIN, np.uint8), np.zeros(images, np.int64)
     nothing = lambda records: []
-    source = pools.Source("random", groups, None, group, split, "pixels:0", nothing, nothing)
+    source = pools.Source("random", groups, None, group, split, "array", nothing, nothing)
     return pools.Pool(
         sources=(source,),
         groups=groups,
         roles=(*["known"] * CLASSES, "negatives"),
         num_classes=CLASSES,
+        array=pools.image_type(0),
         source=zeros,
         record=np.arange(images),
         group=group,
@@ -143,12 +144,13 @@ def default_images(platform: str, size: int) -> int:
     Args:
       size: side of the images.
     """
+    from openset_jax.data.pools import image_type
     from openset_jax.training import device_memory
     from openset_jax.training.input_choice import IMAGE_SHARE
 
     if platform == "cpu":
         return IMAGES_ON_CPU
-    needed, free, _ = device_memory.memory_for(FOUNDING_IMAGES, (size, size, 3), sharded=False)
+    needed, free, _ = device_memory.memory_for(FOUNDING_IMAGES, image_type(size), sharded=False)
     if free is None or needed <= IMAGE_SHARE * free:
         return FOUNDING_IMAGES
     images = int(FOUNDING_IMAGES * IMAGE_SHARE * free / needed)
@@ -167,10 +169,11 @@ def random_images(images: int, size: int) -> jax.Array:
     import numpy as np
     from jax import lax
 
+    from openset_jax.data.pools import image_type
     from openset_jax.training import device_memory
 
-    shape = (size, size, 3)
-    needed, free, where = device_memory.memory_for(images, shape, sharded=False)
+    array = image_type(size)
+    needed, free, where = device_memory.memory_for(images, array, sharded=False)
     if free is not None and needed > free:
         raise UserError(
             f"--images: {images:,} of {size}x{size} are {needed / 1e9:,.2f} GB, and {where} has {free / 1e9:,.2f} GB free; "
@@ -179,12 +182,12 @@ def random_images(images: int, size: int) -> jax.Array:
 
     @functools.partial(jax.jit, static_argnums=1)
     def draw(start, count):
-        key, size = jax.random.fold_in(jax.random.key(0), start), count * math.prod(shape)
+        key, size = jax.random.fold_in(jax.random.key(0), start), count * array.nbytes
         words = jax.random.bits(key, (-(-size // 4),), jnp.uint32)
-        return lax.bitcast_convert_type(words, jnp.uint8).reshape(-1)[:size].reshape(count, *shape)
+        return lax.bitcast_convert_type(words, jnp.uint8).reshape(-1)[:size].reshape(count, *array.shape)
 
     read: Any = lambda start, stop: draw(np.uint32(start), stop - start)  # jax arrays, which the copy takes, too
-    return device_memory.copy_to_devices(read, images, shape, sharded=False)
+    return device_memory.copy_to_devices(read, images, array, sharded=False)
 
 
 def report(result: dict[str, Any]) -> None:

@@ -110,7 +110,7 @@ class Forward:
         rng, size, side = np.random.default_rng(0), spec.evaluation.batch_size, spec.images.stored_size
         self.batch = devices.shard(
             {
-                "image": rng.integers(0, 256, (size, side, side, 3), np.uint8),
+                "example": rng.integers(0, 256, (size, side, side, 3), np.uint8),
                 "position": np.arange(size, dtype=np.int32),
                 "mask": np.ones(size, bool),
             }

@@ -38,7 +38,7 @@ def write_digits(root: pathlib.Path, *, size: int = 28) -> None:
     spec = inputs.resolve(digits.get_config())
     pool = pool_builder.open_pool(spec.data, stored_size=size, seed=spec.seed)
     root.mkdir(parents=True, exist_ok=True)
-    np.save(root / "images.npy", packed.read(pool, np.arange(len(pool)), size))
+    np.save(root / "images.npy", packed.read(pool, np.arange(len(pool))))
     packed.write_index(
         root,
         stored_size=size,

@@ -116,7 +116,7 @@ def our_rate(pool: Pool, rows_by_class: list[np.ndarray], sampler: Sampler) -> f
 
     args, unreadable = flags.FLAGS, Unreadable(pool)
     plan = batches.training(pool, rows_by_class, sampler, start=0, stop=10**9, unreadable=unreadable)
-    stream = pipeline.stream(pool, plan, stored_size=args.size, unreadable=unreadable)
+    stream = pipeline.stream(pool, plan, unreadable=unreadable)
     return timing.stream_rate(stream, sampler.batch_size, warmup=args.warmup, seconds=args.seconds)
 
 
@@ -146,7 +146,7 @@ def grey_levels_apart(pool: Pool, rows: list[int], peer: Peer) -> float:
 
     from openset_jax.data import pipeline
 
-    ours = pipeline.read_images(pool, np.array(rows), flags.FLAGS.size)
+    ours = pipeline.read_images(pool, np.array(rows))
     theirs = np.frombuffer(base64.b64decode(peer.ask({"sample": len(rows)})["images"]), np.uint8)
     return float(np.abs(ours.ravel().astype(int) - theirs).mean())
 

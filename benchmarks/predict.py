@@ -106,10 +106,10 @@ def read(files: list[str], batch_size: int, stored_size: int) -> Iterator[dict[s
     from openset_jax.data import batches, given_images, pipeline
     from openset_jax.data.unreadable import Unreadable
 
-    pool = given_images.make_pool(files, files)
+    pool = given_images.make_pool(files, files, stored_size)
     unreadable = Unreadable(pool)
     plan = batches.evaluation(pool, np.arange(len(files)), batch_size=batch_size, unreadable=unreadable)
-    return pipeline.stream(pool, plan, stored_size=stored_size, unreadable=unreadable)
+    return pipeline.stream(pool, plan, unreadable=unreadable)
 
 
 def link(found: list[str], folder: pathlib.Path, count: int) -> list[str]:

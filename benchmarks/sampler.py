@@ -100,7 +100,7 @@ def through_pipeline(pool: Pool) -> dict[str, Any]:
     plans = {"sampler": from_sampler, "list": dataclasses.replace(from_sampler, rows=from_list)}
 
     def rate(plan):
-        stream = pipeline.stream(pool, plan, stored_size=256, unreadable=unreadable)
+        stream = pipeline.stream(pool, plan, unreadable=unreadable)
         return timing.stream_rate(stream, size, warmup=args.warmup, seconds=args.seconds)
 
     values = timing.alternate(args.rounds, {name: lambda plan=plan: rate(plan) for name, plan in plans.items()})

@@ -71,7 +71,7 @@ class VariantStep:
         make_optimizer: MakeOptimizer = variant.optimizer or state.make_optimizer
         self._optimizer = make_optimizer(program.optimizer, network.schedule)
         step = train_program.make_device_step(program, model, self._optimizer)
-        gather = lambda store, batch: batch | {"image": resident.gather(store, batch["row"])}
+        gather = lambda store, batch: batch | {"example": resident.gather(store, batch["row"])}
         image_input = ImageInput(read=resident.rows, store=setting.store, store_axis=None, load=gather)
         run: Any = devices.pmap_train(functools.partial(step, **variant.step), image_input)  # a partial of `_Compiled`
         self._first_state, self._batch = setting.state, devices.shard_steps([setting.batch] * self._per_call)

@@ -47,6 +47,7 @@ class Predictor:
         self, workdir: str | pathlib.Path, *, priors: str = "", costs: str = "", threshold: float | None = None,
         batch_size: int = 256, report: Callable[[str], None] = show, progress: Callable[[int], None] = lambda count: None,
     ):  # fmt: skip
+        from openset_jax.data import pools
         from openset_jax.openset.decision import deployment, prior_error
         from openset_jax.platforms import xla
         from openset_jax.training import checkpoints, device_memory, devices, saved_decision
@@ -84,7 +85,7 @@ class Predictor:
         no_batches = lambda batches: iter(())  # `__call__` makes an input for its own files
         self._steps = make_eval_steps(network.spec.program.forward, network.model, streamed(no_batches))
         self._batch_size = devices.padded_batch_size(batch_size)
-        device_memory.check_batch("--batch_size", self._batch_size, self._stored_size)
+        device_memory.check_batch("--batch_size", self._batch_size, pools.image_type(self._stored_size))
         self._priors, self._report, self._progress = priors, report, progress
 
     def __call__(self, images: GivenImage | Iterable[GivenImage]) -> Iterator[Row]:
@@ -109,7 +110,7 @@ class Predictor:
         ids, given = _expanded(images, self._report)
         if self._estimate_prior:
             deployment.check_enough(len(given), f"--priors={self._priors}")  # before they are read
-        pool = given_images.make_pool(list(map(str, ids)), given)
+        pool = given_images.make_pool(list(map(str, ids)), given, self._stored_size)
         unreadable = Unreadable(pool, 1.0, self._max_pixels, report=lambda line: None)
         outputs = self._outputs(pool, unreadable)
         if self._estimate_prior:
@@ -135,7 +136,7 @@ class Predictor:
         from openset_jax.training.inference import Inference
 
         size = self._batch_size
-        images = input_choice.make_image_input("stream", pool, stored_size=self._stored_size, unreadable=unreadable)
+        images = input_choice.make_image_input("stream", pool, unreadable=unreadable)
         inference = Inference(self._network, self._steps, pool, images, batch_size=size, unreadable=unreadable)
         found = inference.run("logits", self._variables, np.arange(len(pool)))
         for start, (rows, out) in zip(range(0, len(pool), size), found, strict=True):

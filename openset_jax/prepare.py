@@ -95,7 +95,7 @@ def _prepare(config, out, section):
             unreadable.add(int(row), "an earlier call found it unreadable")
         bar = tqdm(initial=writer.done, total=len(pool), unit=" images", smoothing=0.1)
         with bar, unattended.stop_on_signal() as stopped:
-            for done in decode(pool, writer, size, unreadable):
+            for done in decode(pool, writer, unreadable):
                 bar.update(done - bar.n)
                 if stopped() and done < len(pool):
                     raise Stopped(
@@ -127,16 +127,16 @@ def _prepare(config, out, section):
     return {"images": len(kept), **found}
 
 
-def decode(pool: Pool, writer: Writer, stored_size: int, unreadable: Unreadable) -> Iterator[int]:
+def decode(pool: Pool, writer: Writer, unreadable: Unreadable) -> Iterator[int]:
     """Decodes and appends the rows that the writer does not have yet; after each chunk, yields the number of rows done."""
     from openset_jax.data import batches, pipeline
 
     rows = np.arange(writer.done, len(pool))
     chunk = min(CHUNK, max(len(rows), 1))
     plan = batches.evaluation(pool, rows, batch_size=chunk, unreadable=unreadable)
-    for batch in pipeline.stream(pool, plan, stored_size=stored_size, unreadable=unreadable):
+    for batch in pipeline.stream(pool, plan, unreadable=unreadable):
         count = min(len(pool) - writer.done, chunk)
-        writer.append(batch["image"][:count], batch["mask"][:count])
+        writer.append(batch["example"][:count], batch["mask"][:count])
         yield writer.done
 
 

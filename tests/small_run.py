@@ -73,7 +73,7 @@ def open_small_pool(**changes):
 
 def not_packed(pool):
     """The same pool, as if its images were files."""
-    return dataclasses.replace(pool, sources=tuple(dataclasses.replace(s, format="path") for s in pool.sources))
+    return dataclasses.replace(pool, sources=tuple(dataclasses.replace(s, format="path", array=None) for s in pool.sources))
 
 
 def make_small_run(**changes):

@@ -32,8 +32,8 @@ from tests_config import get_config
 run = run_setup.make_run(spec, run_cache.RunCache())
 pool, rows, sampler = run.pool, run.rows_by_class, run.sampler
 plan = batches.training(pool, rows, sampler, start=10**6, stop=10**6 + 30, unreadable=Unreadable(pool))
-stream = pipeline.stream(pool, plan, stored_size=256, unreadable=Unreadable(pool))
-bytes_read = sum(batch["image"].nbytes for batch in stream)
+stream = pipeline.stream(pool, plan, unreadable=Unreadable(pool))
+bytes_read = sum(batch["example"].nbytes for batch in stream)
 print(len(pool), bytes_read)
 """
 

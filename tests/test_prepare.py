@@ -224,4 +224,4 @@ def test_packed_pixels_are_the_streamed_ones(tmp_path, photos):
     prepare(folder_config(photos, **{"data.max_bad_fraction": 0.5}), out)
     pool = open_pool(folder_config(photos))
     kept = np.array([row for row in range(len(pool)) if "broken" not in pool.ids([row])[0]])
-    np.testing.assert_array_equal(np.load(out / "images.npy"), pipeline.read_images(pool, kept, 16))
+    np.testing.assert_array_equal(np.load(out / "images.npy"), pipeline.read_images(pool, kept))

@@ -38,7 +38,7 @@ class Batches:
     blanks: bool
 
 
-ReadBatches = Callable[[Batches], Iterator[dict[str, np.ndarray]]]  # yields "image" or "row", and the columns
+ReadBatches = Callable[[Batches], Iterator[dict[str, np.ndarray]]]  # yields "example" or "row", and the columns
 
 
 def training(

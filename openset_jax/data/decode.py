@@ -12,7 +12,7 @@ _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 def decode_record(content: tf.Tensor, format: str, stored_size: int, max_pixels: int) -> tf.Tensor:
     """Decodes one record of a source in `Source.format`, a scalar string: uint8 [stored_size, stored_size, 3]."""
     kind, _, detail = format.partition(":")
-    if kind == "pixels":
+    if kind == "array":
         return tf.reshape(tf.io.decode_raw(content, tf.uint8), [stored_size, stored_size, 3])
     if kind == "path":
         content = tf.io.read_file(content)

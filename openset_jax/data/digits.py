@@ -3,7 +3,7 @@
 import numpy as np
 from sklearn.datasets import load_digits
 
-from openset_jax.data.pools import UNASSIGNED, Source
+from openset_jax.data.pools import UNASSIGNED, Source, image_type
 
 
 def open_digits(stored_size: int) -> Source:
@@ -16,9 +16,10 @@ def open_digits(stored_size: int) -> Source:
         roles=None,
         label=digits.target.astype(np.int32),
         split=np.full(len(images), UNASSIGNED, np.uint8),
-        format=f"pixels:{stored_size}",
+        format="array",
         ids=lambda records: [f"digits#{r}" for r in records],
         fetch=lambda records: np.repeat(_enlarged(images[records], stored_size)[..., None], 3, axis=-1),
+        array=image_type(stored_size),
     )
 
 

@@ -41,8 +41,11 @@ def as_list(images: GivenImage | Iterable[GivenImage]) -> list[GivenImage]:
     return listed
 
 
-def make_pool(ids: Sequence[str], images: Sequence[GivenImage]) -> pools.Pool:
-    """Returns a `Pool` of these images, in order, without known classes: all are unknowns of the test split."""
+def make_pool(ids: Sequence[str], images: Sequence[GivenImage], stored_size: int) -> pools.Pool:
+    """Returns a `Pool` of these images, in order, without known classes: all are unknowns of the test split.
+
+    `stored_size` is the side in pixels to which they are scaled.
+    """
     formats = ["path" if isinstance(image, PATHS) else "encoded" for image in images]
     used, nothing = sorted(set(formats)), np.zeros(len(images), np.int32)
     sources = [
@@ -53,7 +56,8 @@ def make_pool(ids: Sequence[str], images: Sequence[GivenImage]) -> pools.Pool:
         ) for format in used
     ]  # fmt: skip
     return pools.Pool(
-        sources=tuple(sources), groups=("",), roles=("unknown",), num_classes=0, record=np.arange(len(images)),
+        sources=tuple(sources), groups=("",), roles=("unknown",), num_classes=0,
+        array=pools.image_type(stored_size), record=np.arange(len(images)),
         source=np.array([used.index(format) for format in formats], np.int32), group=nothing,
         split=np.full(len(images), pools.TEST, np.uint8), key=np.arange(len(images), dtype=np.uint64),
     )  # fmt: skip

@@ -2,19 +2,18 @@
 
 import hashlib
 import json
-import math
 import os
 import pathlib
 import weakref
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from openset_jax.data.appender import Appender
 from openset_jax.data.batches import BLANK
-from openset_jax.data.pools import ROLES, SPLITS, Pool, Source
+from openset_jax.data.pools import ROLES, SPLITS, ArrayType, Pool, Source, image_type
 from openset_jax.errors import UserError
 from openset_jax.files import write_whole
 
@@ -190,6 +189,7 @@ def open_packed(name: str, root: pathlib.Path) -> Source:
         raise UserError(f"{name}: not a complete output of openset_jax.prepare ({error}); run prepare again") from error
     if shape != expected or by_columns or dtype != np.uint8 or bytes_there < offset + np.prod(shape, dtype=np.int64):
         raise UserError(f"{name}: images.npy ({shape} {dtype}) does not belong to index.json; run openset_jax.prepare again")
+    array = image_type(index["stored_size"])
     counts = ", ".join(f"{count:,} {kind}" for kind, count in found.items() if count)
     return Source(
         name=name,
@@ -197,45 +197,46 @@ def open_packed(name: str, root: pathlib.Path) -> Source:
         roles=tuple(role for role, _ in index["groups"]),
         label=np.array(index["group"], np.int32),
         split=np.array(index["split"], np.uint8),
-        format=f"pixels:{shape[1]}",
+        format="array",
         ids=lambda records: [os.fsdecode(id_.encode("latin-1")) for id_ in ids[records].tolist()],
-        fetch=_fetcher(root / "images.npy", offset, shape[1:]),
+        fetch=_fetcher(root / "images.npy", offset, array),
+        array=array,
         prepared_as=index.get("prepared_as"),
         notes=(_AUDIT.format(counts),) if counts else (),
     )
 
 
-def _fetcher(path, offset, shape):
-    """Opens a file; returns `Source.fetch`, which reads images of this shape. The file is closed when nothing uses it."""
+def _fetcher(path: pathlib.Path, offset: int, array: ArrayType) -> Callable[[np.ndarray], np.ndarray]:
+    """Opens a file; returns `Source.fetch`, which reads arrays of this type. The file is closed when nothing uses it."""
     file = os.open(path, os.O_RDONLY)
-    fetch = lambda records: _fetch(file, offset, shape, records)
+    fetch = lambda records: _fetch(file, offset, array, records)
     weakref.finalize(fetch, os.close, file).atexit = False  # at exit, threads may still read
     return fetch
 
 
-def _fetch(file, offset, shape, records):
-    """Reads images of an open file: uint8 [n, *shape]. Consecutive records are read together."""
-    images, size = np.empty((len(records), *shape), np.uint8), math.prod(shape)
+def _fetch(file, offset, array, records):
+    """Reads arrays of an open file: [n, *shape]. Consecutive records are read together."""
+    examples, size = np.empty((len(records), *array.shape), array.dtype), array.nbytes
     starts = [0, *(np.flatnonzero(np.diff(records) != 1) + 1).tolist()] if len(records) else []
     for start, stop in zip(starts, [*starts[1:], len(records)], strict=False):
-        room, at, there = images[start:stop].reshape(-1), offset + int(records[start]) * size, 0
+        room, at, there = examples[start:stop].reshape(-1).view(np.uint8), offset + int(records[start]) * size, 0
         while there < len(room):  # one call reads at most 2 GiB
             count = os.preadv(file, [room[there:]], at + there)
             if not count:
                 raise OSError(f"images.npy ends at image {records[start] + there // size}: it was truncated while in use")
             there += count
-    return images
+    return examples
 
 
-def read(pool: Pool, rows: np.ndarray, stored_size: int) -> np.ndarray:
-    """Returns the images of a packed pool at `rows`: uint8 [n, S, S, 3], zeros for `BLANK`. Raises OSError."""
+def read(pool: Pool, rows: np.ndarray) -> np.ndarray:
+    """Returns the examples of a pool of arrays at `rows`: [n, *shape], zeros for `BLANK`. Raises OSError."""
     if len(pool.sources) == 1 and (rows != BLANK).all():
         return np.asarray(pool.sources[0].fetch(pool.record[rows]))
-    images = np.zeros((len(rows), stored_size, stored_size, 3), np.uint8)
+    examples = pool.array.zeros(len(rows))
     for i, source in enumerate(pool.sources):
         here = np.flatnonzero((rows != BLANK) & (pool.source[rows] == i))
-        images[here] = source.fetch(pool.record[rows[here]])
-    return images
+        examples[here] = source.fetch(pool.record[rows[here]])
+    return examples
 
 
 def byte_strings(paths: Sequence[str]) -> np.ndarray:

@@ -9,19 +9,19 @@ import numpy as np
 
 from openset_jax.data import pools, sources
 from openset_jax.data.data_spec import DataSpec, ImagesSpec, check_prepared
-from openset_jax.data.pools import ROLES, SPLITS, TEST, TRAIN, UNASSIGNED, VALIDATION, Pool, Source, stable_hash
+from openset_jax.data.pools import ROLES, SPLITS, TEST, TRAIN, UNASSIGNED, VALIDATION, ArrayType, Pool, Source, stable_hash
 from openset_jax.errors import UserError, normalisation_note
 
 
-def open_pool(data: DataSpec, *, stored_size: int, seed: int) -> Pool:
+def open_pool(data: DataSpec, *, stored_size: int | None, seed: int) -> Pool:
     """Opens the sources of a config's `data`; `seed` selects the groups of negatives if `data.negative_groups` limits them.
 
     Raises:
       UserError: images of a role are missing or invalid, or a field differs from the config of the packed arrays.
     """
     selections = _packed_selections(data) if data.packed else _selections(data, stored_size)
-    pool = build_pool(selections, validation_fraction=data.validation_fraction, test_fraction=data.test_fraction)
-    pools.check_stored_size(pool, stored_size)
+    fractions = {"validation_fraction": data.validation_fraction, "test_fraction": data.test_fraction}
+    pool = build_pool(selections, stored_size=stored_size, **fractions)
     if data.negative_groups is None or "negatives" not in pool.roles:
         return pool
     return pools.with_negative_groups(pool, data.negative_groups, seed=seed)
@@ -42,8 +42,8 @@ def _packed_selections(data: DataSpec) -> dict[str, list["Selection"]]:
     return {role: [Selection(packed)] for role in ROLES if role == "known" or role in (packed.roles or ())}
 
 
-def _selections(data: DataSpec, stored_size: int) -> dict[str, list["Selection"]]:
-    open_source = functools.partial(sources.open_source, stored_size=stored_size, data_dir=data.tfds_data_dir)
+def _selections(data: DataSpec, stored_size: int | None) -> dict[str, list["Selection"]]:
+    open_source = functools.partial(sources.open_source, stored_size=stored_size or 8, data_dir=data.tfds_data_dir)
     open_once = functools.cache(open_source)
 
     def select(role: str, images: ImagesSpec) -> Selection:
@@ -74,7 +74,11 @@ class Selection:
 
 
 def build_pool(
-    selections: Mapping[str, Sequence[Selection]], *, validation_fraction: float = 0.1, test_fraction: float = 0.2
+    selections: Mapping[str, Sequence[Selection]],
+    *,
+    stored_size: int | None = 256,
+    validation_fraction: float = 0.1,
+    test_fraction: float = 0.2,
 ) -> Pool:
     """Joins the selections of all roles.
 
@@ -83,8 +87,12 @@ def build_pool(
     `validation_fraction` of its training images become validation images. Held-out negatives are validation images; test
     images of the source are not used. Unknowns are the source's test images, or all its images if it has no test images.
 
+    Args:
+      stored_size: side of the stored images in pixels; None if the examples are vectors.
+
     Raises:
-      UserError: names a role, source, class or image that is missing, empty, or used twice.
+      UserError: names a role, source, class or image that is missing, empty, or used twice, or a source whose examples are
+        of another type.
     """
     parts: list[tuple[np.ndarray, ...]] = []  # (source, record, group, split, key) of the rows of each class
     groups: dict[str, str] = {}
@@ -99,7 +107,7 @@ def build_pool(
     if not num_classes:
         raise UserError("data.known: there are no known classes; at least 1 is needed")
     columns = map(np.concatenate, zip(*parts, strict=True))
-    pool = Pool(tuple(used), tuple(groups), tuple(groups.values()), num_classes, *columns)
+    pool = Pool(tuple(used), tuple(groups), tuple(groups.values()), num_classes, _array_type(used, stored_size), *columns)
     _check(pool)
     return pool
 
@@ -152,6 +160,29 @@ def _splits(given, key, role, validation_fraction, test_fraction):
     if not (split == VALIDATION).any():
         split[(given == TRAIN) & (place < validation_fraction)] = VALIDATION
     return split
+
+
+def _array_type(used: Sequence[Source], stored_size: int | None) -> ArrayType:
+    """The type of the examples of these sources. Raises UserError if they are not all of one type."""
+    for source in used:
+        given = source.array
+        if (given is not None and given.is_vector) != (stored_size is None):
+            kinds = ("images", "vectors") if stored_size is None else ("vectors", "images")
+            remedy = "configs/folder.py is for images, configs/features.py for vectors"
+            raise UserError(f"{source.name} has {kinds[0]}, but model.name is a network for {kinds[1]}; {remedy}")
+        if stored_size is not None and given not in (None, pools.image_type(stored_size)):
+            side = given.shape[0]
+            raise UserError(
+                f"{source.name}: packed at {side}x{side}, but data.stored_size is {stored_size}; set data.stored_size to "
+                "the packed size, or run prepare again"
+            )
+    if stored_size is not None:
+        return pools.image_type(stored_size)
+    sizes = {source.array.shape: source for source in used if source.array}
+    if len(sizes) > 1:
+        text = ", ".join(f"{source.name} has {shape[0]:,}" for shape, source in sizes.items())
+        raise UserError(f"data: all vectors must have the same number of features, but {text}")
+    return ArrayType(next(iter(sizes)), np.result_type(*(source.array.dtype for source in used if source.array)))
 
 
 def _listing(source, most=40):

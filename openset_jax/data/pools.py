@@ -8,8 +8,9 @@ the id, so that it depends neither on the order of the files nor on their locati
 import dataclasses
 import functools
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,6 +21,32 @@ SPLITS = ("train", "validation", "test")
 NEGATIVE, UNKNOWN = -1, -2
 ROLES = ("known", "negatives", "held_out_negatives", "unknown")
 _LABELS = {"negatives": NEGATIVE, "held_out_negatives": NEGATIVE, "unknown": UNKNOWN}
+
+
+class ArrayType(NamedTuple):
+    """Shape and dtype of one example as a step gets it: an image is uint8 [S, S, 3], a vector float16 or float32 [F]."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    @property
+    def is_vector(self) -> bool:
+        """True for vectors, False for images."""
+        return len(self.shape) == 1
+
+    @property
+    def nbytes(self) -> int:
+        """Returns the size in bytes."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def zeros(self, count: int) -> np.ndarray:
+        """Returns `count` examples of zeros: [count, *shape]."""
+        return np.zeros((count, *self.shape), self.dtype)
+
+
+def image_type(side: int) -> ArrayType:
+    """Returns the type of images of `side` x `side` pixels."""
+    return ArrayType((side, side, 3), np.dtype(np.uint8))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -33,9 +60,10 @@ class Source:
       label: int [n], the class of each record.
       split: uint8 [n], TRAIN, VALIDATION, TEST, or UNASSIGNED if the source has no splits.
       format: what `fetch` returns: "path", "encoded", "example:KEY" (a serialised tf.Example whose feature KEY is an
-        encoded image) or "pixels:S" (uint8 [S, S, 3], ready to use).
+        encoded image) or "array" (ready to use).
+      array: for the format "array", the type of the examples; else None.
       ids: records (int [n]) -> their names, which do not change when records are reordered or files are moved.
-      fetch: records (int [n]) -> their contents in `format`: a sequence of bytes, or uint8 [n, S, S, 3] for pixels.
+      fetch: records (int [n]) -> their contents in `format`: a sequence of bytes, or an array [n, *array.shape].
       prepared_as: for packed arrays, the images that the config of `prepare` selected (`DataSpec.chosen_images`), else None.
       notes: lines to print: files that were left out, images in the wrong place, what the audit of packed arrays found.
     """
@@ -48,14 +76,9 @@ class Source:
     format: str
     ids: Callable[[np.ndarray], list[str]]
     fetch: Callable[[np.ndarray], Sequence[bytes] | np.ndarray]
+    array: ArrayType | None = None
     prepared_as: Mapping[str, Any] | None = None
     notes: tuple[str, ...] = ()
-
-    @property
-    def packed_size(self) -> int | None:
-        """S if the images are arrays of S x S pixels (packed, or the digits), which need no decoder; else None."""
-        kind, _, size = self.format.partition(":")
-        return int(size) if kind == "pixels" else None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -65,6 +88,7 @@ class Pool:
     Attributes:
       groups, roles: name and role of each group; the first `num_classes` groups are the known classes, in label order.
       num_classes: K, the number of known classes.
+      array: the type of the examples, after decoding.
       source, record: int [n]; the image of a row is `sources[source].fetch([record])`.
       group: int32 [n], an index into `groups`.
       split: uint8 [n], TRAIN, VALIDATION or TEST.
@@ -75,6 +99,7 @@ class Pool:
     groups: tuple[str, ...]
     roles: tuple[str, ...]
     num_classes: int
+    array: ArrayType
     source: np.ndarray
     record: np.ndarray
     group: np.ndarray
@@ -92,7 +117,7 @@ class Pool:
     @property
     def is_packed(self) -> bool:
         """True if all images are arrays (packed images, or digits), which need no decoder."""
-        return all(source.packed_size is not None for source in self.sources)
+        return all(source.array is not None for source in self.sources)
 
     @functools.cached_property
     def label(self) -> np.ndarray:
@@ -193,16 +218,6 @@ def with_negative_groups(pool: Pool, count: int, *, seed: int) -> Pool:
 def stable_hash(text: str) -> int:
     """Returns 64 bits that depend on the text alone."""
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "little")
-
-
-def check_stored_size(pool: Pool, stored_size: int) -> None:
-    """Raises UserError if the pool has packed arrays of images of another size than `stored_size`."""
-    for source in pool.sources:
-        if source.packed_size not in (None, stored_size):
-            raise UserError(
-                f"{source.name}: packed at {source.packed_size}x{source.packed_size}, but data.stored_size is "
-                f"{stored_size}; set data.stored_size to the packed size, or run prepare again"
-            )
 
 
 def missing_split(source: str, split: str, existing: Sequence[str]) -> str:

@@ -13,37 +13,36 @@ from jax import lax
 
 from openset_jax.data import packed
 from openset_jax.data.batches import BLANK, Batches, ReadBatches, evaluation
-from openset_jax.data.pools import Pool, check_stored_size
+from openset_jax.data.pools import Pool
 from openset_jax.data.unreadable import Unreadable
 from openset_jax.errors import UserError
 
 _DECODED_AT_ONCE = 256
 
 
-def check_packed(pool: Pool, stored_size: int) -> None:
-    """Raises UserError unless all images of the pool are packed arrays of size `stored_size`."""
+def check_packed(pool: Pool) -> None:
+    """Raises UserError unless all images of the pool are packed arrays."""
     for source in pool.sources:
-        if source.packed_size is None:
+        if source.array is None:
             raise UserError(
                 f"input: resident with several processes needs packed arrays, and {source.name} is not packed; run "
                 "python -m openset_jax.prepare with this config, then add --config.data.packed=PACKED"
             )
-    check_stored_size(pool, stored_size)
 
 
-def read(pool: Pool, start: int, stop: int, stored_size: int) -> np.ndarray:
-    """Returns rows `start` to `stop` of a packed pool: uint8 [stop - start, S, S, 3]; rows beyond the pool are zeros."""
+def read(pool: Pool, start: int, stop: int) -> np.ndarray:
+    """Returns rows `start` to `stop` of a pool of arrays: [stop - start, *shape]; rows beyond the pool are zeros."""
     wanted = np.arange(start, stop)
-    return packed.read(pool, np.where(wanted < len(pool), wanted, BLANK), stored_size)
+    return packed.read(pool, np.where(wanted < len(pool), wanted, BLANK))
 
 
-def decode(stream: ReadBatches, pool: Pool, start: int, stop: int, stored_size: int, unreadable: Unreadable) -> np.ndarray:
+def decode(stream: ReadBatches, pool: Pool, start: int, stop: int, unreadable: Unreadable) -> np.ndarray:
     """As `read`, for any pool; `stream` decodes batches. Unreadable images are zeros, and are added to `unreadable`."""
-    images = np.zeros((stop - start, stored_size, stored_size, 3), np.uint8)
+    images = pool.array.zeros(stop - start)
     wanted = np.arange(start, min(stop, len(pool)))
     plan = evaluation(pool, wanted, batch_size=_DECODED_AT_ONCE, unreadable=unreadable)
     for batch in stream(plan):
-        images[batch["position"][batch["mask"]]] = batch["image"][batch["mask"]]
+        images[batch["position"][batch["mask"]]] = batch["example"][batch["mask"]]
     return images
 
 

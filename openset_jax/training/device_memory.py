@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from openset_jax.data.pools import ArrayType
 from openset_jax.errors import UserError
 from openset_jax.training.devices import local_sharding
 
@@ -17,12 +18,12 @@ _CONTAINER = (  # memory limit and use of a container
 )
 
 
-def memory_for(count: int, shape: tuple[int, ...], *, sharded: bool) -> tuple[int, int | None, str]:
-    """(bytes that `count` uint8 arrays of this shape need, free bytes or None if unknown, "a device" or "this machine").
+def memory_for(count: int, array: ArrayType, *, sharded: bool) -> tuple[int, int | None, str]:
+    """(bytes that `count` examples need, free bytes or None if unknown, "a device" or "this machine").
 
     They are the bytes of one device; on CPUs, of all devices of this process together. `sharded`: see `copy_to_devices`.
     """
-    needed = (-(-count // jax.device_count()) if sharded else count) * int(np.prod(shape))
+    needed = (-(-count // jax.device_count()) if sharded else count) * array.nbytes
     stats = jax.local_devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return needed, stats["bytes_limit"] - stats["bytes_in_use"], "a device"
@@ -44,12 +45,12 @@ def free_host_memory(root: pathlib.Path = pathlib.Path("/")) -> int | None:
     return min(free, default=None)
 
 
-def check_batch(field: str, batch_size: int, stored_size: int) -> None:
-    """Raises UserError if the stored images of one batch alone, uint8, do not fit the free memory of this machine.
+def check_batch(field: str, batch_size: int, array: ArrayType) -> None:
+    """Raises UserError if the stored examples of one batch alone do not fit the free memory of this machine.
 
     A batch that fits may still be too large for the activations of the network, which nobody knows before it is compiled.
     """
-    needed, free = batch_size // jax.process_count() * 3 * stored_size**2, free_host_memory()
+    needed, free = batch_size // jax.process_count() * array.nbytes, free_host_memory()
     if free is not None and needed > free:
         raise UserError(
             f"{field}: the images of a batch of {batch_size:,} need {_size(needed)}, and this machine has only "
@@ -57,28 +58,27 @@ def check_batch(field: str, batch_size: int, stored_size: int) -> None:
         )
 
 
-def copy_to_devices(
-    read: Callable[[int, int], np.ndarray], count: int, shape: tuple[int, ...], *, sharded: bool
-) -> jax.Array:
+def copy_to_devices(read: Callable[[int, int], np.ndarray], count: int, array: ArrayType, *, sharded: bool) -> jax.Array:
     """Copies rows into device memory in chunks, of which the host never holds more than two.
 
     Args:
-      read: (start, stop) -> uint8 [stop - start, *shape]; zeros beyond `count`.
+      read: (start, stop) -> [stop - start, *shape]; zeros beyond `count`.
       sharded: True: device d of D holds rows d m to (d + 1) m, m = ceil(count / D). False: every device holds all.
 
     Returns:
-      uint8 [count, *shape], or, sharded, [local devices, m, *shape].
+      [count, *shape], or, sharded, [local devices, m, *shape].
 
     Raises UserError if the rows do not fit; it says how much memory is missing, and what to do.
     """
-    _check_fits(count, shape, sharded)
+    _check_fits(count, array, sharded)
+    shape = array.shape
     here, sharding = jax.local_device_count(), local_sharding(sharded=sharded)
     first, each = (jax.process_index() * here, -(-count // jax.device_count())) if sharded else (0, count)
     parts, axis, whole = (here, 1, (here, each, *shape)) if sharded else (1, 0, (each, *shape))
-    store = jax.jit(lambda: jnp.zeros(whole, np.uint8), out_shardings=sharding)()
+    store = jax.jit(lambda: jnp.zeros(whole, array.dtype), out_shardings=sharding)()
     update = lambda store, chunk, at: jax.lax.dynamic_update_slice_in_dim(store, chunk, at, axis)
     write = jax.jit(update, donate_argnums=0)
-    step = max(1, min(each, _CHUNK_BYTES // (int(np.prod(shape)) * parts)))
+    step = max(1, min(each, _CHUNK_BYTES // (array.nbytes * parts)))
     for at in range(0, each, step):
         at = min(at, each - step)  # all chunks have one size: the last may overlap the one before
         chunk = [read((first + d) * each + at, (first + d) * each + at + step) for d in range(parts)]
@@ -87,11 +87,11 @@ def copy_to_devices(
     return store
 
 
-def _check_fits(count: int, shape: tuple[int, ...], sharded: bool) -> None:
-    needed, free, where = memory_for(count, shape, sharded=sharded)
+def _check_fits(count: int, array: ArrayType, sharded: bool) -> None:
+    needed, free, where = memory_for(count, array, sharded=sharded)
     if free is None or needed <= free:
         return
-    enough = -(-count * int(np.prod(shape)) // free)
+    enough = -(-count * array.nbytes // free)
     shard_it = "" if sharded else f"spread them over {enough} or more devices (--config.shard_resident=True), "
     raise UserError(
         f"input: resident images need {_size(needed)}, and {where} has only {_size(free)} free "

@@ -9,7 +9,7 @@ from openset_jax.data.batches import ReadBatches
 class ImageInput(NamedTuple):
     """How images reach a step: streamed in batches, or resident in device memory and gathered by row.
 
-    `load`, which runs inside the step, maps (store, batch) to the batch with "image", uint8 [b, S, S, 3].
+    `load`, which runs inside the step, maps (store, batch) to the batch with "example", uint8 [b, S, S, 3].
     """
 
     read: ReadBatches  # batches -> dicts of arrays [b, ...] on the host

@@ -24,7 +24,7 @@ class InputChoice(NamedTuple):
     text: str
 
 
-def choose(asked: InputSpec, pool: Pool, stored_size: int) -> InputChoice:
+def choose(asked: InputSpec, pool: Pool) -> InputChoice:
     """Resolves input=auto: resident if the images are packed and fit `IMAGE_SHARE` of the free memory, else streamed.
 
     Raises UserError if packed images do not fit, and cannot be streamed because TensorFlow is not installed.
@@ -34,7 +34,7 @@ def choose(asked: InputSpec, pool: Pool, stored_size: int) -> InputChoice:
         return InputChoice("stream", "images streamed (input=stream)")
     if asked.name == "auto" and not packed:
         return InputChoice("stream", "images streamed: they are not packed")
-    if asked.name == "auto" and (why := _too_large(len(pool), (stored_size, stored_size, 3), sharded)):
+    if asked.name == "auto" and (why := _too_large(pool, sharded)):
         shard = "" if sharded or jax.device_count() == 1 else "--config.shard_resident=True spreads them over the devices"
         if not _can_stream():
             remedies = ["install TensorFlow, which streams them", shard, "prepare them with a smaller data.stored_size"]
@@ -42,7 +42,7 @@ def choose(asked: InputSpec, pool: Pool, stored_size: int) -> InputChoice:
         return InputChoice("stream", f"images streamed: {why}" + (f" ({shard})" if shard else ""))
     how = "packed" if packed else "decoded at the start"
     spread = f", spread over {jax.device_count()} devices" if sharded and jax.device_count() > 1 else ""
-    size = _size(len(pool) * stored_size**2 * 3)
+    size = _size(len(pool) * pool.array.nbytes)
     return InputChoice("resident", f"images resident on the devices: {size} {how}{spread}")
 
 
@@ -50,9 +50,9 @@ def _can_stream() -> bool:
     return importlib.util.find_spec("tensorflow") is not None
 
 
-def _too_large(count: int, shape: tuple[int, ...], sharded: bool) -> str:
+def _too_large(pool: Pool, sharded: bool) -> str:
     """The reason why packed images cannot be resident; "" if they can. The same in all processes of a run."""
-    needed, free, where = device_memory.memory_for(count, shape, sharded=sharded)
+    needed, free, where = device_memory.memory_for(len(pool), pool.array, sharded=sharded)
     fits = free is not None and needed <= IMAGE_SHARE * free
     if not hosts.any_process(not fits, communicate=True):
         return ""
@@ -69,9 +69,7 @@ def _size(count: float) -> str:
     return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
 
 
-def make_image_input(
-    name: str, pool: Pool, *, stored_size: int, unreadable: Unreadable, sharded: bool = False
-) -> ImageInput:
+def make_image_input(name: str, pool: Pool, *, unreadable: Unreadable, sharded: bool = False) -> ImageInput:
     """Makes the `ImageInput` named "stream" or "resident": decodes resident images if necessary, and copies them.
 
     Args:
@@ -82,23 +80,23 @@ def make_image_input(
         has resident images that are not packed.
     """
     if name == "stream":
-        return streamed(_stream(pool, stored_size, unreadable))
+        return streamed(_stream(pool, unreadable))
     if pool.is_packed or hosts.host_part() != (0, 1):  # processes do not exchange unreadable images
-        resident.check_packed(pool, stored_size)
-        read = lambda start, stop: resident.read(pool, start, stop, stored_size)
+        resident.check_packed(pool)
+        read = lambda start, stop: resident.read(pool, start, stop)
     else:
-        stream = _stream(pool, stored_size, unreadable)
-        read = lambda start, stop: resident.decode(stream, pool, start, stop, stored_size, unreadable)
+        stream = _stream(pool, unreadable)
+        read = lambda start, stop: resident.decode(stream, pool, start, stop, unreadable)
     gather = functools.partial(resident.gather_sharded, axis=devices.AXIS) if sharded else resident.gather
     return ImageInput(
         read=resident.rows,
-        store=device_memory.copy_to_devices(read, len(pool), (stored_size, stored_size, 3), sharded=sharded),
+        store=device_memory.copy_to_devices(read, len(pool), pool.array, sharded=sharded),
         store_axis=0 if sharded else None,
-        load=lambda store, batch: batch | {"image": gather(store, batch["row"])},
+        load=lambda store, batch: batch | {"example": gather(store, batch["row"])},
     )
 
 
-def _stream(pool: Pool, stored_size: int, unreadable: Unreadable) -> ReadBatches:
+def _stream(pool: Pool, unreadable: Unreadable) -> ReadBatches:
     with needing_tensorflow("input: stream"):
         from openset_jax.data import pipeline
-    return functools.partial(pipeline.stream, pool, stored_size=stored_size, unreadable=unreadable)
+    return functools.partial(pipeline.stream, pool, unreadable=unreadable)

@@ -67,7 +67,7 @@ class RunCache:
         def make():
             if spec.input.name == "auto":
                 self._release_images()
-            return input_choice.choose(spec.input, pool, spec.images.stored_size)
+            return input_choice.choose(spec.input, pool)
 
         return self._once("choice", (pool, spec.input), make)
 
@@ -77,8 +77,8 @@ class RunCache:
 
         def make():
             self._release_images()
-            unreadable, size = Unreadable(pool, most, spec.data.max_pixels), spec.images.stored_size
-            made = input_choice.make_image_input(name, pool, stored_size=size, unreadable=unreadable, sharded=sharded)
+            unreadable = Unreadable(pool, most, spec.data.max_pixels)
+            made = input_choice.make_image_input(name, pool, unreadable=unreadable, sharded=sharded)
             return LoadedImages(made, unreadable)
 
         return self._once("images", (pool, name, sharded, most), make)

@@ -115,10 +115,12 @@ class Run:
 
 def make_run(spec: RunSpec, cache: RunCache) -> Run:
     """Opens the images and makes sampler, weights and network; raises UserError, naming the field, for an impossible run."""
-    for field, size in (("batch_size", spec.program.batch_size), ("eval.batch_size", spec.evaluation.batch_size)):
+    sizes = {"batch_size": spec.program.batch_size, "eval.batch_size": spec.evaluation.batch_size}
+    for field, size in sizes.items():
         devices.check_batch_size(field, size)
-        device_memory.check_batch(field, size, spec.images.stored_size)
     pool = cache.pool(spec)
+    for field, size in sizes.items():
+        device_memory.check_batch(field, size, pool.array)
     spec.objective.check_classes(pool.classes)
     rows_by_class, sampler = run_length.sampled(spec, pool)
     weights = make_weights(spec, pool.num_classes, sampler)

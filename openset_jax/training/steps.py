@@ -50,7 +50,7 @@ def train_step(
     Only trained layers have gradients and optimizer state; the parameters of frozen layers do not change.
 
     Args:
-      batch: "image" uint8 [b, S, S, 3], "label" int32 [b], "position" int32 [b].
+      batch: "example" uint8 [b, S, S, 3], "label" int32 [b], "position" int32 [b].
       loss: of the objective, with its own options bound.
       objective: predicts the classes for the metrics.
       negative_weight: see `Weights`.
@@ -66,7 +66,7 @@ def train_step(
     num_classes = len(constants.by_class) - 1
     key = jax.random.fold_in(jax.random.key(constants.seed), state.step)
     augment_key, dropout_key = jax.random.split(key)
-    images = normalise(augment(batch["image"], augment_key, batch["position"]))
+    images = normalise(augment(batch["example"], augment_key, batch["position"]))
     trained, frozen = model.split(state.params)
 
     def loss_of(trained):
@@ -110,5 +110,5 @@ def eval_step(
 
     `compute` maps (variables, uint8 images [b, S, S, 3]) to arrays [b, ...].
     """
-    result = compute(variables, batch["image"]) | {"mask": batch["mask"], "position": batch["position"]}
+    result = compute(variables, batch["example"]) | {"mask": batch["mask"], "position": batch["position"]}
     return lax.all_gather(result, AXIS, tiled=True)

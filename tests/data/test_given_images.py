@@ -21,8 +21,8 @@ def content(image, **options):
 def decoded(images):
     """uint8 [n, 16, 16, 3], from the pipeline of all commands."""
     pipeline = pytest.importorskip("openset_jax.data.pipeline")
-    pool = given_images.make_pool([str(i) for i in range(len(images))], images)
-    return pipeline.read_images(pool, np.arange(len(images)), 16)
+    pool = given_images.make_pool([str(i) for i in range(len(images))], images, 16)
+    return pipeline.read_images(pool, np.arange(len(images)))
 
 
 def test_files_bytes_pillow_images_and_arrays_with_equal_pixels_are_equal(tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from opening import check_columns, error, everything
 
-from openset_jax.data import packed, sources
+from openset_jax.data import packed, pools, sources
 from openset_jax.data.pools import TEST, TRAIN, VALIDATION
 
 GROUPS = [("known", "b"), ("known", "a"), ("negatives", "c"), ("unknown", "a")]  # known classes in label order
@@ -29,7 +29,7 @@ def test_packed_arrays_come_back_as_they_were_written(tmp_path):
     images = write_packed(tmp_path)
     source = sources.open_source(f"packed:{tmp_path}")
     check_columns(source)
-    assert source.format == "pixels:6"
+    assert source.array == pools.image_type(6)
     assert source.classes == ("b", "a", "c", "a"), "in the order of the pool that was packed"
     assert everything(source) == {
         "known/a/é.jpg": ("known", "a", TRAIN),

@@ -5,7 +5,7 @@ import pytest
 from opening import check_columns, error
 from sklearn.datasets import load_digits
 
-from openset_jax.data import sources
+from openset_jax.data import pools, sources
 from openset_jax.data.pools import UNASSIGNED
 
 # --- names of sources -------------------------------------------------------------------------------------------------
@@ -42,7 +42,7 @@ def test_digits_are_all_there_with_the_right_labels():
     check_columns(source)
     assert source.classes == tuple("0123456789")
     assert source.roles is None
-    assert source.format == "pixels:8"
+    assert source.array == pools.image_type(8)
     assert (source.split == UNASSIGNED).all()
     np.testing.assert_array_equal(source.label, expected.target)
     records = np.array([1796, 0, 1000])

@@ -20,7 +20,7 @@ def exchange(dtype):
     model, _, optimizer, begin = make(spec)
     rng = np.random.default_rng(0)
     batch = {
-        "image": rng.integers(0, 256, (16, 16, 16, 3), np.uint8),
+        "example": rng.integers(0, 256, (16, 16, 16, 3), np.uint8),
         "label": rng.integers(0, 6, 16, np.int32),
         "position": np.arange(16, dtype=np.int32),
         "mask": np.ones(16, bool),

@@ -21,7 +21,7 @@ def make(spec):
 def batch_of(size=8, seed=0):
     rng = np.random.default_rng(seed)
     return {
-        "image": rng.integers(0, 256, (size, 16, 16, 3), np.uint8),
+        "example": rng.integers(0, 256, (size, 16, 16, 3), np.uint8),
         "label": rng.integers(0, 6, size, np.int32),
         "position": np.arange(size, dtype=np.int32),
         "mask": np.ones(size, bool),

@@ -36,7 +36,7 @@ def main(out, *distributed, workdir=None):
     losses, first = [], None
     for _ in range(10):
         batch = {
-            "image": rng.integers(0, 256, (32, 16, 16, 3), np.uint8),
+            "example": rng.integers(0, 256, (32, 16, 16, 3), np.uint8),
             "label": rng.integers(0, 6, 32, np.int32),
             "position": np.arange(32, dtype=np.int32),
             "mask": np.ones(32, bool),

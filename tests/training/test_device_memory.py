@@ -6,6 +6,7 @@ import pytest
 from small_run import open_small_pool
 
 from openset_jax.data import resident
+from openset_jax.data.pools import image_type
 from openset_jax.errors import UserError
 from openset_jax.training import device_memory
 
@@ -32,13 +33,13 @@ def test_free_memory_is_that_of_the_container(tmp_path, files, free):
 @pytest.mark.accelerator
 def test_a_pool_is_copied_in_chunks_that_need_not_divide_it(monkeypatch):
     pool = open_small_pool()
-    whole = resident.read(pool, 0, len(pool), 16)
+    whole = resident.read(pool, 0, len(pool))
     np.testing.assert_array_equal(whole[5], pool.sources[0].fetch(pool.record[5:6])[0])
-    assert not resident.read(pool, len(pool) - 1, len(pool) + 2, 16)[1:].any()
-    read = lambda start, stop: resident.read(pool, start, stop, 16)
+    assert not resident.read(pool, len(pool) - 1, len(pool) + 2)[1:].any()
+    read = lambda start, stop: resident.read(pool, start, stop)
     for chunk in (1, 100 * 768, 10**9):
         monkeypatch.setattr(device_memory, "_CHUNK_BYTES", max(chunk, len(pool) * 768 // 7))
-        np.testing.assert_array_equal(device_memory.copy_to_devices(read, len(pool), (16, 16, 3), sharded=False), whole)
+        np.testing.assert_array_equal(device_memory.copy_to_devices(read, len(pool), pool.array, sharded=False), whole)
 
 
 def test_images_that_do_not_fit_are_refused_with_the_missing_memory_and_what_to_do(monkeypatch):
@@ -54,13 +55,13 @@ def test_images_that_do_not_fit_are_refused_with_the_missing_memory_and_what_to_
         r"devices \(--config.shard_resident=True\).*--config.input=stream"
     )
     with pytest.raises(UserError, match=says):
-        device_memory.copy_to_devices(None, 1500, (16, 16, 3), sharded=False)
+        device_memory.copy_to_devices(None, 1500, image_type(16), sharded=False)
 
 
 def test_a_batch_larger_than_the_memory_is_refused(monkeypatch):
     monkeypatch.setattr(device_memory, "free_host_memory", lambda: 3 << 30)
-    device_memory.check_batch("batch_size", 1024, 1024)
+    device_memory.check_batch("batch_size", 1024, image_type(1024))
     with pytest.raises(
         UserError, match="^eval.batch_size: the images of a batch of 2,048 need 6.0 GiB, .* only 3.0 GiB free"
     ):
-        device_memory.check_batch("eval.batch_size", 2048, 1024)
+        device_memory.check_batch("eval.batch_size", 2048, image_type(1024))

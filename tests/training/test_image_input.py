@@ -35,7 +35,7 @@ def test_both_inputs_give_the_same_images_in_the_same_order():
     small = make_small_run()
     pool, members, sampler = small.pool, small.rows_by_class, small.sampler
     unreadable = Unreadable(pool)
-    make = lambda name: input_choice.make_image_input(name, pool, stored_size=16, unreadable=unreadable)
+    make = lambda name: input_choice.make_image_input(name, pool, unreadable=unreadable)
     stream, held = make("stream"), make("resident")
     validation = pool.rows(pools.VALIDATION)
     for plan in (
@@ -46,7 +46,7 @@ def test_both_inputs_give_the_same_images_in_the_same_order():
         for streamed, rows in zip(stream.read(plan), held.read(plan), strict=True):
             loaded = held.load(held.store, rows)
             mask = streamed["mask"]
-            np.testing.assert_array_equal(np.asarray(loaded["image"])[mask], streamed["image"][mask])
+            np.testing.assert_array_equal(np.asarray(loaded["example"])[mask], streamed["example"][mask])
             ids = [pool.ids(r) for r in (rows["row"][mask], plan.rows(plan.start + count)[mask])]
             assert ids[0] == ids[1]
             for name in ("label", "position", "mask"):
@@ -128,7 +128,7 @@ def test_unreadable_images_are_never_among_resident_ones(capsys, photos):
     pool, members = small.pool, small.rows_by_class
     every = np.arange(len(pool))
     unreadable = {input: Unreadable(pool, 0.1) for input in ("stream", "resident")}
-    make = lambda name: input_choice.make_image_input(name, pool, stored_size=16, unreadable=unreadable[name])
+    make = lambda name: input_choice.make_image_input(name, pool, unreadable=unreadable[name])
     held, stream = make("resident"), make("stream")
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("skipped: ")]
     evaluation = lambda input: batches.evaluation(pool, every, batch_size=64, unreadable=unreadable[input])
@@ -139,8 +139,8 @@ def test_unreadable_images_are_never_among_resident_ones(capsys, photos):
     for one, other in zip(streamed, resident_, strict=True):
         mask = one["mask"]
         np.testing.assert_array_equal(other["mask"], mask)
-        image = np.asarray(held.load(held.store, other)["image"])
-        np.testing.assert_array_equal(image[mask], one["image"][mask])
+        image = np.asarray(held.load(held.store, other)["example"])
+        np.testing.assert_array_equal(image[mask], one["example"][mask])
     plan = batches.training(pool, members, small.sampler, start=0, stop=20, unreadable=unreadable["resident"])
     drawn = np.concatenate([batch["row"] for batch in held.read(plan)])
     readable = set(np.concatenate(members)) - set(unreadable["resident"].rows)
@@ -224,6 +224,6 @@ def test_images_that_cannot_be_resident_are_refused(tmp_path, monkeypatch):
         several.setattr(hosts, "host_part", lambda: (1, 2))
         files = not_packed(open_small_pool())
         with pytest.raises(UserError, match="is not packed; run python -m openset_jax.prepare"):
-            input_choice.make_image_input("resident", files, stored_size=16, unreadable=Unreadable(files))
+            input_choice.make_image_input("resident", files, unreadable=Unreadable(files))
     with pytest.raises(UserError, match="packed at 16x16, but data.stored_size is 20"):
         train(small_config(**{"input": "resident", "data.packed": str(PACKED), "data.stored_size": 20}), tmp_path)

@@ -39,7 +39,7 @@ def packed_pool():
 
 def choose(pool, **changes):
     spec = small_spec(**ON_PACKED | changes)
-    return input_choice.choose(spec.input, pool, spec.images.stored_size)
+    return input_choice.choose(spec.input, pool)
 
 
 def chosen(pool, monkeypatch, *, free, device_count=1, **changes):
@@ -90,7 +90,7 @@ def test_the_digits_need_no_decoder_and_are_resident(monkeypatch):
     monkeypatch.setitem(sys.modules, "openset_jax.data.pipeline", None)  # where TensorFlow is not installed
     monkeypatch.setattr(input_choice, "_can_stream", lambda: False)
     assert chosen(digits, monkeypatch, free=10**12, **{"data.packed": ""}).name == "resident"
-    loaded = input_choice.make_image_input("resident", digits, stored_size=16, unreadable=Unreadable(digits))
+    loaded = input_choice.make_image_input("resident", digits, unreadable=Unreadable(digits))
     assert np.asarray(loaded.store)[: len(digits)].std() > 0
 
 

@@ -27,7 +27,7 @@ def test_one_step_is_adamw_on_the_mean_cross_entropy():
     metrics = {name: value[0] for name, value in metrics.items()}
 
     def loss_of(params):
-        logits, _ = model.apply({"params": params}, augment.normalise(batch["image"], spec.images.mean, spec.images.std))
+        logits, _ = model.apply({"params": params}, augment.normalise(batch["example"], spec.images.mean, spec.images.std))
         return -jax.nn.log_softmax(logits)[jnp.arange(8), batch["label"]].mean(), logits
 
     (loss, logits), grads = jax.value_and_grad(loss_of, has_aux=True)(before.params)
@@ -113,7 +113,7 @@ def test_the_full_step_lowers_for_accelerators(platform):
         return state.TrainState(jnp.zeros((), jnp.int32), **variables, opt_state=optimizer.init(variables["params"]))
 
     shape = lambda dtype, *dims: jax.ShapeDtypeStruct((jax.local_device_count(), 2, 8, *dims), dtype)
-    batch = {"image": shape(np.uint8, 256, 256, 3), "label": shape(np.int32), "position": shape(np.int32)}
+    batch = {"example": shape(np.uint8, 256, 256, 3), "label": shape(np.int32), "position": shape(np.int32)}
     constants = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), step.args[1])
     exported = export.export(jax.jit(step.func.run), platforms=[platform])((), constants, jax.eval_shape(begin), batch)
     assert exported.platforms == (platform,)
@@ -130,7 +130,7 @@ def test_evaluation_gives_every_device_all_logits_in_order():
     step = devices.pmap_eval(functools.partial(steps.eval_step, compute=compute), NO_READER)
     batch = batch_of() | {"mask": np.arange(8) < 5}
     out = step(devices.replicate(before.variables), devices.shard(batch))
-    expected, _ = jax.jit(model.apply)(before.variables, batch["image"].astype(np.float32) / 255)
+    expected, _ = jax.jit(model.apply)(before.variables, batch["example"].astype(np.float32) / 255)
     np.testing.assert_allclose(out["logits"], expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(out["mask"], batch["mask"])
     np.testing.assert_array_equal(out["position"], batch["position"])
@@ -150,7 +150,7 @@ def test_the_eval_step_in_bfloat16_has_the_logits_of_the_network_alone():
     batch = batch_of(size=64) | {"mask": np.ones(64, bool)}
     step = eval_program.make_eval_steps(spec.program.forward, model, NO_READER)["logits"]
     found = np.stack([step(devices.replicate(before.variables), devices.shard(batch))["logits"] for _ in range(3)])
-    images = augment.normalise(batch["image"], spec.images.mean, spec.images.std)
+    images = augment.normalise(batch["example"], spec.images.mean, spec.images.std)
     expected, _ = model.apply(before.variables, images)
     assert np.isfinite(found).all()
     np.testing.assert_allclose(found, np.broadcast_to(expected, found.shape), atol=0.02 * np.abs(expected).max())

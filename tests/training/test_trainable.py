@@ -87,7 +87,7 @@ def test_a_head_learns_as_softmax_regression_on_the_features_of_the_network():
     w, b = (np.asarray(begin.params["fc8"][name], np.float64) for name in ("kernel", "bias"))
     moments = [[np.zeros_like(w), np.zeros_like(b)] for _ in range(2)]
     for n, batch in enumerate(batches, 1):
-        x = np.asarray(jax.jit(model.apply)(begin.variables, normalise(batch["image"]))[1], np.float64)
+        x = np.asarray(jax.jit(model.apply)(begin.variables, normalise(batch["example"]))[1], np.float64)
         p = np.exp(x @ w + b)
         p /= p.sum(1, keepdims=True)
         loss = -np.log(p[np.arange(8), batch["label"]]).mean()
