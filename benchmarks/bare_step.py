@@ -60,7 +60,7 @@ class Step:
         function: TrainStep | None = None,
     ):
         self.model, _, self.optimizer = RunCache().network(spec.program, num_classes)
-        self.state = devices.replicate(random_state(self.model, self.optimizer, spec.images.image_size))
+        self.state = devices.replicate(random_state(self.model, self.optimizer, spec.inputs.shape))
         self.function = function or self._make_function(spec, num_classes, image_input)
         self.cold, self.seconds_saved = True, 0.0
         self.steps_per_call = spec.program.steps_per_call
@@ -101,14 +101,14 @@ def random_batch(program: ProgramSpec, num_classes: int, seed: int = 0) -> dict[
     }
 
 
-def random_state(model: Network, optimizer: optax.GradientTransformation, image_size: int) -> TrainState:
+def random_state(model: Network, optimizer: optax.GradientTransformation, shape: tuple[int, ...]) -> TrainState:
     """A state like that of `state.create_state`, but drawn by NumPy on the host.
 
     This saves the seconds that compiling the initialisation of the network takes.
     """
 
     def create():
-        variables = state.initial_variables(model, seed=np.uint32(0), image_size=image_size)
+        variables = state.initial_variables(model, seed=np.uint32(0), shape=shape)
         trained, _ = model.split(variables["params"])
         return state.TrainState(jnp.zeros((), jnp.int32), **variables, opt_state=optimizer.init(trained))
 

@@ -51,7 +51,7 @@ def take_steps(spec: RunSpec, mode: str) -> dict[str, np.ndarray]:
     """
     step = Step(spec, NUM_CLASSES)
     found: dict[str, list[Any]] = {"losses": []}
-    begin = random_state(step.model, step.optimizer, spec.images.image_size)  # by NumPy: equal on all devices, bit by bit
+    begin = random_state(step.model, step.optimizer, spec.inputs.shape)  # by NumPy: equal on all devices, bit by bit
     begin.params["fc8"]["kernel"] *= 0.1  # near 0, as at the start of training
     with jax.default_matmul_precision("highest" if mode == HIGHEST else None):
         for seed in range(BATCHES):

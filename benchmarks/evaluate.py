@@ -105,7 +105,7 @@ class Forward:
         from openset_jax.training.run_cache import RunCache
 
         model, _, optimizer = RunCache().network(spec.program, num_classes)
-        self.variables = devices.replicate(random_state(model, optimizer, spec.images.image_size).variables)
+        self.variables = devices.replicate(random_state(model, optimizer, spec.inputs.shape).variables)
         self.function = make_eval_steps(spec.program.forward, model, NO_IMAGES)["logits"]
         rng, size, side = np.random.default_rng(0), spec.evaluation.batch_size, spec.images.stored_size
         self.batch = devices.shard(

@@ -135,8 +135,8 @@ def write_untrained(spec: RunSpec, workdir: pathlib.Path) -> None:
 
     workdir.mkdir()
     names, prior = tuple(map(str, range(CLASSES))), np.full(CLASSES + 1, 1 / (CLASSES + 1))
-    model, image_size = RunCache().network(spec.program, CLASSES).model, spec.images.image_size
-    variables = jax.jit(lambda: state.initial_variables(model, seed=spec.seed, image_size=image_size))()
+    model = RunCache().network(spec.program, CLASSES).model
+    variables = jax.jit(lambda: state.initial_variables(model, seed=spec.seed, shape=spec.inputs.shape))()
     initial = state.TrainState(np.int32(0), **variables, opt_state={})
     record = {"config": spec.record, "classes": names, "fingerprint": "", "prior": prior.tolist()}
     saved = Checkpoints(workdir, writing=True)

@@ -51,7 +51,7 @@ class Setting:
         }
         self.weights = run_setup.make_weights(spec, num_classes)
         model, _, optimizer = RunCache().network(self.program, num_classes)
-        first = state.create_state(model, optimizer, seed=spec.seed, image_size=images.image_size)
+        first = state.create_state(model, optimizer, seed=spec.seed, shape=spec.inputs.shape)
         self.state = devices.replicate(first)
 
 

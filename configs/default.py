@@ -10,7 +10,7 @@ from ml_collections import config_dict
 def images(source, classes=(), limit=0, group="", train="train", validation="", test="test"):
     """Selects classes of one source for one role; see `data` below."""
     return config_dict.create(
-        source=source,  # "tfds:NAME", "folder:PATH", "packed:PATH" or "digits"
+        source=source,  # "tfds:NAME", "folder:PATH", "packed:PATH", "digits", or "features:PATH" for vectors
         classes=tuple(classes),  # its classes to use, known classes in label order; () for all
         limit=limit,  # maximum number of images of each class, over all splits; 0 for no limit
         group=group,  # one group name for all these classes (not for known classes); "": each class is a group
@@ -56,6 +56,7 @@ def get_config():
     data.tfds_data_dir = ""  # folder of prepared TFDS data sets; "" for TFDS's default
     data.stored_size = 256  # pixels: the host scales the shorter side to this, and crops the centre square
     data.image_size = 224  # pixels of the network's input, a crop of the stored image
+    data.vector_size = 0  # of sources of vectors: their number of features; 0: set from the source
     data.grey = False  # convert every image to grey
     data.mean = config_dict.placeholder(tuple)  # of pixels in [0, 1], subtracted; None: those of the network's weights
     data.std = config_dict.placeholder(tuple)  # of pixels in [0, 1], the divisor; None: those of the network's weights
@@ -83,7 +84,7 @@ def get_config():
     config.model = model = ml_collections.ConfigDict()
     model.name = "alexnet"  # or "alexnet_2012": two groups, local response normalisation
     model.width = 1.0  # multiplies the number of channels
-    model.stem = "imagenet"  # 11x11 stride 4; "small" for images of 16 to 64 pixels
+    model.stem = ""  # "": the network's own (alexnet: "imagenet", 11x11 stride 4); or "small" for images of 16 to 64 pixels
     model.norm = ""  # "": the network's own; or "none", "batch", "local_response"
     model.dropout = config_dict.placeholder(float)  # rate; None: the network's own (alexnet: 0.5)
     model.dtype = "auto"  # of the computation: "bfloat16" on GPU and TPU, "float32" on CPU. Parameters are float32.

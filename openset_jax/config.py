@@ -15,6 +15,7 @@ from openset_jax.data.data_spec import DataSpec, ImagesSpec
 from openset_jax.data.pools import ROLES
 from openset_jax.errors import UserError
 from openset_jax.model import networks
+from openset_jax.model.network import Network
 from openset_jax.openset.decision import prior_and_costs
 from openset_jax.openset.losses import objectives
 
@@ -95,7 +96,7 @@ def _program(fields: Fields) -> spec.ProgramSpec:
     objective = objectives.get(fields["objective.name"])
     network = fields.make(spec.NetworkSpec, "model")
     made = network.make(2, trainable=fields["trainable"])  # raises UserError for the first invalid field
-    network = dataclasses.replace(network, norm=made.norm, dropout=made.dropout)
+    network = dataclasses.replace(network, stem=made.stem, norm=made.norm, dropout=made.dropout)
     negative_weight = fields["objective.negative_weight"]
     if negative_weight is None:
         negative_weight = objective.negative_weight
@@ -105,25 +106,23 @@ def _program(fields: Fields) -> spec.ProgramSpec:
     if options.get("margins") is not None:
         options["margins"] = _floats(options["margins"])
     return spec.ProgramSpec(
-        forward=spec.ForwardSpec(
-            network,
-            fields.make(
-                spec.ImageSpec,
-                "data",
-                mean=_floats(fields["data.mean"] or made.preprocessing.mean),
-                std=_floats(fields["data.std"] or made.preprocessing.std),
-            ),
-            objective.none_output,
-        ),
+        forward=spec.ForwardSpec(network, _inputs(fields, made), objective.none_output),
         loss=spec.LossSpec(objective, negative_weight if objective.uses_negatives else None, tuple(options.items())),
         optimizer=fields.make(spec.OptimizerSpec, "optimizer"),
         trainable=fields["trainable"],
-        **fields.section("augment", "pad", "flip"),
+        **({"pad": 0, "flip": False} if made.takes_vectors else fields.section("augment", "pad", "flip")),
         all_reduce_dtype=fields["optimizer.all_reduce_dtype"],
         steps=fields["steps"],
         batch_size=fields["batch_size"],
         steps_per_call=fields["steps_per_call"],
     )
+
+
+def _inputs(fields: Fields, network: Network) -> spec.ImageSpec | spec.VectorSpec:
+    if network.takes_vectors:
+        return fields.make(spec.VectorSpec, "data")
+    mean, std = fields["data.mean"] or network.preprocessing.mean, fields["data.std"] or network.preprocessing.std
+    return fields.make(spec.ImageSpec, "data", mean=_floats(mean), std=_floats(std))
 
 
 def _floats(values: Iterable[Any]) -> tuple[float, ...]:
@@ -159,25 +158,12 @@ def _as_list(images: Any) -> list[Any]:
 
 def _check_together(run: spec.RunSpec, fields: Fields) -> None:
     """Raises UserError if fields contradict each other."""
-    program, objective, images, data = run.program, run.objective, run.images, run.data
+    program, objective, data = run.program, run.objective, run.data
     for name in ("steps", "log_every", "eval.every", "checkpoint.every"):
         if fields[name] % program.steps_per_call:
             raise UserError(f"steps_per_call: {program.steps_per_call} does not divide {name}, {fields[name]}")
-    if images.image_size > images.stored_size:
-        raise UserError(f"data.image_size: {images.image_size} is larger than data.stored_size, {images.stored_size}")
-    network = program.forward.network
-    stems = networks.get(network.name).stems
-    if images.image_size < (smallest := stems[network.stem]):
-        others = [stem for stem, side in stems.items() if images.image_size >= side]
-        raise UserError(
-            f"data.image_size: {images.image_size} is below {smallest}, the smallest size that {network.name} takes with "
-            f"model.stem={network.stem}" + (f"; use model.stem={others[0]}" if others else "; use larger images")
-        )
-    if run.program.pad >= images.image_size:
-        raise UserError(
-            f"augment.pad: {run.program.pad} is not below data.image_size={images.image_size}, so that crops could have no "
-            "pixel of the image; lower it"
-        )
+    if isinstance(run.inputs, spec.ImageSpec):
+        _check_images(run.inputs, program)
     if run.weights.tau and not objective.softmax:
         raise UserError(f"objective.logit_adjustment: {objective.name} has no softmax to adjust; leave it at 0")
     if run.sampling.policy == "negative_fraction" and not objective.uses_negatives:
@@ -198,6 +184,25 @@ def _check_together(run: spec.RunSpec, fields: Fields) -> None:
         )
     for name in ("decision.prior", "decision.costs"):
         prior_and_costs.parse(fields[name], name)
+
+
+def _check_images(images: spec.ImageSpec, program: spec.ProgramSpec) -> None:
+    """Raises UserError if the sizes of images contradict each other, or do not suit the network."""
+    if images.image_size > images.stored_size:
+        raise UserError(f"data.image_size: {images.image_size} is larger than data.stored_size, {images.stored_size}")
+    network = program.forward.network
+    stems = networks.get(network.name).stems
+    if images.image_size < (smallest := stems[network.stem]):
+        others = [stem for stem, side in stems.items() if images.image_size >= side]
+        raise UserError(
+            f"data.image_size: {images.image_size} is below {smallest}, the smallest size that {network.name} takes with "
+            f"model.stem={network.stem}" + (f"; use model.stem={others[0]}" if others else "; use larger images")
+        )
+    if program.pad >= images.image_size:
+        raise UserError(
+            f"augment.pad: {program.pad} is not below data.image_size={images.image_size}, so that crops could have no "
+            "pixel of the image; lower it"
+        )
 
 
 def _two_phases(config: ConfigDict, first_workdir: pathlib.Path) -> tuple[ConfigDict, ConfigDict]:

@@ -56,6 +56,7 @@ _RULES = {
     "data.image_size": _SIDE,
     "data.mean": _Rule("None, or three finite numbers", lambda v: v is None or _finite(v, 3)),
     "data.std": _Rule("None, or three finite numbers above 0", lambda v: v is None or (_finite(v, 3) and min(v) > 0)),
+    "data.vector_size": _AT_LEAST_0,
     "data.validation_fraction": _FRACTION,
     "data.test_fraction": _FRACTION,
     "data.max_bad_fraction": _Rule("from 0 to 1", lambda v: 0 <= v <= 1),

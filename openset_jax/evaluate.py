@@ -67,9 +67,9 @@ def _restore_and_evaluate(workdir, best, data_config, cache):
 
     network = restore(workdir, best=best)
     if data_config is not None:
-        spec, size = network.spec, network.spec.images.stored_size
+        spec, size = network.spec, network.spec.stored_size
         given = configs.resolve(data_config, spec.workdir)[-1]
-        if given.images.stored_size != size:
+        if given.stored_size != size:
             raise UserError(f"data.stored_size: the run in {spec.workdir} has {size}; set it to {size} in --config")
         evaluation = dataclasses.replace(spec.evaluation, compare_scores=given.evaluation.compare_scores)
         spec = dataclasses.replace(spec, data=given.data, input=given.input, evaluation=evaluation)

@@ -23,7 +23,7 @@ from openset_jax.openset.losses.objectives import Loss, Objective
 
 @dataclasses.dataclass(frozen=True)
 class NetworkSpec:
-    """The config's `model`; "" and None are replaced by the network's own normalisation and dropout. See `networks.make`."""
+    """The config's `model`; "" and None are replaced by the network's own values. See `networks.make`."""
 
     name: str
     width: float
@@ -51,14 +51,38 @@ class ImageSpec:
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of an image as the network takes it."""
+        return self.image_size, self.image_size, 3
+
+
+@dataclasses.dataclass(frozen=True)
+class VectorSpec:
+    """Number of features of the vectors; 0 until the source is opened, see `vector_size.with_vector_size`."""
+
+    vector_size: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of a vector as the network takes it."""
+        return (self.vector_size,)
+
 
 @dataclasses.dataclass(frozen=True)
 class ForwardSpec:
     """The config fields that evaluation programs depend on, in addition to the number of classes and the batch shape."""
 
     network: NetworkSpec
-    images: ImageSpec
+    inputs: ImageSpec | VectorSpec
     none_output: bool  # whether the network has an output for "none"
+
+    @property
+    def images(self) -> ImageSpec:
+        """The inputs of a network for images. Raises TypeError for a network for vectors."""
+        if not isinstance(self.inputs, ImageSpec):
+            raise TypeError(f"{self.network.name} takes vectors")
+        return self.inputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,6 +237,16 @@ class RunSpec:
         return self.program.loss.objective
 
     @property
+    def inputs(self) -> ImageSpec | VectorSpec:
+        """Sizes and normalisation of images, or the size of vectors."""
+        return self.program.forward.inputs
+
+    @property
     def images(self) -> ImageSpec:
-        """Sizes and normalisation of images."""
+        """As `inputs`. Raises TypeError for a network for vectors."""
         return self.program.forward.images
+
+    @property
+    def stored_size(self) -> int | None:
+        """Side of stored images in pixels; None for vectors."""
+        return self.inputs.stored_size if isinstance(self.inputs, ImageSpec) else None

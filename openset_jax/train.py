@@ -58,12 +58,13 @@ def train(
     """
     from openset_jax import config as configs
     from openset_jax import evaluate
-    from openset_jax.training import checkpoints, hosts, run_cache, run_length, run_setup
+    from openset_jax.training import checkpoints, hosts, run_cache, run_length, run_setup, vector_size
 
     with hosts.claimed(workdir):
         dtype = checkpoints.saved_dtype(workdir, workdir / configs.FIRST_PHASE)
         cache = cache or run_cache.RunCache()
-        phases = configs.resolve(run_length.with_steps(config, cache), workdir, dtype=dtype)
+        config = run_length.with_steps(vector_size.with_vector_size(config, cache), cache)
+        phases = configs.resolve(config, workdir, dtype=dtype)
         run_setup.check_workdir(workdir, phases)
         return evaluate.evaluate(fit(phases, stop_requested, cache))
 

@@ -176,7 +176,7 @@ def saved_arrays(workdir: pathlib.Path, step: int | None = None) -> dict[str, np
     record = saved.record(step)
     spec = config.resolve(config_json.from_json(record["config"]), workdir)[-1]
     network = run_cache.RunCache().network(spec.program, len(record["classes"]))
-    like = state.create_state(network.model, network.optimizer, seed=0, image_size=spec.images.image_size)
+    like = state.create_state(network.model, network.optimizer, seed=0, shape=spec.inputs.shape)
     restored = saved.restore(step, like)
     saved.close()
     return {jax.tree_util.keystr(path): np.asarray(x) for path, x in jax.tree_util.tree_leaves_with_path(restored)}

@@ -4,16 +4,16 @@ import hashlib
 import json
 import os
 import pathlib
-import weakref
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from openset_jax.data import array_file
 from openset_jax.data.appender import Appender
 from openset_jax.data.batches import BLANK
-from openset_jax.data.pools import ROLES, SPLITS, ArrayType, Pool, Source, image_type
+from openset_jax.data.pools import ROLES, SPLITS, Pool, Source, image_type
 from openset_jax.errors import UserError
 from openset_jax.files import write_whole
 
@@ -176,20 +176,16 @@ def open_packed(name: str, root: pathlib.Path) -> Source:
     """Opens the output of `openset_jax.prepare`. Raises UserError if it is incomplete, or its files do not fit together."""
     try:
         index = _checked(json.loads((root / "index.json").read_text()))
-        # read without a memory map, which would count against limits on address space
-        with open(root / "images.npy", "rb") as images:
-            np.lib.format.read_magic(images)
-            shape, by_columns, dtype = np.lib.format.read_array_header_1_0(images)
-            offset, bytes_there = images.tell(), images.seek(0, os.SEEK_END)
+        images = array_file.open_array(root / "images.npy")
         count = {len(index[column]) for column in ("id", "group", "split")}
-        expected = (*count, index["stored_size"], index["stored_size"], 3)
+        array = image_type(index["stored_size"])
         found = {"leaks": index["leaks"], "contradictions": index["contradictions"]}
         ids = byte_strings(index["id"])
     except (OSError, EOFError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{name}: not a complete output of openset_jax.prepare ({error}); run prepare again") from error
-    if shape != expected or by_columns or dtype != np.uint8 or bytes_there < offset + np.prod(shape, dtype=np.int64):
-        raise UserError(f"{name}: images.npy ({shape} {dtype}) does not belong to index.json; run openset_jax.prepare again")
-    array = image_type(index["stored_size"])
+    if {images.rows} != count or images.array != array:
+        there = f"{images.rows:,} arrays {images.array.dtype} {list(images.array.shape)}"
+        raise UserError(f"{name}: images.npy ({there}) does not belong to index.json; run openset_jax.prepare again")
     counts = ", ".join(f"{count:,} {kind}" for kind, count in found.items() if count)
     return Source(
         name=name,
@@ -199,33 +195,11 @@ def open_packed(name: str, root: pathlib.Path) -> Source:
         split=np.array(index["split"], np.uint8),
         format="array",
         ids=lambda records: [os.fsdecode(id_.encode("latin-1")) for id_ in ids[records].tolist()],
-        fetch=_fetcher(root / "images.npy", offset, array),
+        fetch=images.fetcher(),
         array=array,
         prepared_as=index.get("prepared_as"),
         notes=(_AUDIT.format(counts),) if counts else (),
     )
-
-
-def _fetcher(path: pathlib.Path, offset: int, array: ArrayType) -> Callable[[np.ndarray], np.ndarray]:
-    """Opens a file; returns `Source.fetch`, which reads arrays of this type. The file is closed when nothing uses it."""
-    file = os.open(path, os.O_RDONLY)
-    fetch = lambda records: _fetch(file, offset, array, records)
-    weakref.finalize(fetch, os.close, file).atexit = False  # at exit, threads may still read
-    return fetch
-
-
-def _fetch(file, offset, array, records):
-    """Reads arrays of an open file: [n, *shape]. Consecutive records are read together."""
-    examples, size = np.empty((len(records), *array.shape), array.dtype), array.nbytes
-    starts = [0, *(np.flatnonzero(np.diff(records) != 1) + 1).tolist()] if len(records) else []
-    for start, stop in zip(starts, [*starts[1:], len(records)], strict=False):
-        room, at, there = examples[start:stop].reshape(-1).view(np.uint8), offset + int(records[start]) * size, 0
-        while there < len(room):  # one call reads at most 2 GiB
-            count = os.preadv(file, [room[there:]], at + there)
-            if not count:
-                raise OSError(f"images.npy ends at image {records[start] + there // size}: it was truncated while in use")
-            there += count
-    return examples
 
 
 def read(pool: Pool, rows: np.ndarray) -> np.ndarray:

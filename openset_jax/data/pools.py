@@ -20,6 +20,7 @@ TRAIN, VALIDATION, TEST, UNASSIGNED = 0, 1, 2, 255
 SPLITS = ("train", "validation", "test")
 NEGATIVE, UNKNOWN = -1, -2
 ROLES = ("known", "negatives", "held_out_negatives", "unknown")
+_COMPARED = 64  # vectors in the fingerprint of a pool
 _LABELS = {"negatives": NEGATIVE, "held_out_negatives": NEGATIVE, "unknown": UNKNOWN}
 
 
@@ -64,6 +65,7 @@ class Source:
       array: for the format "array", the type of the examples; else None.
       ids: records (int [n]) -> their names, which do not change when records are reordered or files are moved.
       fetch: records (int [n]) -> their contents in `format`: a sequence of bytes, or an array [n, *array.shape].
+      pictures: of vectors: records (int [n]) -> paths of the images that they were computed from; None if they are unknown.
       prepared_as: for packed arrays, the images that the config of `prepare` selected (`DataSpec.chosen_images`), else None.
       notes: lines to print: files that were left out, images in the wrong place, what the audit of packed arrays found.
     """
@@ -77,6 +79,7 @@ class Source:
     ids: Callable[[np.ndarray], list[str]]
     fetch: Callable[[np.ndarray], Sequence[bytes] | np.ndarray]
     array: ArrayType | None = None
+    pictures: Callable[[np.ndarray], list[str]] | None = None
     prepared_as: Mapping[str, Any] | None = None
     notes: tuple[str, ...] = ()
 
@@ -180,11 +183,19 @@ class Pool:
         return result
 
     def fingerprint(self) -> str:
-        """Returns a hash of the images, their groups, roles and splits; it does not depend on their order or location."""
+        """Returns a hash of the images, their groups, roles and splits; it does not depend on their order or location.
+
+        Of images it contains the names, not the pixels. Of vectors it also contains the numbers of a few.
+        """
         names = np.array([stable_hash(f"{r}/{g}") for g, r in zip(self.groups, self.roles, strict=True)], np.uint64)
         table = np.stack([self.key, names[self.group], self.split.astype(np.uint64)], axis=1)
         table = table[np.lexsort(table.T[::-1])]
-        return hashlib.blake2b(table.astype("<u8").tobytes(), digest_size=16).hexdigest()
+        found = hashlib.blake2b(table.astype("<u8").tobytes(), digest_size=16)
+        if self.array.is_vector:  # vectors of another network usually have the same names
+            for row in np.argsort(self.key, kind="stable")[:_COMPARED]:
+                vector = np.asarray(self.sources[self.source[row]].fetch(self.record[[row]]))
+                found.update(vector.astype("<f4").tobytes())
+        return found.hexdigest()
 
 
 def with_negative_groups(pool: Pool, count: int, *, seed: int) -> Pool:

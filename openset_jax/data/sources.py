@@ -1,4 +1,4 @@
-"""Opens a source of images by name: TFDS sets, image folders, packed arrays and the digits of scikit-learn.
+"""Opens a source by name: TFDS sets, image folders, packed arrays, the digits of scikit-learn, and vectors.
 
 All of them are a `Source` with random access by record number. Only labels and places of the images are held in memory, and
 the small digits.
@@ -7,17 +7,17 @@ the small digits.
 import os
 import pathlib
 
-from openset_jax.data import digits, folders, packed
+from openset_jax.data import digits, features, folders, packed
 from openset_jax.data.pools import TEST, TRAIN, UNASSIGNED, VALIDATION, Source
 from openset_jax.errors import UserError, needing_tensorflow
 
-KINDS = ("tfds:NAME", "folder:PATH", "packed:PATH", "digits")
+KINDS = ("tfds:NAME", "folder:PATH", "packed:PATH", "features:PATH", "digits")
 
 
 def open_source(
     name: str, *, stored_size: int = 8, data_dir: str = "", train: str = "train", validation: str = "", test: str = "test"
 ) -> Source:
-    """Opens `tfds:NAME`, `folder:PATH`, `packed:PATH` or `digits`.
+    """Opens `tfds:NAME`, `folder:PATH`, `packed:PATH`, `features:PATH` or `digits`.
 
     Args:
       stored_size: side of the digits' images in pixels; other sources have their own sizes.
@@ -37,8 +37,14 @@ def open_source(
         raise UserError(f"{name}: train, validation and test must be different splits, not {', '.join(splits.values())}")
     if name == "digits":
         return digits.open_digits(stored_size)
+    root = pathlib.Path(place).expanduser()
+    if kind == "features" and place:
+        if not root.exists():
+            raise UserError(
+                f"{name}: {str(root)!r} does not exist; with configs/features.py, name it by --config.data.root=PATH"
+            )
+        return features.open_features(f"{kind}:{os.path.normpath(root)}", root, splits)
     if kind in ("folder", "packed") and place:
-        root = pathlib.Path(place).expanduser()
         if not root.is_dir():
             remedy = "with configs/folder.py, name it by --config.data.root=PATH; evaluate also needs --config=FILE for this"
             raise UserError(f"{name}: there is no folder {str(root)!r}; {remedy}")

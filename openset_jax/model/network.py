@@ -60,7 +60,9 @@ class Network(nn.Module):
     trained: tuple[str, ...]
     ops: Ops = Ops()
 
-    stems: ClassVar[dict[str, int]]  # name of a stem -> side of the smallest image that it takes, in pixels
+    takes_vectors: ClassVar[bool] = False  # instead of images
+    # name of a stem -> side of the smallest image that it takes, in pixels; the network's own stem first
+    stems: ClassVar[dict[str, int]]
     norms: ClassVar[tuple[str, ...]]  # the network's own normalisation first
     own_dropout: ClassVar[float]  # the rate of the published network
     # Groups of layers from the head down: name -> its layers, in the order in which they run. The first is "head", one

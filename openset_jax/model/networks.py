@@ -3,13 +3,16 @@
 import jax.numpy as jnp
 
 from openset_jax.errors import UserError
-from openset_jax.model import alexnet, efficientnet_lite
+from openset_jax.model import alexnet, efficientnet_lite, vector_networks
 from openset_jax.model.network import Network
 
 NETWORKS: dict[str, type[Network]] = {
     "alexnet": alexnet.AlexNet,
     "alexnet_2012": alexnet.AlexNet2012,
     "efficientnet_lite0": efficientnet_lite.EfficientNetLite0,
+    "linear": vector_networks.Linear,
+    "mlp": vector_networks.OneHidden,
+    "mlp2": vector_networks.TwoHidden,
 }
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -22,15 +25,15 @@ def get(name: str) -> type[Network]:
 
 
 def make(
-    num_outputs: int, *, name: str, width: float = 1.0, stem: str = "imagenet", norm: str = "", dropout: float | None = None,
+    num_outputs: int, *, name: str, width: float = 1.0, stem: str = "", norm: str = "", dropout: float | None = None,
     dtype: str = "float32", axis_name: str | None = None, trainable: str = "all",
 ) -> Network:  # fmt: skip
     """Makes the module for a config's `model`, without parameters.
 
     Args:
-      num_outputs, width, stem, axis_name: attributes of `Network`.
+      num_outputs, width, axis_name: attributes of `Network`.
       name: a key of `NETWORKS`.
-      norm: one of the network's `norms`; "" for its own.
+      stem, norm: one of the network's `stems` and `norms`; "" for the first of them, its own.
       dropout: None for the network's own.
       dtype: a key of `DTYPES`.
       trainable: the group down to which the layers are trained; see `Network.layers_of`.
@@ -40,7 +43,7 @@ def make(
     """
     network = get(name)
     for field, value, choices in (
-        ("stem", stem, network.stems),
+        ("stem", stem, ("", *network.stems)),
         ("norm", norm, ("", *network.norms)),
         ("dtype", dtype, DTYPES),
     ):
@@ -49,7 +52,7 @@ def make(
     made = network(
         num_outputs=num_outputs,
         width=width,
-        stem=stem,
+        stem=stem or next(iter(network.stems)),
         norm=norm or network.norms[0],
         dropout=network.own_dropout if dropout is None else dropout,
         dtype=DTYPES[dtype],

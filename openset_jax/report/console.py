@@ -45,14 +45,14 @@ def run_description(run: run_setup.Run) -> str:
         pool_table(run.pool),
         sampler_line(run.sampler, [*run.pool.classes, "none"], run.plateau_loss(Progress())),
         run_length.description(spec, run.sampler, run.pool.num_classes),
-        network_table(run.network.model, spec.images.image_size),
+        network_table(run.network.model, spec.inputs.shape),
     ]
     return "\n".join(filter(None, lines))
 
 
-def network_table(network: Network, image_size: int) -> str:
+def network_table(network: Network, shape: tuple[int, ...]) -> str:
     """Returns the groups of layers in the order in which they run, their parameters, and whether they are trained."""
-    params = state.variables_shape(network, image_size)["params"]
+    params = state.variables_shape(network, shape)["params"]
     count = lambda layers: sum(leaf.size for layer in layers for leaf in jax.tree.leaves(params[layer]))
     rows: list[Sequence[Cell]] = [["layers", "parameters", ""]]
     for group, names in reversed(network.groups.items()):

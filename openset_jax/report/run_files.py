@@ -41,7 +41,7 @@ def _mistakes(network: TrainedNetwork, measurement: Measurement) -> dict[str, li
     decision = scored.decision
     assert decision is not None  # otherwise `worst` raises
     every = np.unique(np.concatenate(list(chosen.values())))
-    if not len(every):
+    if not len(every) or network.inference.network.takes_vectors:
         return {}
     rows = measurement.scores.rows[every]
     _, images = network.inference.run_all("images", network.variables, rows)

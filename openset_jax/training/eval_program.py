@@ -7,13 +7,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from openset_jax.data import augment
 from openset_jax.model.network import Network
 from openset_jax.spec import ForwardSpec
 from openset_jax.training import devices, steps
 from openset_jax.training.image_input import ImageInput
 from openset_jax.training.state import Variables
-from openset_jax.training.train_program import make_normalise
+from openset_jax.training.train_program import make_crop, make_normalise
 
 ODIN_TEMPERATURE = 1000.0
 ODIN_EPSILON = 0.0014  # of pixels in [0, 1]
@@ -24,11 +23,11 @@ EvalStep = Callable[[Variables, dict[str, Any]], dict[str, jax.Array]]
 def make_eval_steps(forward: ForwardSpec, model: Network, image_input: ImageInput) -> dict[str, EvalStep]:
     """Returns, for each name of an output, a step (variables, batch) -> output of the global batch, compiled at first use.
 
-    "logits": float32 [B, outputs]. "features": logits, and float32 [B, F]. "odin": "perturbed", the
-    logits of `perturbed_logits`. "images": uint8 [B, S, S, 3], as they are stored.
+    "logits": float32 [B, outputs]. "features": logits, and float32 [B, F]. Of images also "odin": "perturbed", the
+    logits of `perturbed_logits`, and "images": uint8 [B, S, S, 3], as they are stored.
     """
-    normalise, images = make_normalise(forward.images), forward.images
-    prepared = lambda stored: normalise(augment.centre_crop(stored, image_size=images.image_size))
+    crop, normalise = make_crop(forward.inputs), make_normalise(forward.inputs)
+    prepared = lambda stored: normalise(crop(stored))
     known = slice(-1) if forward.none_output else slice(None)
 
     def features(variables, stored):
@@ -37,14 +36,14 @@ def make_eval_steps(forward: ForwardSpec, model: Network, image_input: ImageInpu
 
     def odin(variables, stored):
         apply = lambda x: model.apply(variables, x)[0]
-        return {"perturbed": perturbed_logits(apply, prepared(stored), known=known, std=images.std)}
+        return {"perturbed": perturbed_logits(apply, prepared(stored), known=known, std=forward.images.std)}
 
     outputs = {
         "logits": lambda variables, stored: {"logits": model.apply(variables, prepared(stored))[0]},
         "features": features,
-        "odin": odin,
-        "images": lambda variables, stored: {"images": stored},
     }
+    if not model.takes_vectors:
+        outputs |= {"odin": odin, "images": lambda variables, stored: {"images": stored}}
     make = lambda compute: devices.pmap_eval(functools.partial(steps.eval_step, compute=compute), image_input)
     return {name: make(compute) for name, compute in outputs.items()}
 

@@ -72,6 +72,6 @@ def _restore(workdir, saved, last, step, best):
     batch_size = devices.padded_batch_size(spec.evaluation.batch_size)
     spec = dataclasses.replace(spec, evaluation=dataclasses.replace(spec.evaluation, batch_size=batch_size))
     model = spec.program.forward.network.make(len(record["classes"]) + spec.objective.none_output, axis_name=devices.AXIS)
-    like = state.variables_shape(model, spec.images.image_size)
+    like = state.variables_shape(model, spec.inputs.shape)
     variables = devices.replicate(saved.restore_model(step, like))
     return RestoredNetwork(spec, step, step == deployed, record, model, variables)

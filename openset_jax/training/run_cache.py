@@ -11,12 +11,13 @@ from typing import Any, NamedTuple, TypeVar
 
 import optax
 
-from openset_jax.data import pool_builder
+from openset_jax.data import features, pool_builder
 from openset_jax.data.pools import Pool
 from openset_jax.data.unreadable import Unreadable
+from openset_jax.errors import UserError
 from openset_jax.model.network import Network
 from openset_jax.openset.losses.weights import Weights
-from openset_jax.spec import LossSpec, ProgramSpec, RunSpec
+from openset_jax.spec import LossSpec, ProgramSpec, RunSpec, VectorSpec
 from openset_jax.training import devices, input_choice, state, train_program
 from openset_jax.training.eval_program import make_eval_steps
 from openset_jax.training.image_input import ImageInput
@@ -54,9 +55,18 @@ class RunCache:
 
     def pool(self, spec: RunSpec) -> Pool:
         """The images of a run; see `pool_builder.open_pool`."""
-        stored_size, seed = spec.images.stored_size, spec.seed if spec.data.negative_groups else 0
-        make = lambda: pool_builder.open_pool(spec.data, stored_size=stored_size, seed=seed)
+        stored_size, seed = spec.stored_size, spec.seed if spec.data.negative_groups else 0
+
+        def make():
+            pool = pool_builder.open_pool(spec.data, stored_size=stored_size, seed=seed)
+            if pool.array.is_vector:
+                features.check_finite(pool)
+            return pool
+
         pool = self._once("pool", (spec.data, stored_size, seed), make)
+        if isinstance(spec.inputs, VectorSpec) and spec.inputs.vector_size and spec.inputs.shape != pool.array.shape:
+            (there,), here = pool.array.shape, spec.inputs.vector_size
+            raise UserError(f"data.vector_size: {here:,}, but the vectors have {there:,} features; set it to 0 to use these")
         if spec.objective.uses_negatives:
             pool_builder.check_negatives(pool)
         return pool

@@ -20,7 +20,7 @@ _MAY_CHANGE = (
     "data.", "decision.", "init_from",
 )  # fmt: skip
 _MUST_NOT_CHANGE = (
-    "early_stopping.metric", "data.stored_size", "data.image_size", "data.grey", "data.mean", "data.std"
+    "early_stopping.metric", "data.vector_size", "data.stored_size", "data.image_size", "data.grey", "data.mean", "data.std"
 )  # fmt: skip
 
 

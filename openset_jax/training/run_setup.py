@@ -19,7 +19,16 @@ from openset_jax.files import write_whole
 from openset_jax.openset.losses import weights as of_examples
 from openset_jax.openset.scores import logit_scores
 from openset_jax.spec import LossSpec, RunSpec
-from openset_jax.training import device_memory, devices, hosts, run_length, run_record, saved_decision, validation
+from openset_jax.training import (
+    device_memory,
+    devices,
+    hosts,
+    run_length,
+    run_record,
+    saved_decision,
+    standardise,
+    validation,
+)
 from openset_jax.training.checkpoints import Checkpoints
 from openset_jax.training.inference import Inference
 from openset_jax.training.input_choice import InputChoice
@@ -180,7 +189,7 @@ def _starting_point(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, Pro
     """(state on the host, progress, step) from the last checkpoint, trained weights, or random parameters."""
     spec, network = run.spec, run.network
     steps, per_call = spec.program.steps, spec.program.steps_per_call
-    fresh = create_state(network.model, network.optimizer, seed=spec.seed, image_size=spec.images.image_size)
+    fresh = create_state(network.model, network.optimizer, seed=spec.seed, shape=spec.inputs.shape)
     if not checkpoints.steps():
         if (spec.workdir / saved_decision.DECISION).exists():
             raise UserError(
@@ -188,6 +197,8 @@ def _starting_point(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, Pro
                 "network; restore the folder checkpoints/, delete the results, or use a new --workdir"
             )
         if not spec.init_from:
+            if network.model.takes_vectors:
+                fresh = fresh.replace(batch_stats=standardise.statistics(run.pool, run.rows_by_class))
             return fresh, Progress(), 0
         variables, text = warm_start(fresh.variables, spec, run.pool.classes)
         say(text)

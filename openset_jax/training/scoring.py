@@ -51,6 +51,8 @@ class Scorers:
             options["knn"] = {"k": max(1, round(k * len(training.features) / images))}
         except ScoreUnavailable as error:
             self._left_out = {name: str(error) for name, score in SCORES.items() if score.fitted}
+        if inference.network.takes_vectors:
+            self._left_out["odin"] = "it changes the pixels of an image, and this network takes vectors"
         if self._num_classes == 1:
             self._left_out |= {name: score.one_class for name, score in SCORES.items() if score.one_class}
         for name, score in SCORES.items():

@@ -68,7 +68,14 @@ def _from_run(workdir: pathlib.Path, spec: RunSpec, like: Variables) -> StartWei
     with _naming_the_field():
         run = restore(workdir)
     network = _network(spec)
-    same = {f"data.{name}": (getattr(run.spec.images, name), getattr(spec.images, name)) for name in _SAME}
+    if run.model.takes_vectors != network.takes_vectors:
+        kinds = ("vectors", "images") if run.model.takes_vectors else ("images", "vectors")
+        raise UserError(
+            f"init_from: the network of the run in {workdir} takes {kinds[0]}, this one {kinds[1]}; use another run"
+        )
+    same: dict[str, tuple[object, object]] = {}
+    if not network.takes_vectors:
+        same = {f"data.{name}": (getattr(run.spec.images, name), getattr(spec.images, name)) for name in _SAME}
     same["model.norm"] = run.model.norm, network.norm  # some kinds have no parameters, so that shapes do not show them
     for field, (there, here) in same.items():
         if there != here:
@@ -89,6 +96,9 @@ def _from_run(workdir: pathlib.Path, spec: RunSpec, like: Variables) -> StartWei
 
 def _from_file(path: pathlib.Path, origin: str, spec: RunSpec, like: Variables) -> StartWeights:
     """The parameters of a state dict of PyTorch. Its outputs have no names of classes, so that its head is left out."""
+    if _network(spec).takes_vectors:
+        name = spec.program.forward.network.name
+        raise UserError(f"init_from: model.name={name} takes vectors, and starts only from the folder of a run, not {path}")
     with _naming_the_field():
         state = weights_file.read(path)
     network, images = _network(spec), spec.images
@@ -151,10 +161,13 @@ def _fitting(spec: RunSpec, state: Mapping[str, np.ndarray]) -> dict[str, object
     """Returns the fields of `model` with which a state dict fits a network; {} if there are none."""
     mine = spec.program.forward.network
     for name, kind in networks.NETWORKS.items():
+        if kind.takes_vectors:
+            continue
         for stem, width in itertools.product(kind.stems, {mine.width, 1.0}):
             with contextlib.suppress(UserError):  # there is no such network
+                side = max(kind.stems[stem], spec.images.image_size)
                 network = networks.make(1, name=name, stem=stem, width=width)
-                like = variables_shape(network, max(kind.stems[stem], spec.images.image_size))
+                like = variables_shape(network, (side, side, 3))
                 if not _misfit(network, state, like):
                     return {"name": name, "stem": stem, "width": width}
     return {}

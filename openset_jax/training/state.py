@@ -13,6 +13,7 @@ from jax.typing import ArrayLike
 from openset_jax.model.network import Network
 from openset_jax.spec import OptimizerSpec
 
+Shape = tuple[int, ...]  # of one example as the network takes it: (H, W, 3) or (F,)
 Params = dict[str, Any]  # nested: layer -> name -> array
 Variables = dict[str, Params]  # "params", "batch_stats"
 
@@ -50,33 +51,33 @@ def make_optimizer(optimizer: OptimizerSpec, schedule: optax.Schedule) -> optax.
     return optax.chain(clip, optax.adamw(schedule, b1=optimizer.b1, b2=optimizer.b2, eps=optimizer.eps, **decay))
 
 
-def initial_variables(model: Network, seed: ArrayLike, *, image_size: int) -> Variables:
+def initial_variables(model: Network, seed: ArrayLike, *, shape: Shape) -> Variables:
     """Parameters and batch statistics before the first step, a function of the seed (uint32) alone."""
-    variables = model.init(jax.random.key(seed), jnp.zeros((1, image_size, image_size, 3)))
+    variables = model.init(jax.random.key(seed), jnp.zeros((1, *shape)))
     return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
 
 
-def variables_shape(model: Network, image_size: int) -> Variables:
+def variables_shape(model: Network, shape: Shape) -> Variables:
     """Shapes and dtypes of the variables."""
-    return jax.eval_shape(lambda: initial_variables(model, seed=0, image_size=image_size))
+    return jax.eval_shape(lambda: initial_variables(model, seed=0, shape=shape))
 
 
-def state_shape(model: Network, optimizer: optax.GradientTransformation, image_size: int) -> TrainState:
+def state_shape(model: Network, optimizer: optax.GradientTransformation, shape: Shape) -> TrainState:
     """Shapes and dtypes of the training state, with the step 0."""
-    variables = variables_shape(model, image_size)
+    variables = variables_shape(model, shape)
     trained, _ = model.split(variables["params"])
     return TrainState(np.zeros((), np.int32), **variables, opt_state=jax.eval_shape(optimizer.init, trained))
 
 
-def create_state(model: Network, optimizer: optax.GradientTransformation, *, seed: int, image_size: int) -> TrainState:
+def create_state(model: Network, optimizer: optax.GradientTransformation, *, seed: int, shape: Shape) -> TrainState:
     """Returns the initial state as NumPy arrays on the host, which a donation cannot delete."""
-    variables = jax.device_get(_compiled_init(model.clone(trained=()), image_size)(np.uint32(seed)))
+    variables = jax.device_get(_compiled_init(model.clone(trained=()), shape)(np.uint32(seed)))
     trained, _ = model.split(variables["params"])
     state = TrainState(np.zeros((), np.int32), **variables, opt_state=optimizer.init(trained))
     return jax.tree.map(np.array, jax.device_get(state))
 
 
 @functools.lru_cache(maxsize=8)
-def _compiled_init(model, image_size):
+def _compiled_init(model, shape):
     """A compiled function of the seed, shared by all runs with this network, whatever they train and how."""
-    return jax.jit(functools.partial(initial_variables, model, image_size=image_size))
+    return jax.jit(functools.partial(initial_variables, model, shape=shape))

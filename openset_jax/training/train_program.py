@@ -4,13 +4,14 @@ import functools
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
 from openset_jax.data import augment
 from openset_jax.model.network import Network
 from openset_jax.openset.losses.weights import Weights
-from openset_jax.spec import ImageSpec, ProgramSpec
+from openset_jax.spec import ImageSpec, ProgramSpec, VectorSpec
 from openset_jax.training import devices, steps
 from openset_jax.training.image_input import ImageInput
 from openset_jax.training.state import TrainState
@@ -30,7 +31,6 @@ def make_device_step(
     program: ProgramSpec, model: Network, optimizer: optax.GradientTransformation
 ) -> functools.partial[tuple[TrainState, Metrics]]:
     """`steps.train_step` with its keywords bound: (constants, state, one device's batch) -> (state, metrics)."""
-    images = program.forward.images
     return functools.partial(
         steps.train_step,
         model=model,
@@ -38,8 +38,8 @@ def make_device_step(
         loss=program.loss.function,
         objective=program.loss.objective,
         negative_weight=program.loss.negative_weight,
-        augment=functools.partial(augment.augment, image_size=images.image_size, pad=program.pad, flip=program.flip),
-        normalise=make_normalise(images),
+        augment=make_augment(program),
+        normalise=make_normalise(program.forward.inputs),
         all_reduce_dtype=program.all_reduce_dtype,
     )
 
@@ -50,6 +50,23 @@ def make_constants(seed: int, model: Network, weights: Weights) -> RunConstants:
     return RunConstants(*devices.replicate((np.uint32(seed), by_class, adjustment)))
 
 
-def make_normalise(images: ImageSpec) -> Callable[[jax.Array], jax.Array]:
-    """uint8 images -> normalised float32 images; see `augment.normalise`."""
-    return functools.partial(augment.normalise, mean=images.mean, std=images.std, grey=images.grey)
+def make_augment(program: ProgramSpec) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array]:
+    """(stored images, key, position) -> random crops; see `augment.augment`. Vectors are not changed."""
+    inputs = program.forward.inputs
+    if isinstance(inputs, VectorSpec):
+        return lambda vectors, key, position: vectors
+    return functools.partial(augment.augment, image_size=inputs.image_size, pad=program.pad, flip=program.flip)
+
+
+def make_crop(inputs: ImageSpec | VectorSpec) -> Callable[[jax.Array], jax.Array]:
+    """Stored images -> their centres; see `augment.centre_crop`. Vectors are not changed."""
+    if isinstance(inputs, VectorSpec):
+        return lambda vectors: vectors
+    return functools.partial(augment.centre_crop, image_size=inputs.image_size)
+
+
+def make_normalise(inputs: ImageSpec | VectorSpec) -> Callable[[jax.Array], jax.Array]:
+    """uint8 images -> normalised float32 images; see `augment.normalise`. Vectors become float32."""
+    if isinstance(inputs, VectorSpec):
+        return lambda vectors: vectors.astype(jnp.float32)
+    return functools.partial(augment.normalise, mean=inputs.mean, std=inputs.std, grey=inputs.grey)

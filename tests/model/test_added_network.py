@@ -60,7 +60,7 @@ def test_it_starts_from_another_run_and_frozen_layers_stay_as_they_are(workdir, 
 
 
 def test_each_group_costs_more_than_the_one_above():
-    flops = [cost.flops_per_image(networks.make(3, name="tiny", trainable=group), 16) for group in Tiny.groups]
+    flops = [cost.flops_per_example(networks.make(3, name="tiny", trainable=group), (16, 16, 3)) for group in Tiny.groups]
     assert flops == sorted(set(flops))
     with pytest.raises(UserError, match="trainable: 'fc' is not one of head, second, first, all"):
         networks.make(3, name="tiny", trainable="fc")

@@ -7,7 +7,7 @@ from openset_jax.model import cost, networks
 
 def flops(trainable="all", *, train=True):
     network = networks.make(11, name="alexnet", stem="small", width=0.0625, trainable=trainable)
-    return cost.flops_per_image(network, 16, train=train)
+    return cost.flops_per_example(network, (16, 16, 3), train=train)
 
 
 # conv2 to conv5, fc6, fc7 and fc8 of a 16th of the width, on maps of 7, 3, 3, 3 and 1 pixels; conv1 on 16
@@ -23,5 +23,5 @@ def test_a_frozen_part_has_a_forward_pass_only_and_the_trained_part_has_gradient
 @pytest.mark.parametrize(("train", "expected"), [(True, 4.12e9), (False, 1.42e9)])
 def test_the_whole_network_has_the_operations_of_its_layers(train, expected):
     """XLA does not count the products with the zeros of the padding, 8 % of all."""
-    found = cost.flops_per_image(networks.make(11, name="alexnet"), 224, train=train)
+    found = cost.flops_per_example(networks.make(11, name="alexnet"), (224, 224, 3), train=train)
     assert found == pytest.approx(0.92 * expected, rel=0.01)

@@ -84,7 +84,7 @@ def test_names_of_classes_are_unchanged_in_the_confusion_matrix():
 
 def test_the_groups_of_a_network_are_listed_with_their_parameters():
     lines = console.network_table(
-        networks.make(3, name="alexnet", stem="small", width=0.0625, trainable="fc"), 16
+        networks.make(3, name="alexnet", stem="small", width=0.0625, trainable="fc"), (16, 16, 3)
     ).splitlines()
     assert [line.split("  ")[1] for line in lines[1:4]] == ["conv1", "conv2", "conv3"]
     assert [line.split()[-1] for line in lines[1:-1]] == ["frozen"] * 5 + ["trained"] * 2

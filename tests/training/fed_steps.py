@@ -27,7 +27,7 @@ def losses_of(packed, **changes):
     run = make_small_run(**four_steps | changes)
     images = run.cache.images(run.spec, run.pool)
     model, _, optimizer = run.network
-    begin = state.create_state(model, optimizer, seed=0, image_size=run.spec.images.image_size)
+    begin = state.create_state(model, optimizer, seed=0, shape=run.spec.inputs.shape)
     current = devices.replicate(begin)
     step, losses = run.train_step(images, Progress()), []
     for batch in run.calls(images, 0):

@@ -14,7 +14,7 @@ NO_READER = streamed(lambda batches: iter(()))  # of tests that make their batch
 def make(spec):
     """(model, learning rate schedule, optimizer, initial state) of the network for five classes."""
     model, schedule, optimizer = shared_cache().network(spec.program, 5)
-    begin = state.create_state(model, optimizer, seed=0, image_size=spec.images.image_size)
+    begin = state.create_state(model, optimizer, seed=0, shape=spec.inputs.shape)
     return model, schedule, optimizer, begin
 
 

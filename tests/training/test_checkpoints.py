@@ -17,7 +17,7 @@ from openset_jax.training.checkpoints import Checkpoints, Damaged, open_checkpoi
 
 def make_state(seed=0, **changes):
     model, _, optimizer = shared_cache().network(small_spec(**changes).program, 5)
-    return state.create_state(model, optimizer, seed=seed, image_size=16)
+    return state.create_state(model, optimizer, seed=seed, shape=(16, 16, 3))
 
 
 def steps_in(workdir):

@@ -87,7 +87,7 @@ def test_the_message_names_the_step_of_the_metrics_and_the_checkpoint_from_befor
 def test_an_evaluation_and_margins_of_a_network_with_nan_are_one_message():
     run = make_small_run()
     cache, spec, pool = shared_cache(), run.spec, run.pool
-    variables = state.create_state(run.network.model, run.network.optimizer, seed=0, image_size=16).variables
+    variables = state.create_state(run.network.model, run.network.optimizer, seed=0, shape=(16, 16, 3)).variables
     variables["params"]["fc8"]["kernel"][0, 0] = np.nan  # XLA's fast maximum on CPUs hides others behind a ReLU
     inference = cache.inference(spec, pool, cache.images(spec, pool))
     network = TrainedNetwork(spec, 5, pool, inference, devices.replicate(variables), None, np.ones(6) / 6)

@@ -24,7 +24,7 @@ def network():
     """(pool, inference, variables, rows of each class) of a random network whose last layer is fitted by least squares."""
     run = make_small_run()
     spec, pool = run.spec, run.pool
-    variables = state.initial_variables(run.network.model, seed=0, image_size=spec.images.image_size)
+    variables = state.initial_variables(run.network.model, seed=0, shape=spec.inputs.shape)
     inference = run.cache.inference(spec, pool, run.cache.images(spec, pool))
     rows_by_class = run.rows_by_class[:-1]
     rows = np.concatenate(rows_by_class)

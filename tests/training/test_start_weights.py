@@ -33,7 +33,7 @@ def alexnet(tmp_path_factory):
 def load(path, **changes):
     spec = small_spec(**IMAGENET | {"init_from": str(path)} | changes)
     model = spec.program.forward.network.make(torch_alexnet.OUTPUTS)
-    return start_weights.load(spec, state.variables_shape(model, spec.images.image_size)), model
+    return start_weights.load(spec, state.variables_shape(model, spec.inputs.shape)), model
 
 
 def check_logits(path, width):
@@ -84,7 +84,7 @@ def test_batch_statistics_and_another_head_are_those_of_any_network(tmp_path, al
     path, tiny = tmp_path / "tiny.pth", {"model.name": "tiny", "model.stem": "imagenet", "data.mean": None, "data.std": None}
     spec = small_spec(**tiny | {"model.width": 1.0, "init_from": str(path)})
     model, rng = spec.program.forward.network.make(7), np.random.default_rng(0)
-    like = state.variables_shape(model, 16)
+    like = state.variables_shape(model, (16, 16, 3))
     wanted = {name: rng.normal(size=x.shape).astype(np.float32) for name, x in flatten_dict(like, sep="/").items()}
     to_torch = {1: (0,), 2: (1, 0), 4: (3, 2, 0, 1)}
     theirs = {model.torch_layout()[name].name: x.transpose(to_torch[x.ndim]).copy() for name, x in wanted.items()}
@@ -97,7 +97,7 @@ def test_batch_statistics_and_another_head_are_those_of_any_network(tmp_path, al
     narrow = small_spec(**tiny | {"model.width": WIDTH, "init_from": str(alexnet)})
     says = "first.1.running_mean is missing; the names are features.0.weight, .*; use model.name=alexnet$"
     with pytest.raises(UserError, match=f"^init_from: the weights of {alexnet} do not fit: {says}"):
-        start_weights.load(narrow, state.variables_shape(narrow.program.forward.network.make(7), 16))
+        start_weights.load(narrow, state.variables_shape(narrow.program.forward.network.make(7), (16, 16, 3)))
 
 
 def test_relative_paths_and_home_folders_are_resolved(alexnet, monkeypatch):
@@ -179,7 +179,7 @@ def test_published_weights_are_those_of_the_package(tmp_path, alexnet, monkeypat
     monkeypatch.setitem(networks.NETWORKS, "made_up", PublishedNetwork)
     size = {"data.image_size": 63, "init_from": "pretrained"}
     spec = small_spec(**IMAGENET | size | {"model.name": "made_up"})
-    shapes = state.variables_shape(spec.program.forward.network.make(6), 63)
+    shapes = state.variables_shape(spec.program.forward.network.make(6), (63, 63, 3))
     variables = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
     with pytest.raises(
         UserError, match="^init_from: the weights of made_up are in the package made-up-weights, which is not"

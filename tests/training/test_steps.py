@@ -109,7 +109,7 @@ def test_the_full_step_lowers_for_accelerators(platform):
     step = make_step(spec, model, optimizer, num_classes=10)
 
     def begin():
-        variables = state.initial_variables(model, seed=0, image_size=224)
+        variables = state.initial_variables(model, seed=0, shape=(224, 224, 3))
         return state.TrainState(jnp.zeros((), jnp.int32), **variables, opt_state=optimizer.init(variables["params"]))
 
     shape = lambda dtype, *dims: jax.ShapeDtypeStruct((jax.local_device_count(), 2, 8, *dims), dtype)

@@ -19,7 +19,7 @@ from openset_jax.training.warm_start import warm_start
 def made_up(spec, classes, seed):
     """Variables of the network with random numbers by the seed."""
     model, rng = RunCache().network(spec.program, len(classes)).model, np.random.default_rng(seed)
-    like = jax.eval_shape(lambda: state.initial_variables(model, seed=0, image_size=spec.images.image_size))
+    like = jax.eval_shape(lambda: state.initial_variables(model, seed=0, shape=spec.inputs.shape))
     return jax.tree.map(lambda x: rng.normal(0, 0.1, x.shape).astype(x.dtype), like)
 
 

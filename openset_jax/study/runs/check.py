@@ -16,7 +16,7 @@ from openset_jax.report import console
 from openset_jax.spec import RunSpec
 from openset_jax.study.runs.grid import Arm
 from openset_jax.study.stats.treatments import NEGATIVES
-from openset_jax.training import checkpoints, run_length, run_setup, start_weights
+from openset_jax.training import checkpoints, run_length, run_setup, start_weights, vector_size
 from openset_jax.training.run_cache import RunCache
 from openset_jax.training.state import variables_shape
 
@@ -42,8 +42,12 @@ def natural_run(run: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 
 
 def with_shared_steps(run: ml_collections.ConfigDict, cache: RunCache) -> ml_collections.ConfigDict:
-    """Returns a copy of `config.run` with the `steps` of all arms; its `epochs` are those of its `natural_run`."""
+    """Returns a copy of `config.run` with the `steps` of all arms, and with `data.vector_size`.
+
+    Its `epochs` are those of its `natural_run`.
+    """
     run = run.copy_and_resolve_references()
+    run.data.vector_size = vector_size.with_vector_size(natural_run(run), cache).data.vector_size
     run.steps = run_length.with_steps(natural_run(run), cache).steps
     return run
 
@@ -123,7 +127,7 @@ def check_starts(arms: Sequence[Arm], phases: Mapping[Arm, Phases], cache: RunCa
         if spec.init_from and not started and (key := (spec.init_from, spec.program.forward)) not in checked:
             with _naming(arm):
                 model = cache.network(spec.program, len(cache.pool(spec).classes)).model
-                start_weights.load(spec, variables_shape(model, spec.images.image_size))
+                start_weights.load(spec, variables_shape(model, spec.inputs.shape))
             checked.add(key)
 
 
@@ -166,7 +170,7 @@ def _check_phase(spec: RunSpec, cache: RunCache) -> tuple[Size, tuple[object, ..
         program.steps, program.batch_size, weights.by_class.tobytes(), weights.negative_weight,
         weights.adjustment(k + 1).tobytes(), str(run.network.model), program.loss.objective.loss.__qualname__,
         program.loss.options, program.optimizer, program.all_reduce_dtype, program.pad, program.flip,
-        spec.evaluation.every, spec.stopping.metric, spec.decision, spec.images,
+        spec.evaluation.every, spec.stopping.metric, spec.decision, spec.inputs,
     )  # fmt: skip
     return size, effect
 

@@ -24,7 +24,7 @@ def work(phases: Phases, size: Size) -> float:
 
 def _flops(spec: RunSpec, *, train: bool = True) -> float:
     network = spec.program.forward.network.make(1, trainable=spec.program.trainable)
-    return cost.flops_per_image(network, spec.images.image_size, train=train)
+    return cost.flops_per_example(network, spec.inputs.shape, train=train)
 
 
 class Clock:
@@ -52,8 +52,9 @@ def _seconds_per_example(spec: RunSpec, cache: RunCache) -> float:
     run = run_setup.make_run(spec, cache)
     images = cache.images(spec, run.pool)
     step, network, per_call = run.train_step(images, Progress()), run.network, spec.program.steps_per_call
-    image_size = spec.images.image_size
-    current = devices.replicate(state.create_state(network.model, network.optimizer, seed=spec.seed, image_size=image_size))
+    current = devices.replicate(
+        state.create_state(network.model, network.optimizer, seed=spec.seed, shape=spec.inputs.shape)
+    )
     began = 0.0
     for i, batch in enumerate(run.calls(images, 0, stop=(_CALLS + 1) * per_call)):  # the run may have fewer steps
         if i == 1:  # the first call compiles

@@ -23,14 +23,14 @@ def training(spec: RunSpec, cache: RunCache) -> Training:
       cache: the one that the run was trained with.
     """
     run = run_setup.make_run(spec, cache)
-    model, image_size = run.network.model, spec.images.image_size
+    model = run.network.model
     two_phases = pathlib.Path(spec.init_from) == spec.workdir / FIRST_PHASE
     return Training(
         start=FIRST_PHASE if two_phases else spec.init_from,
         trainable=spec.program.trainable,
         layers=len(model.trained),
         all_layers=len(model.layers),
-        flops=cost.flops_per_image(model, image_size),
+        flops=cost.flops_per_example(model, spec.inputs.shape),
         memory=_memory(run),
         images_per_second=_images_per_second(spec.workdir / "metrics.jsonl"),
     )
@@ -44,7 +44,7 @@ def _memory(run: run_setup.Run) -> int | None:
     store, constants = step.args
 
     def arguments():
-        shapes = state.state_shape(network.model, network.optimizer, spec.images.image_size)
+        shapes = state.state_shape(network.model, network.optimizer, spec.inputs.shape)
         with contextlib.closing(run.calls(images, 0, stop=spec.program.steps_per_call)) as calls:
             return constants, shapes, next(calls)
 

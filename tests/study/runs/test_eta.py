@@ -27,9 +27,7 @@ def size(classified):
 
 def flops(trainable="all", *, train=True):
     (spec,) = phases(trainable=trainable)
-    return cost.flops_per_image(
-        spec.program.forward.network.make(1, trainable=trainable), spec.images.image_size, train=train
-    )
+    return cost.flops_per_example(spec.program.forward.network.make(1, trainable=trainable), spec.inputs.shape, train=train)
 
 
 def test_work_is_the_operations_of_the_steps_of_every_phase_and_of_the_images_of_evaluations():
