@@ -111,12 +111,12 @@ def main() -> None:
 
 def our_rate(pool: Pool, rows_by_class: list[np.ndarray], sampler: Sampler) -> float:
     """Images per second of one round of our pipeline, which is built, warmed up, measured and closed."""
-    from openset_jax.data import batches, pipeline
+    from openset_jax.data import batches, streaming
     from openset_jax.data.unreadable import Unreadable
 
     args, unreadable = flags.FLAGS, Unreadable(pool)
     plan = batches.training(pool, rows_by_class, sampler, start=0, stop=10**9, unreadable=unreadable)
-    stream = pipeline.stream(pool, plan, unreadable=unreadable)
+    stream = streaming.stream(pool, plan, unreadable=unreadable)
     return timing.stream_rate(stream, sampler.batch_size, warmup=args.warmup, seconds=args.seconds)
 
 

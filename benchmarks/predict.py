@@ -103,13 +103,13 @@ def read(files: list[str], batch_size: int, stored_size: int) -> Iterator[dict[s
     """The batches that a `Predictor` reads from these files, on the host."""
     import numpy as np
 
-    from openset_jax.data import batches, given_images, pipeline
+    from openset_jax.data import batches, given_images, streaming
     from openset_jax.data.unreadable import Unreadable
 
     pool = given_images.make_pool(files, files, stored_size)
     unreadable = Unreadable(pool)
     plan = batches.evaluation(pool, np.arange(len(files)), batch_size=batch_size, unreadable=unreadable)
-    return pipeline.stream(pool, plan, unreadable=unreadable)
+    return streaming.stream(pool, plan, unreadable=unreadable)
 
 
 def link(found: list[str], folder: pathlib.Path, count: int) -> list[str]:

@@ -82,7 +82,7 @@ def through_pipeline(pool: Pool) -> dict[str, Any]:
     """Measures and prints the images per second of the pipeline, with the sampler and with a list."""
     import numpy as np
 
-    from openset_jax.data import batches, pipeline
+    from openset_jax.data import batches, streaming
     from openset_jax.data.sampler import make_sampler
     from openset_jax.data.unreadable import Unreadable
 
@@ -100,7 +100,7 @@ def through_pipeline(pool: Pool) -> dict[str, Any]:
     plans = {"sampler": from_sampler, "list": dataclasses.replace(from_sampler, rows=from_list)}
 
     def rate(plan):
-        stream = pipeline.stream(pool, plan, unreadable=unreadable)
+        stream = streaming.stream(pool, plan, unreadable=unreadable)
         return timing.stream_rate(stream, size, warmup=args.warmup, seconds=args.seconds)
 
     values = timing.alternate(args.rounds, {name: lambda plan=plan: rate(plan) for name, plan in plans.items()})

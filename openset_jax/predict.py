@@ -1,4 +1,4 @@
-"""Classifies image files with a trained run and its saved decision rule: a class or "none" for each image.
+"""Classifies image files or vectors with a trained run and its saved decision rule: a class or "none" for each image.
 
 python -m openset_jax.predict --workdir=runs/mine PHOTOS 'more/*.jpg' --out=predictions.csv
 
@@ -47,6 +47,7 @@ def main(arguments: list[str]) -> None:
     """Runs the command."""
     from tqdm import tqdm
 
+    from openset_jax.data import given_vectors
     from openset_jax.data.image_files import find_images
 
     args, out = flags.FLAGS, pathlib.Path(flags.FLAGS.out).expanduser()
@@ -56,7 +57,8 @@ def main(arguments: list[str]) -> None:
     if out.exists() and not out.is_file():
         raise UserError(f"--out: {str(out)!r} is a folder or a device, not a file")
     cli.make_workdir(str(out.parent))
-    files = find_images(arguments)
+    vectors = bool(arguments) and all(map(given_vectors.is_file_of_vectors, arguments))
+    files = arguments if vectors else find_images(arguments)
     if out.exists() and any(os.path.exists(file) and os.path.samefile(file, out) for file in files):
         raise UserError(f"--out: {str(out)!r} is one of the files to classify; write to another file")
     counts, notes = collections.Counter[Any](), list[str]()
@@ -64,14 +66,16 @@ def main(arguments: list[str]) -> None:
         args.workdir, priors=args.priors, costs=args.costs, threshold=args.threshold, batch_size=args.batch_size,
         report=notes.append, progress=lambda count: bar.update(count),
     )  # fmt: skip
-    with write_whole(out, newline="") as file, tqdm(total=len(files), unit=" images", smoothing=0.1) as bar:
+    given = given_vectors.open_files(files) if vectors else files
+    count, noun = (len(given.ids), "vectors") if isinstance(given, given_vectors.GivenVectors) else (len(files), "images")
+    with write_whole(out, newline="") as file, tqdm(total=count, unit=f" {noun}", smoothing=0.1) as bar:
         write = row_writer(file, suffix)
-        for row in predict(files):
+        for row in predict(given):
             write(row)
             counts[row["decision"]] += 1
     for line in [*notes, counts_line(counts)]:
         show(line)
-    show(f"{len(files):,} rows in {out}; accepted: score <= {predict.classifier.threshold.value:.6g}")
+    show(f"{count:,} rows in {out}; accepted: score <= {predict.classifier.threshold.value:.6g}")
 
 
 def counts_line(counts: Mapping[str | None, int]) -> str:

@@ -6,8 +6,8 @@ import dataclasses
 import functools
 import itertools
 import pathlib
-from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from openset_jax.text import abridged, show
 
 if TYPE_CHECKING:  # imported where they are used, so that --help answers at once
     from openset_jax.data.given_images import GivenImage
+    from openset_jax.data.given_vectors import GivenVectors
     from openset_jax.data.pools import Pool
     from openset_jax.data.unreadable import Unreadable
     from openset_jax.openset.scored import Scored
@@ -80,20 +81,22 @@ class Predictor:
                 f"{abridged(saved.classes)}, but the checkpoint has {abridged(network.classes)}. Delete it and run "
                 f"python -m openset_jax.evaluate --workdir={workdir}"
             )
-        self._stored_size, self._max_pixels = network.spec.images.stored_size, network.spec.data.max_pixels
+        self._inputs, self._max_pixels = network.spec.inputs, network.spec.data.max_pixels
         self._network, self._variables = network.model, network.variables
         no_batches = lambda batches: iter(())  # `__call__` makes an input for its own files
         self._steps = make_eval_steps(network.spec.program.forward, network.model, streamed(no_batches))
         self._batch_size = devices.padded_batch_size(batch_size)
-        device_memory.check_batch("--batch_size", self._batch_size, pools.image_type(self._stored_size))
+        if self._inputs.stored_size is not None:
+            device_memory.check_batch("--batch_size", self._batch_size, pools.image_type(self._inputs.stored_size))
         self._priors, self._report, self._progress = priors, report, progress
 
-    def __call__(self, images: GivenImage | Iterable[GivenImage]) -> Iterator[Row]:
+    def __call__(self, images: GivenImage | Iterable[GivenImage] | GivenVectors) -> Iterator[Row]:
         """Classifies one image or several; yields a row for each. Images in memory are decoded and scaled as files are.
 
         Args:
           images: one or several of: the path of a file or a folder, or a glob; a Pillow image, turned upright by its EXIF
-            orientation; uint8 [H, W, 3] (RGB) or [H, W]; bytes, the content of an image file.
+            orientation; uint8 [H, W, 3] (RGB) or [H, W]; bytes, the content of an image file. If the network takes vectors:
+            float [n, F] or [F]; or paths of .npy files, .parquet files, or folders with features.npy.
 
         Yields:
           "id": the path, or, for an image in memory, its position in `images`, an int from 0. "decision": a class or "none".
@@ -103,20 +106,21 @@ class Predictor:
           TypeError: an image is none of these.
           UserError: a path does not exist, there is no image, or the class frequencies cannot be estimated.
         """
-        from openset_jax.data import given_images
+        from openset_jax.data import features
         from openset_jax.data.unreadable import Unreadable
         from openset_jax.openset.decision import deployment
 
-        ids, given = _expanded(images, self._report)
+        ids, pool = self._given(images)
         if self._estimate_prior:
-            deployment.check_enough(len(given), f"--priors={self._priors}")  # before they are read
-        pool = given_images.make_pool(list(map(str, ids)), given, self._stored_size)
+            deployment.check_enough(len(pool), f"--priors={self._priors}")  # before they are read
         unreadable = Unreadable(pool, 1.0, self._max_pixels, report=lambda line: None)
+        for row in features.not_finite(pool) if pool.array.is_vector else ():
+            unreadable.add(row, "the vector has numbers that are not finite")
         outputs = self._outputs(pool, unreadable)
         if self._estimate_prior:
             outputs = iter(read := list(outputs))
             if unreadable.rows:
-                self._report(f"{len(unreadable.rows):,} of {len(given):,} images could not be read.")
+                self._report(f"{len(unreadable.rows):,} of {len(pool):,} {pool.array.noun} could not be read.")
             prior, text = self._estimate_prior(np.concatenate([logits for *_, logits in read]))
             self.classifier = dataclasses.replace(self.classifier, prior=prior)
             self._report(text)
@@ -129,6 +133,29 @@ class Predictor:
                     yield self._row(ids[row], place[row], scored, posterior)
                 else:
                     yield {**dict.fromkeys(COLUMNS), "id": ids[row], "error": unreadable.rows[row]}
+
+    def _given(self, images: Any) -> tuple[Sequence[str | int], Pool]:
+        """Returns the ids and the pool of what was given. Raises UserError if the network takes other inputs."""
+        from openset_jax.data import given_images, given_vectors
+
+        is_path = lambda given: isinstance(given, given_images.PATHS)
+        if not isinstance(images, given_vectors.GivenVectors | np.ndarray | bytes) and not is_path(images):
+            images = list(images) if isinstance(images, Iterable) else images
+        one_or_more = images if isinstance(images, list) else [images]
+        paths = bool(one_or_more) and all(map(is_path, one_or_more))
+        if self._inputs.stored_size is None:
+            if paths and not all(map(given_vectors.is_file_of_vectors, one_or_more)):
+                raise UserError("this run takes vectors; give .npy or .parquet files, or folders with features.npy")
+            if not isinstance(images, given_vectors.GivenVectors):
+                images = given_vectors.open_files(one_or_more) if paths else given_vectors.of_memory(images)
+            (there,), wanted = images.pool.array.shape, self._inputs.shape[0]
+            if there != wanted:
+                raise UserError(f"the vectors have {there:,} features, but the run was trained on vectors of {wanted:,}")
+            return images
+        if isinstance(images, given_vectors.GivenVectors):
+            raise UserError("these are vectors, but this run takes images")
+        ids, given = _expanded(images, self._report)
+        return ids, given_images.make_pool(list(map(str, ids)), given, self._inputs.stored_size)
 
     def _outputs(self, pool: Pool, unreadable: Unreadable) -> Iterator[tuple[range, np.ndarray, np.ndarray]]:
         """Yields (requested rows, readable rows, logits of these) for each batch; adds the others to `unreadable`."""

@@ -129,12 +129,12 @@ def _prepare(config, out, section):
 
 def decode(pool: Pool, writer: Writer, unreadable: Unreadable) -> Iterator[int]:
     """Decodes and appends the rows that the writer does not have yet; after each chunk, yields the number of rows done."""
-    from openset_jax.data import batches, pipeline
+    from openset_jax.data import batches, streaming
 
     rows = np.arange(writer.done, len(pool))
     chunk = min(CHUNK, max(len(rows), 1))
     plan = batches.evaluation(pool, rows, batch_size=chunk, unreadable=unreadable)
-    for batch in pipeline.stream(pool, plan, unreadable=unreadable):
+    for batch in streaming.stream(pool, plan, unreadable=unreadable):
         count = min(len(pool) - writer.done, chunk)
         writer.append(batch["example"][:count], batch["mask"][:count])
         yield writer.done

@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -62,6 +62,7 @@ class VectorSpec:
     """Number of features of the vectors; 0 until the source is opened, see `vector_size.with_vector_size`."""
 
     vector_size: int
+    stored_size: ClassVar[None] = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -249,4 +250,4 @@ class RunSpec:
     @property
     def stored_size(self) -> int | None:
         """Side of stored images in pixels; None for vectors."""
-        return self.inputs.stored_size if isinstance(self.inputs, ImageSpec) else None
+        return self.inputs.stored_size

@@ -24,7 +24,7 @@ except MemoryError:
     print("limited")
 import pathlib
 from openset_jax import config as configs
-from openset_jax.data import batches, pipeline
+from openset_jax.data import batches, streaming
 from openset_jax.data.unreadable import Unreadable
 from openset_jax.training import run_cache, run_setup
 from tests_config import get_config
@@ -32,7 +32,7 @@ from tests_config import get_config
 run = run_setup.make_run(spec, run_cache.RunCache())
 pool, rows, sampler = run.pool, run.rows_by_class, run.sampler
 plan = batches.training(pool, rows, sampler, start=10**6, stop=10**6 + 30, unreadable=Unreadable(pool))
-stream = pipeline.stream(pool, plan, unreadable=Unreadable(pool))
+stream = streaming.stream(pool, plan, unreadable=Unreadable(pool))
 bytes_read = sum(batch["example"].nbytes for batch in stream)
 print(len(pool), bytes_read)
 """

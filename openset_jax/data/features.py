@@ -19,7 +19,9 @@ _SPLITS = {"train": 0, "validation": 1, "test": 2}  # as the codes of `pools`, i
 _CHECKED_AT_ONCE = 1 << 26  # bytes
 
 
-class _Vectors(NamedTuple):
+class Vectors(NamedTuple):
+    """Vectors with random access: `fetch` maps records, int [n], to [n, F]."""
+
     rows: int
     array: ArrayType
     fetch: Callable[[np.ndarray], np.ndarray]
@@ -40,17 +42,9 @@ def open_features(name: str, path: pathlib.Path, splits: Mapping[int, str]) -> S
       UserError: a file is missing or damaged, the index does not match the vectors, or a value is not allowed.
     """
     folder = path if path.is_dir() else path.parent
-    try:
-        if path.is_dir():
-            vectors, (index, columns) = _of_file(path / VECTORS), _read_index(name, path)
-        else:
-            table = _read_parquet(path)
-            vectors, index, columns = _of_column(name, table), path.name, _texts(table)
-    except (OSError, EOFError, ValueError) as error:
-        raise UserError(f"{name}: cannot be read ({error})") from error
-    if len(vectors.array.shape) != 1 or vectors.array.dtype not in (np.float16, np.float32):
-        found = f"{vectors.array.dtype} {[vectors.rows, *vectors.array.shape]}"
-        raise UserError(f"{name}: the vectors are {found}; save them as float16 or float32 [n, F]")
+    vectors, index, columns = read(name, path)
+    if not index:
+        raise UserError(f"{name}: no {' or '.join(INDEXES)}, with the id and the class of each vector")
     for column in ("id", "class"):
         if column not in columns:
             raise UserError(f"{name}: {index} has no column {column!r}; it has {abridged(list(columns))}")
@@ -58,10 +52,6 @@ def open_features(name: str, path: pathlib.Path, splits: Mapping[int, str]) -> S
         raise UserError(
             f"{name}: {index} has neither a column 'role' nor a column 'split'; it has {abridged(list(columns))}"
         )
-    if len(columns["id"]) != vectors.rows:
-        raise UserError(f"{name}: {index} has {len(columns['id']):,} rows, but there are {vectors.rows:,} vectors")
-    if not vectors.rows:
-        raise UserError(f"{name}: there are no vectors")
     where = f"{name}: {index}"
     for column in ("id", "class"):
         if (empty := next((i for i, text in enumerate(columns[column]) if not text), None)) is not None:
@@ -92,16 +82,36 @@ def open_features(name: str, path: pathlib.Path, splits: Mapping[int, str]) -> S
     )
 
 
+def read(name: str, path: pathlib.Path) -> tuple[Vectors, str, dict[str, list[str]]]:
+    """Opens a folder with features.npy, a .npy file or a .parquet file.
+
+    Returns (the vectors; the name of the index, "" without one; {column of the index: its texts}). Raises UserError.
+    """
+    index, columns = "", dict[str, list[str]]()
+    try:
+        if path.is_dir():
+            vectors, (index, columns) = _of_file(path / VECTORS), _read_index(name, path)
+        elif path.suffix.lower() == ".npy":
+            vectors = _of_file(path)
+        else:
+            table = _read_parquet(path)
+            vectors, index, columns = _of_column(name, table), path.name, _texts(table)
+    except (OSError, EOFError, ValueError) as error:
+        raise UserError(f"{name}: cannot be read ({error})") from error
+    if len(vectors.array.shape) != 1 or vectors.array.dtype not in (np.float16, np.float32):
+        found = f"{vectors.array.dtype} {[vectors.rows, *vectors.array.shape]}"
+        raise UserError(f"{name}: the vectors are {found}; save them as float16 or float32 [n, F]")
+    if not vectors.rows:
+        raise UserError(f"{name}: there are no vectors")
+    rows = {len(texts) for texts in columns.values()} or {vectors.rows}
+    if rows != {vectors.rows}:
+        raise UserError(f"{name}: {index} has {rows.pop():,} rows, but there are {vectors.rows:,} vectors")
+    return vectors, index, columns
+
+
 def check_finite(pool: Pool) -> None:
     """Raises UserError, naming vectors, if a pool of vectors has numbers that are not finite."""
-    at_once, bad = max(1, _CHECKED_AT_ONCE // pool.array.nbytes), list[int]()
-    for i, source in enumerate(pool.sources):
-        rows = np.flatnonzero(pool.source == i)
-        rows = rows[np.argsort(pool.record[rows], kind="stable")]
-        for start in range(0, len(rows), at_once):
-            part = rows[start : start + at_once]
-            bad += part[~np.isfinite(np.asarray(source.fetch(pool.record[part]))).all(1)].tolist()
-    if bad:
+    if bad := not_finite(pool):
         names = abridged(list(map(repr, pool.ids(bad[:5]))))
         raise UserError(
             f"{', '.join(source.name for source in pool.sources)}: {len(bad):,} of {len(pool):,} vectors have numbers that "
@@ -109,12 +119,24 @@ def check_finite(pool: Pool) -> None:
         )
 
 
-def _of_file(path: pathlib.Path) -> _Vectors:
+def not_finite(pool: Pool) -> list[int]:
+    """Returns the rows of a pool of vectors with numbers that are not finite; reads all of them, in parts."""
+    at_once, bad = max(1, _CHECKED_AT_ONCE // pool.array.nbytes), list[int]()
+    for i, source in enumerate(pool.sources):
+        rows = np.flatnonzero(pool.source == i)
+        rows = rows[np.argsort(pool.record[rows], kind="stable")]
+        for start in range(0, len(rows), at_once):
+            part = rows[start : start + at_once]
+            bad += part[~np.isfinite(np.asarray(source.fetch(pool.record[part]))).all(1)].tolist()
+    return bad
+
+
+def _of_file(path: pathlib.Path) -> Vectors:
     file = array_file.open_array(path)
-    return _Vectors(file.rows, file.array, file.fetcher())
+    return Vectors(file.rows, file.array, file.fetcher())
 
 
-def _of_column(name: str, table: Any) -> _Vectors:
+def _of_column(name: str, table: Any) -> Vectors:
     """The vectors of a table of pyarrow, in memory."""
     if COLUMN not in table.column_names:
         raise UserError(f"{name}: no column {COLUMN!r} with the vectors; it has {abridged(table.column_names)}")
@@ -130,14 +152,14 @@ def _of_column(name: str, table: Any) -> _Vectors:
     if numbers.dtype == np.float64:
         numbers = numbers.astype(np.float32)
     vectors = numbers.reshape(len(column), -1)
-    return _Vectors(len(vectors), ArrayType(vectors.shape[1:], vectors.dtype), lambda records: vectors[records])
+    return Vectors(len(vectors), ArrayType(vectors.shape[1:], vectors.dtype), lambda records: vectors[records])
 
 
 def _read_index(name: str, folder: pathlib.Path) -> tuple[str, dict[str, list[str]]]:
     """(name of the file, {column: its texts}) of the index in a folder."""
     there = [index for index in INDEXES if (folder / index).is_file()]
     if not there:
-        raise UserError(f"{name}: no {' or '.join(INDEXES)}, with the id and the class of each vector")
+        return "", {}
     if there[0].endswith(".parquet"):
         return there[0], _texts(_read_parquet(folder / there[0]))
     with open(folder / there[0], encoding="utf-8-sig", errors="surrogateescape", newline="") as file:

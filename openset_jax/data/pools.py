@@ -36,6 +36,11 @@ class ArrayType(NamedTuple):
         return len(self.shape) == 1
 
     @property
+    def noun(self) -> str:
+        """Returns "vectors" or "images", for messages."""
+        return "vectors" if self.is_vector else "images"
+
+    @property
     def nbytes(self) -> int:
         """Returns the size in bytes."""
         return math.prod(self.shape) * self.dtype.itemsize

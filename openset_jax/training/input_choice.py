@@ -1,15 +1,13 @@
 """Chooses between streamed and resident images, and makes the `ImageInput`."""
 
 import functools
-import importlib.util
 from typing import NamedTuple
 
 import jax
 
-from openset_jax.data import resident
+from openset_jax.data import resident, streaming
 from openset_jax.data.pools import Pool
 from openset_jax.data.unreadable import Unreadable
-from openset_jax.errors import UserError, needing_tensorflow
 from openset_jax.spec import InputSpec
 from openset_jax.training import device_memory, devices, hosts
 from openset_jax.training.image_input import ImageInput, ReadBatches, streamed
@@ -25,10 +23,7 @@ class InputChoice(NamedTuple):
 
 
 def choose(asked: InputSpec, pool: Pool) -> InputChoice:
-    """Resolves input=auto: resident if the images are packed and fit `IMAGE_SHARE` of the free memory, else streamed.
-
-    Raises UserError if packed images do not fit, and cannot be streamed because TensorFlow is not installed.
-    """
+    """Resolves input=auto: resident if the images are packed and fit `IMAGE_SHARE` of the free memory, else streamed."""
     packed, sharded = pool.is_packed, asked.sharded
     if asked.name == "stream":
         return InputChoice("stream", "images streamed (input=stream)")
@@ -36,18 +31,11 @@ def choose(asked: InputSpec, pool: Pool) -> InputChoice:
         return InputChoice("stream", "images streamed: they are not packed")
     if asked.name == "auto" and (why := _too_large(pool, sharded)):
         shard = "" if sharded or jax.device_count() == 1 else "--config.shard_resident=True spreads them over the devices"
-        if not _can_stream():
-            remedies = ["install TensorFlow, which streams them", shard, "prepare them with a smaller data.stored_size"]
-            raise UserError(f"input: {why}; {', '.join(filter(None, remedies))}, or try --config.input=resident")
         return InputChoice("stream", f"images streamed: {why}" + (f" ({shard})" if shard else ""))
     how = "packed" if packed else "decoded at the start"
     spread = f", spread over {jax.device_count()} devices" if sharded and jax.device_count() > 1 else ""
     size = _size(len(pool) * pool.array.nbytes)
     return InputChoice("resident", f"images resident on the devices: {size} {how}{spread}")
-
-
-def _can_stream() -> bool:
-    return importlib.util.find_spec("tensorflow") is not None
 
 
 def _too_large(pool: Pool, sharded: bool) -> str:
@@ -97,6 +85,5 @@ def make_image_input(name: str, pool: Pool, *, unreadable: Unreadable, sharded: 
 
 
 def _stream(pool: Pool, unreadable: Unreadable) -> ReadBatches:
-    with needing_tensorflow("input: stream"):
-        from openset_jax.data import pipeline
-    return functools.partial(pipeline.stream, pool, unreadable=unreadable)
+    streaming.reader_of(pool)  # raises UserError before the first batch
+    return functools.partial(streaming.stream, pool, unreadable=unreadable)

@@ -48,7 +48,7 @@ def test_packed_arrays_that_became_shorter_say_so(tmp_path):
     write_packed(tmp_path)
     source = sources.open_source(f"packed:{tmp_path}")
     os.truncate(tmp_path / "images.npy", (tmp_path / "images.npy").stat().st_size - 1)
-    with pytest.raises(OSError, match=r"images\.npy ends at image 4"):
+    with pytest.raises(OSError, match=r"images\.npy ends at example 4"):
         source.fetch(np.array([0, 3, 4]))
 
 

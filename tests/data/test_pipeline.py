@@ -8,7 +8,7 @@ import pytest
 from pictures import by_pil, decode, difference, flower
 from PIL import Image, ImageFilter
 
-from openset_jax.data import batches, packed, pipeline, sources
+from openset_jax.data import batches, packed, pipeline, sources, streaming
 from openset_jax.data.pool_builder import Selection, build_pool
 from openset_jax.data.pools import TEST, VALIDATION
 from openset_jax.data.sampler import make_sampler
@@ -73,7 +73,7 @@ def training(pool, start, stop, *, batch_size=8, **options):
     sampler = make_sampler("natural", tuple(map(len, members)), batch_size=batch_size, seed=1)
     options = {"unreadable": unreadable(pool)} | options
     plan = batches.training(pool, members, sampler, start=start, stop=stop, **options)
-    return list(pipeline.stream(pool, plan, unreadable=options["unreadable"]))
+    return list(streaming.stream(pool, plan, unreadable=options["unreadable"]))
 
 
 def drawn_rows(pool, step, *, batch_size=8):
@@ -86,7 +86,7 @@ def drawn_rows(pool, step, *, batch_size=8):
 def evaluation(pool, rows, batch_size, **options):
     options = {"unreadable": unreadable(pool)} | options
     plan = batches.evaluation(pool, rows, batch_size=batch_size, **options)
-    return list(pipeline.stream(pool, plan, unreadable=options["unreadable"]))
+    return list(streaming.stream(pool, plan, unreadable=options["unreadable"]))
 
 
 def assert_same(batches, others):
@@ -356,8 +356,8 @@ def test_unreadable_files_are_skipped_whatever_their_names_and_whatever_the_reas
 def test_the_reason_is_one_line_that_can_be_printed():
     bytes_of_a_file = b"{{node x}} pos 20 out of range for string b'\xff\xd8\x1b[31m' at index 0 [Op:Substr]"
     error = UnicodeDecodeError("utf-8", bytes_of_a_file, 0, 1, "invalid start byte")
-    assert pipeline._reason(error) == r"pos 20 out of range for string b'\xff\xd8\x1b[31m' at index 0"
-    assert pipeline._reason(OSError()) == "OSError"
+    assert streaming._reason(error) == r"pos 20 out of range for string b'\xff\xd8\x1b[31m' at index 0"
+    assert streaming._reason(OSError()) == "OSError"
 
 
 def test_too_many_bad_images_end_the_run_with_the_count_and_the_setting(own_folder):

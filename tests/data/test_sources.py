@@ -15,7 +15,7 @@ from openset_jax.data.pools import UNASSIGNED
 def test_an_unknown_kind_is_named_beside_the_known_ones(name):
     message = error(name)
     assert repr(name) in message
-    assert "tfds:NAME, folder:PATH, packed:PATH, digits" in message
+    assert "tfds:NAME, folder:PATH, packed:PATH, features:PATH, digits" in message
 
 
 @pytest.mark.parametrize("kind", ["folder", "packed"])

@@ -18,18 +18,12 @@ from small_run import (
     train,
 )  # fmt: skip
 
+from openset_jax.data import batches, packed
 from openset_jax.data.unreadable import Unreadable
-from openset_jax.errors import UserError
 from openset_jax.training import checkpoints, device_memory, hosts, input_choice
 
 ON_PACKED = {"data.packed": str(PACKED), "input": "auto"}
 NEEDED = 1797 * 16 * 16 * 3
-
-
-@pytest.fixture(autouse=True)
-def tensorflow(monkeypatch):
-    """Makes input_choice believe that TensorFlow is installed."""
-    monkeypatch.setattr(input_choice, "_can_stream", lambda: True)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +82,6 @@ def test_images_that_are_not_packed_are_streamed_however_few(monkeypatch, packed
 def test_the_digits_need_no_decoder_and_are_resident(monkeypatch):
     digits = open_small_pool(input="auto")
     monkeypatch.setitem(sys.modules, "openset_jax.data.pipeline", None)  # where TensorFlow is not installed
-    monkeypatch.setattr(input_choice, "_can_stream", lambda: False)
     assert chosen(digits, monkeypatch, free=10**12, **{"data.packed": ""}).name == "resident"
     loaded = input_choice.make_image_input("resident", digits, unreadable=Unreadable(digits))
     assert np.asarray(loaded.store)[: len(digits)].std() > 0
@@ -108,15 +101,16 @@ def test_all_processes_stream_if_the_images_do_not_fit_one_of_them(monkeypatch, 
     assert choose(packed_pool).name == "stream"
 
 
-def test_images_that_neither_fit_nor_can_be_streamed_are_refused_with_what_to_do(monkeypatch, packed_pool):
-    monkeypatch.setattr(input_choice, "_can_stream", lambda: False)
-    assert chosen(packed_pool, monkeypatch, free=2 * NEEDED).name == "resident"
-    says = "^input: resident images would need 1.4 MB, .*; install TensorFlow.*, .*smaller data.stored_size, or try --config"
-    with pytest.raises(UserError, match=says) as error:
-        chosen(packed_pool, monkeypatch, free=NEEDED)
-    assert "shard_resident" not in str(error.value)
-    with pytest.raises(UserError, match="shard_resident=True"):
-        chosen(packed_pool, monkeypatch, free=NEEDED, device_count=2)
+def test_packed_images_that_do_not_fit_are_streamed_without_tensorflow(monkeypatch, packed_pool):
+    monkeypatch.setitem(sys.modules, "openset_jax.data.pipeline", None)  # where TensorFlow is not installed
+    assert chosen(packed_pool, monkeypatch, free=NEEDED, device_count=2).text == (
+        "images streamed: resident images would need 1.4 MB, more than 75% of the 1.4 MB that a device has free "
+        "(--config.shard_resident=True spreads them over the devices)"
+    )
+    made = input_choice.make_image_input("stream", packed_pool, unreadable=Unreadable(packed_pool))
+    plan = batches.evaluation(packed_pool, np.arange(70), batch_size=32, unreadable=Unreadable(packed_pool))
+    read = np.concatenate([batch["example"][batch["mask"]] for batch in made.read(plan)])
+    np.testing.assert_array_equal(read, packed.read(packed_pool, np.arange(70)))
 
 
 @pytest.fixture(scope="module")
