@@ -12,6 +12,7 @@ from openset_jax.data.pools import ArrayType
 from openset_jax.errors import UserError
 
 _SUFFIXES = (".npy", ".parquet")
+_DTYPE = np.dtype(np.float32)  # of all vectors that are given, so that they share one program
 
 
 class GivenVectors(NamedTuple):
@@ -64,7 +65,7 @@ def _source(vectors: features.Vectors, ids: Sequence[str]) -> pools.Source:
     return pools.Source(
         name="vectors", classes=("",), roles=None, label=np.zeros(vectors.rows, np.int32),
         split=np.full(vectors.rows, pools.TEST, np.uint8), format="array", ids=lambda records: [ids[r] for r in records],
-        fetch=vectors.fetch, array=vectors.array,
+        fetch=lambda records: vectors.fetch(records).astype(np.float32), array=ArrayType(vectors.array.shape, _DTYPE),
     )  # fmt: skip
 
 
@@ -76,7 +77,7 @@ def _pool(sources: list[pools.Source]) -> pools.Pool:
     rows = [len(source.label) for source in sources]
     return pools.Pool(
         sources=tuple(sources), groups=("",), roles=("unknown",), num_classes=0,
-        array=ArrayType(arrays[0].shape, np.result_type(*(array.dtype for array in arrays))),
+        array=arrays[0],
         source=np.repeat(np.arange(len(rows), dtype=np.int32), rows),
         record=np.concatenate([np.arange(count) for count in rows]), group=np.zeros(sum(rows), np.int32),
         split=np.full(sum(rows), pools.TEST, np.uint8), key=np.arange(sum(rows), dtype=np.uint64),

@@ -149,6 +149,15 @@ class Pool:
             names[here] = source.ids(self.record[rows[here]])
         return names.tolist()
 
+    def pictures(self, rows: np.ndarray) -> list[str]:
+        """Returns, for a pool of vectors, the paths of their images; "" where none is known."""
+        paths = np.full(len(rows), "", object)
+        for i, source in enumerate(self.sources):
+            if source.pictures is not None:
+                here = self.source[rows] == i
+                paths[here] = source.pictures(self.record[rows[here]])
+        return paths.tolist()
+
     def group_names(self, rows: np.ndarray) -> np.ndarray:
         """Returns object [len(rows)], the name of each example's group."""
         return np.array(self.groups, object)[self.group[rows]]

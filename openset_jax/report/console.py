@@ -64,7 +64,7 @@ def network_table(network: Network, shape: tuple[int, ...]) -> str:
 
 def pool_table(pool: Pool) -> str:
     """Returns the numbers of images by role, group and split, and the notes of the sources."""
-    rows: list[Sequence[Cell]] = [["images", *SPLITS]]
+    rows: list[Sequence[Cell]] = [[pool.array.noun, *SPLITS]]
     for role, groups in zip(ROLES, pool.counts().values(), strict=True):
         listed = list(groups.items())
         for name, counts in listed[:_SHOWN]:

@@ -5,7 +5,7 @@ import io
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from openset_jax.openset.scored import Scored
 from openset_jax.report.formatting import title
@@ -16,7 +16,7 @@ LARGEST = 192  # pixels a side; larger images are scaled down
 class Mistake(NamedTuple):
     """One misclassified image of the report."""
 
-    image: np.ndarray  # uint8 [S, S, 3]
+    image: np.ndarray | None  # uint8 [H, W, 3]; None if it is not there
     id: str
     truth: str  # name of the class, or of the group of a negative or an unknown
     answer: str  # name of a class, or "none"
@@ -56,8 +56,20 @@ def worst(
     return result
 
 
+def picture(path: str) -> np.ndarray | None:
+    """Returns an image file, of at most `LARGEST` pixels a side: uint8 [H, W, 3]; None if it cannot be read."""
+    try:
+        with Image.open(path) as image:
+            image.draft("RGB", (2 * LARGEST, 2 * LARGEST))
+            upright = ImageOps.exif_transpose(image).convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+    upright.thumbnail((LARGEST, LARGEST))
+    return np.asarray(upright)
+
+
 def data_uri(image: np.ndarray) -> str:
-    """Returns a uint8 [S, S, 3] image as a PNG data URI of at most `LARGEST` pixels a side."""
+    """Returns a uint8 [H, W, 3] image as a PNG data URI of at most `LARGEST` pixels a side."""
     picture, file = Image.fromarray(np.ascontiguousarray(image)), io.BytesIO()
     picture.thumbnail((LARGEST, LARGEST))
     picture.save(file, "PNG")

@@ -41,10 +41,15 @@ def _mistakes(network: TrainedNetwork, measurement: Measurement) -> dict[str, li
     decision = scored.decision
     assert decision is not None  # otherwise `worst` raises
     every = np.unique(np.concatenate(list(chosen.values())))
-    if not len(every) or network.inference.network.takes_vectors:
+    if not len(every):
         return {}
     rows = measurement.scores.rows[every]
-    _, images = network.inference.run_all("images", network.variables, rows)
+    if pool.array.is_vector:
+        images = [mistakes.picture(path) for path in pool.pictures(rows)]
+        if all(image is None for image in images):
+            return {}
+    else:
+        images = list(network.inference.run_all("images", network.variables, rows)[1])
     shown = {i: (image, id_) for i, image, id_ in zip(every.tolist(), images, pool.ids(rows), strict=True)}
 
     def mistake(i: int) -> mistakes.Mistake:

@@ -53,7 +53,7 @@ def check_batch(field: str, batch_size: int, array: ArrayType) -> None:
     needed, free = batch_size // jax.process_count() * array.nbytes, free_host_memory()
     if free is not None and needed > free:
         raise UserError(
-            f"{field}: the images of a batch of {batch_size:,} need {_size(needed)}, and this machine has only "
+            f"{field}: the {array.noun} of a batch of {batch_size:,} need {_size(needed)}, and this machine has only "
             f"{_size(free)} free; use a smaller number"
         )
 
@@ -94,9 +94,9 @@ def _check_fits(count: int, array: ArrayType, sharded: bool) -> None:
     enough = -(-count * array.nbytes // free)
     shard_it = "" if sharded else f"spread them over {enough} or more devices (--config.shard_resident=True), "
     raise UserError(
-        f"input: resident images need {_size(needed)}, and {where} has only {_size(free)} free "
+        f"input: resident {array.noun} need {_size(needed)}, and {where} has only {_size(free)} free "
         f"({_size(needed - free)} less); {shard_it}stream them "
-        "(--config.input=stream), or prepare them with a smaller data.stored_size"
+        f"(--config.input=stream){'' if array.is_vector else ', or prepare them with a smaller data.stored_size'}"
     )
 
 

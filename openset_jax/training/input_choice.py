@@ -24,18 +24,18 @@ class InputChoice(NamedTuple):
 
 def choose(asked: InputSpec, pool: Pool) -> InputChoice:
     """Resolves input=auto: resident if the images are packed and fit `IMAGE_SHARE` of the free memory, else streamed."""
-    packed, sharded = pool.is_packed, asked.sharded
+    packed, sharded, noun = pool.is_packed, asked.sharded, pool.array.noun
     if asked.name == "stream":
-        return InputChoice("stream", "images streamed (input=stream)")
+        return InputChoice("stream", f"{noun} streamed (input=stream)")
     if asked.name == "auto" and not packed:
-        return InputChoice("stream", "images streamed: they are not packed")
+        return InputChoice("stream", f"{noun} streamed: they are not packed")
     if asked.name == "auto" and (why := _too_large(pool, sharded)):
         shard = "" if sharded or jax.device_count() == 1 else "--config.shard_resident=True spreads them over the devices"
-        return InputChoice("stream", f"images streamed: {why}" + (f" ({shard})" if shard else ""))
-    how = "packed" if packed else "decoded at the start"
+        return InputChoice("stream", f"{noun} streamed: {why}" + (f" ({shard})" if shard else ""))
+    how = "" if pool.array.is_vector else " packed" if packed else " decoded at the start"
     spread = f", spread over {jax.device_count()} devices" if sharded and jax.device_count() > 1 else ""
     size = _size(len(pool) * pool.array.nbytes)
-    return InputChoice("resident", f"images resident on the devices: {size} {how}{spread}")
+    return InputChoice("resident", f"{noun} resident on the devices: {size}{how}{spread}")
 
 
 def _too_large(pool: Pool, sharded: bool) -> str:
@@ -50,7 +50,7 @@ def _too_large(pool: Pool, sharded: bool) -> str:
         limit = "which is more than another process of this run has free"
     else:
         limit = f"more than {IMAGE_SHARE:.0%} of the {_size(free)} that {where} has free"
-    return f"resident images would need {_size(needed)}, {limit}"
+    return f"resident {pool.array.noun} would need {_size(needed)}, {limit}"
 
 
 def _size(count: float) -> str:

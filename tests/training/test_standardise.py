@@ -1,0 +1,27 @@
+"""The statistics that vectors are standardised by."""
+
+import numpy as np
+import vectors
+
+from openset_jax.data import pools, sources
+from openset_jax.data.pool_builder import Selection, build_pool
+from openset_jax.training import standardise
+
+
+def test_mean_and_std_are_those_of_the_training_rows(tmp_path, monkeypatch):
+    array, rows = vectors.vectors(count=40)
+    array = array.astype(np.float32) + 1000  # the variance is small beside the squares
+    array[:, 3] = 1e-3  # constant, and not exact in binary
+    array[:, 4] = 0
+    source = sources.open_source(f"features:{vectors.write(tmp_path, array, rows)}")
+    pool = build_pool({role: [Selection(source)] for role in pools.ROLES}, stored_size=None)
+    training = pool.training_rows()
+    chosen = pool.record[np.concatenate(training)]
+    expected = array[chosen].astype(np.float64)
+    monkeypatch.setattr(standardise, "_AT_ONCE", 7 * vectors.SIZE * 4)
+    found = standardise.statistics(pool, training)["standardise"]
+    np.testing.assert_allclose(found["mean"], expected.mean(0), rtol=1e-7)
+    std = expected.std(0)
+    std[[3, 4]] = 1
+    np.testing.assert_allclose(found["std"], std, rtol=1e-6)
+    assert {values.dtype for values in found.values()} == {np.dtype(np.float32)}
