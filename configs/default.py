@@ -82,7 +82,7 @@ def get_config():
     sampling.negative_fraction = 0.5  # share of negatives in each batch, with policy "negative_fraction"
 
     config.model = model = ml_collections.ConfigDict()
-    model.name = "alexnet"  # or "alexnet_2012": two groups, local response normalisation
+    model.name = "alexnet"  # or another network of configs/README.md#networks
     model.width = 1.0  # multiplies the number of channels
     model.stem = ""  # "": the network's own (alexnet: "imagenet", 11x11 stride 4); or "small" for images of 16 to 64 pixels
     model.norm = ""  # "": the network's own; or "none", "batch", "local_response"
