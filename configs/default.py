@@ -67,6 +67,7 @@ def get_config():
 
     config.augment = augment = ml_collections.ConfigDict()
     augment.pad = 0  # pixels of zeros around the stored image before the random crop
+    augment.crop = True  # a random crop of the stored image; False: its centre
     augment.flip = True  # mirror half of the images
 
     config.sampling = sampling = ml_collections.ConfigDict()

@@ -19,6 +19,8 @@ from openset_jax.model.network import Network
 from openset_jax.openset.decision import prior_and_costs
 from openset_jax.openset.losses import objectives
 
+_NO_AUGMENT = {"crop": False, "pad": 0, "flip": False}
+
 EXPERIMENT = "experiment.json"  # in the folder of an experiment: its config and the fingerprint of its images
 PRETRAINED = "pretrained"  # the value of `init_from` for the published weights of the network
 FIRST_PHASE = "first_phase"  # name of the first phase's folder inside the run's workdir
@@ -110,7 +112,7 @@ def _program(fields: Fields) -> spec.ProgramSpec:
         loss=spec.LossSpec(objective, negative_weight if objective.uses_negatives else None, tuple(options.items())),
         optimizer=fields.make(spec.OptimizerSpec, "optimizer"),
         trainable=fields["trainable"],
-        **({"pad": 0, "flip": False} if made.takes_vectors else fields.section("augment", "pad", "flip")),
+        **(_NO_AUGMENT if made.takes_vectors else fields.section("augment", *_NO_AUGMENT)),
         all_reduce_dtype=fields["optimizer.all_reduce_dtype"],
         steps=fields["steps"],
         batch_size=fields["batch_size"],

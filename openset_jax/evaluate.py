@@ -87,6 +87,8 @@ def with_images(network: RestoredNetwork, cache: RunCache | None = None) -> Trai
     Raises:
       UserError: the images differ from those of the run.
     """
+    import jax
+
     from openset_jax.training import divergence, run_record, saved_decision, validation
     from openset_jax.training.run_cache import RunCache
     from openset_jax.training.trained_network import TrainedNetwork
@@ -94,7 +96,8 @@ def with_images(network: RestoredNetwork, cache: RunCache | None = None) -> Trai
     spec, step, prior, cache = network.spec, network.step, network.training_prior, cache or RunCache()
     pool = cache.pool(spec)
     run_record.check_same_data(network.record, run_record.data_record(pool), spec.workdir)
-    inference = cache.inference(spec, pool, cache.images(spec, pool))
+    examples = cache.examples(spec, pool, jax.device_get(network.variables))
+    inference = cache.inference(spec, pool, examples)
     classifier = saved_decision.read_if_current(spec, step)
     if classifier is None:
         with divergence.explained(spec, lambda: (step, network.variables)):

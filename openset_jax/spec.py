@@ -133,12 +133,21 @@ class ProgramSpec:
     loss: LossSpec
     optimizer: OptimizerSpec
     trainable: str  # the layers that training changes, see `Network.layers_of`
-    pad: int  # see `augment.augment`, also for `flip`
+    crop: bool  # whether to crop at random; the config's `augment`, as `pad` and `flip`
+    pad: int
     flip: bool
     all_reduce_dtype: str  # of the gradients in the all-reduce over devices
     steps: int  # optimizer steps, which the learning rate schedule depends on
     batch_size: int  # examples in the global batch
     steps_per_call: int  # training steps per call of the compiled program
+
+    @property
+    def augments(self) -> bool:
+        """True if an image reaches the network in a different form each time."""
+        inputs = self.forward.inputs
+        if isinstance(inputs, VectorSpec):
+            return False
+        return bool(self.pad) or self.flip or (self.crop and inputs.stored_size > inputs.image_size)
 
 
 @dataclasses.dataclass(frozen=True)

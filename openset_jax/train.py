@@ -97,9 +97,9 @@ def fit_run(spec: RunSpec, stop_requested: StopRequested, cache: RunCache) -> Tr
     say(console.run_description(run))
     checkpoints, state, progress, start = run_setup.start(run)
 
-    # On the devices: the state, the resident images or the stream of images, the forward pass, the training step.
+    # On the devices: the state, the images (resident or streamed) or their features, the forward pass, the training step.
+    images = cache.examples(spec, run.pool, state.variables, stop_requested)
     state = devices.replicate(state)
-    images = cache.images(spec, run.pool)
     inference = cache.inference(spec, run.pool, images)
     train_step, progress.plateau_loss = run.train_step(images, progress), run.plateau_loss(progress)
     calls = run.calls(images, start)

@@ -84,6 +84,11 @@ class AlexNet(Network):
         return logits.astype(jnp.float32), x.astype(jnp.float32)
 
     @property
+    def head_dropout(self) -> float:
+        """Returns 0: there is no dropout before fc8."""
+        return 0.0
+
+    @property
     def feature_size(self) -> int:
         """Returns the width of fc6 and of fc7."""
         return round(4096 * self.width)

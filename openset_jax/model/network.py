@@ -104,6 +104,11 @@ class Network(nn.Module):
         return self.groups["head"][0]
 
     @property
+    def head_dropout(self) -> float:
+        """Returns the rate of the dropout before the head."""
+        return self.dropout
+
+    @property
     def layers(self) -> tuple[str, ...]:
         """Returns the names of all layers in the order in which they run."""
         return self.layers_of("all")

@@ -64,3 +64,25 @@ class Inference:
     def logits(self, variables: Variables, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(the readable rows, in order, int64 [m]; their logits, float32 [m, outputs])."""
         return self.run_all("logits", variables, rows)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FeatureInference(Inference):
+    """The forward pass of a whole network whose features are known: only the head runs, where this is enough.
+
+    Attributes:
+      of_features: the forward pass of the head over the features.
+      of_images: returns the forward pass of the whole network over the images, for the other outputs.
+    """
+
+    of_features: Inference = dataclasses.field(kw_only=True)
+    of_images: Callable[[], Inference] = dataclasses.field(kw_only=True)
+
+    def run(self, output: str, variables: Variables, rows: np.ndarray) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+        """As `Inference.run`, with the variables of the whole network."""
+        if output in self.of_features.steps:
+            head, inference = self.network.head, self.of_features
+            variables = {"params": {head: variables["params"][head]}, "batch_stats": {}}
+        else:
+            inference = self.of_images()
+        yield from dataclasses.replace(inference, stop_requested=self.stop_requested).run(output, variables, rows)

@@ -6,6 +6,7 @@ An experiment has many runs; most of them use the same images and compile to the
 import collections
 import dataclasses
 import functools
+import pathlib
 from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple, TypeVar
 
@@ -15,14 +16,16 @@ from openset_jax.data import features, pool_builder
 from openset_jax.data.pools import Pool
 from openset_jax.data.unreadable import Unreadable
 from openset_jax.errors import UserError
+from openset_jax.model.head import head_of
 from openset_jax.model.network import Network
 from openset_jax.openset.losses.weights import Weights
-from openset_jax.spec import LossSpec, ProgramSpec, RunSpec, VectorSpec
-from openset_jax.training import devices, input_choice, state, train_program
+from openset_jax.spec import ForwardSpec, InputSpec, LossSpec, ProgramSpec, RunSpec, VectorSpec
+from openset_jax.training import devices, frozen_features, input_choice, state, train_program
 from openset_jax.training.eval_program import make_eval_steps
 from openset_jax.training.image_input import ImageInput
-from openset_jax.training.inference import Inference
+from openset_jax.training.inference import FeatureInference, Inference
 from openset_jax.training.input_choice import InputChoice
+from openset_jax.training.state import Variables
 from openset_jax.training.steps import Batch, Metrics
 
 # Maximum number of cached entries, the newest, by kind; other kinds hold images and keep one entry.
@@ -41,16 +44,22 @@ class TrainableNetwork(NamedTuple):
 
 
 class LoadedImages(NamedTuple):
-    """The input of a pool's images, and the unreadable images."""
+    """The input of a pool's images, and the unreadable images; or the input of their features, see `frozen_features`."""
 
     image_input: ImageInput
     unreadable: Unreadable
+    features: Pool | None = None  # of vectors, with the rows of the images; None for images
 
 
 class RunCache:
-    """Keeps the most recent pools, networks and programs, and the images of the most recent pool."""
+    """Keeps the most recent pools, networks and programs, and the images of the most recent pool.
 
-    def __init__(self) -> None:
+    Args:
+      features: folder of the features of frozen layers; None for that in the workdir of each run.
+    """
+
+    def __init__(self, features: pathlib.Path | None = None) -> None:
+        self._features = features
         self._kept: dict[str, collections.OrderedDict[Hashable, Any]] = collections.defaultdict(collections.OrderedDict)
 
     def pool(self, spec: RunSpec) -> Pool:
@@ -93,6 +102,30 @@ class RunCache:
 
         return self._once("images", (pool, name, sharded, most), make)
 
+    def examples(
+        self, spec: RunSpec, pool: Pool, variables: Variables, stop_requested: Callable[[], str] = lambda: ""
+    ) -> LoadedImages:
+        """Returns the input of what a run trains on: the images, or, if this suits the run, their features.
+
+        Args:
+          variables: of the whole network, on the host.
+          stop_requested: see `frozen_features.load`.
+        """
+        if not frozen_features.suits(spec):
+            return self.images(spec, pool)
+        folder = self._features or spec.workdir / frozen_features.FOLDER
+        compute = lambda: self.inference(spec, pool, self.images(spec, pool))
+        found = frozen_features.load(spec, pool, variables, folder, inference=compute, stop_requested=stop_requested)
+        if found is None:
+            return self.images(spec, pool)
+
+        def make():
+            name = input_choice.choose(InputSpec("auto", spec.input.sharded), found.pool).name
+            made = input_choice.make_image_input(name, found.pool, unreadable=found.unreadable, sharded=spec.input.sharded)
+            return LoadedImages(made, found.unreadable, found.pool)
+
+        return self._once("features", (found.pool.sources[0].name, spec.input.sharded), make)
+
     def _release_images(self) -> None:
         """Drops the images of another pool, and the programs that hold them."""
         for kind in ("images", "train", "inference"):
@@ -116,9 +149,15 @@ class RunCache:
         """
         num_classes, image_input = len(weights.prior) - 1, images.image_input
         network, program = self.network(spec.program, num_classes), dataclasses.replace(spec.program, loss=loss)
-        make = lambda: train_program.make_train_program(program, network.model, network.optimizer, image_input)
+        model = network.model
+        if images.features is not None:
+            program, model = (
+                dataclasses.replace(program, forward=_of_features(program.forward, images.features)),
+                head_of(model),
+            )
+        make = lambda: train_program.make_train_program(program, model, network.optimizer, image_input)
         run = self._once("train", (id(image_input.store), num_classes, program), make)
-        return functools.partial(run, train_program.make_constants(spec.seed, network.model, weights))
+        return functools.partial(run, train_program.make_constants(spec.seed, model, weights))
 
     def inference(self, spec: RunSpec, pool: Pool, images: LoadedImages) -> Inference:
         """The forward pass over the pool."""
@@ -126,8 +165,14 @@ class RunCache:
 
         def make():
             model = forward.network.make(pool.num_classes + forward.none_output, axis_name=devices.AXIS)
-            steps = make_eval_steps(forward, model, images.image_input)
-            return Inference(model, steps, pool, images.image_input, batch_size=batch_size, unreadable=images.unreadable)
+            common = {"image_input": images.image_input, "batch_size": batch_size, "unreadable": images.unreadable}
+            if images.features is None:
+                return Inference(model, make_eval_steps(forward, model, images.image_input), pool, **common)
+            head = head_of(model)
+            steps = make_eval_steps(_of_features(forward, images.features), head, images.image_input)
+            of_features = Inference(head, steps, images.features, **common)
+            of_images = lambda: self.inference(spec, pool, self.images(spec, pool))
+            return FeatureInference(model, {}, pool, **common, of_features=of_features, of_images=of_images)
 
         return self._once("inference", (pool, id(images.image_input.store), forward, batch_size), make)
 
@@ -139,3 +184,8 @@ class RunCache:
         while len(kept) > _MOST.get(kind, 1):
             kept.popitem(last=False)
         return kept[key]
+
+
+def _of_features(forward: ForwardSpec, features: Pool) -> ForwardSpec:
+    """The same for a head whose inputs are features."""
+    return dataclasses.replace(forward, inputs=VectorSpec(features.array.shape[0]))

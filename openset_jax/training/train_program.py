@@ -51,11 +51,13 @@ def make_constants(seed: int, model: Network, weights: Weights) -> RunConstants:
 
 
 def make_augment(program: ProgramSpec) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array]:
-    """(stored images, key, position) -> random crops; see `augment.augment`. Vectors are not changed."""
-    inputs = program.forward.inputs
-    if isinstance(inputs, VectorSpec):
-        return lambda vectors, key, position: vectors
-    return functools.partial(augment.augment, image_size=inputs.image_size, pad=program.pad, flip=program.flip)
+    """(stored images, key, position) -> crops; see `augment.augment`. Vectors are not changed."""
+    inputs, centre = program.forward.inputs, make_crop(program.forward.inputs)
+    if not program.augments:
+        return lambda stored, key, position: centre(stored)
+    assert isinstance(inputs, ImageSpec)
+    cut = functools.partial(augment.augment, image_size=inputs.image_size, pad=program.pad, flip=program.flip)
+    return cut if program.crop else lambda stored, key, position: cut(centre(stored), key, position)
 
 
 def make_crop(inputs: ImageSpec | VectorSpec) -> Callable[[jax.Array], jax.Array]:

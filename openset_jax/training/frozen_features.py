@@ -1,0 +1,158 @@
+"""The features of frozen layers: computed once for each image, kept in a file, and the input of the training of the head.
+
+This suits a run that trains only the head, on images that are the same each time. The features are float16; every pass
+over them, in training and in evaluation, takes the same numbers. At the end the run is a whole network, with the frozen
+layers as they were.
+"""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+import time
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict
+
+from openset_jax.data import array_file
+from openset_jax.data.pools import Pool, Source
+from openset_jax.data.unreadable import Unreadable
+from openset_jax.errors import Stopped
+from openset_jax.files import write_whole
+from openset_jax.spec import RunSpec, VectorSpec
+from openset_jax.text import rounded
+from openset_jax.training import devices
+from openset_jax.training.inference import Inference
+from openset_jax.training.run_log import say
+from openset_jax.training.state import Variables
+
+FOLDER = "features"  # in the workdir of a run, or of an experiment
+_DTYPE = np.dtype("<f2")
+_REPORTS = 5  # lines on the progress of a pass over the images
+
+
+class Features(NamedTuple):
+    """The features of a pool of images: a pool of vectors with the same rows, and the unreadable images."""
+
+    pool: Pool
+    unreadable: Unreadable
+
+
+def suits(spec: RunSpec) -> bool:
+    """True if a run trains only the head, in one process, and every image is the same each time."""
+    program = spec.program
+    of_images = not isinstance(program.forward.inputs, VectorSpec)
+    return program.trainable == "head" and of_images and not program.augments and jax.process_count() == 1
+
+
+def load(
+    spec: RunSpec, pool: Pool, variables: Variables, folder: pathlib.Path, *, inference: Callable[[], Inference],
+    stop_requested: Callable[[], str] = lambda: "",
+) -> Features | None:  # fmt: skip
+    """Returns the features of all images of a pool, from their file in `folder`, or else computes them and writes it.
+
+    The file is named after a hash of the frozen layers, of the images and of their preprocessing, so that a file of other
+    ones is never used.
+
+    Args:
+      variables: of the whole network.
+      inference: returns the forward pass over the pool; called only to compute features.
+      stop_requested: returns the reason to stop before the next batch, "" to continue.
+
+    Returns None, with a printed line, if a feature is too large for float16.
+
+    Raises:
+      Stopped: `stop_requested` returned a reason.
+    """
+    path = folder / f"{_fingerprint(spec, pool, variables)}.npy"
+    notes = path.with_suffix(".json")
+    if not (path.exists() and notes.exists()):
+        started = time.monotonic()
+        say(f"The layers below the head are frozen: computing the features of {len(pool):,} images once.")
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with write_whole(path, "wb") as file:
+                made, size = inference(), 0
+                for vectors in _computed(made, devices.replicate(variables), len(pool), stop_requested):
+                    if not size:
+                        size = vectors.shape[1]
+                        header = {"descr": _DTYPE.str, "fortran_order": False, "shape": (len(pool), size)}
+                        np.lib.format.write_array_header_1_0(file, header)
+                    file.write(vectors.tobytes())
+        except OverflowError as error:
+            say(f"{error} The head is trained from the images instead.")
+            return None
+        with write_whole(notes) as file:
+            file.write(json.dumps({str(row): reason for row, reason in made.unreadable.rows.items()}))
+        taken = time.monotonic() - started
+        say(f"Features of {size:,} numbers in {rounded(taken)} seconds ({len(pool) / taken:,.0f} images/s), kept in {path}.")
+    unreadable = Unreadable(pool, spec.data.max_bad_fraction, spec.data.max_pixels)
+    unreadable.rows = {int(row): reason for row, reason in json.loads(notes.read_text()).items()}
+    return Features(_pool_of(pool, array_file.open_array(path)), unreadable)
+
+
+def _computed(
+    inference: Inference, variables: Variables, count: int, stop_requested: Callable[[], str]
+) -> Iterator[np.ndarray]:
+    """Yields float16 [b, F] for rows 0, 1, ... of the pool, zeros for unreadable images."""
+    done, reported, started = 0, 1, time.monotonic()
+    inference = dataclasses.replace(inference, stop_requested=stop_requested)
+    try:
+        for rows, out in inference.run("features", variables, np.arange(count)):
+            with np.errstate(over="ignore"):
+                features = out["features"].astype(_DTYPE)
+            if not np.isfinite(features).all():
+                raise OverflowError(f"A feature of {np.abs(out['features']).max():.3g} is too large for float16.")
+            last = int(rows[-1]) + 1
+            whole = np.zeros((last - done, features.shape[1]), _DTYPE)
+            whole[rows - done] = features
+            yield whole
+            done = last
+            if done >= reported * count / _REPORTS and done < count:
+                reported = int(done / count * _REPORTS) + 1
+                left = (time.monotonic() - started) / done * (count - done)
+                say(f"features of {done:,}/{count:,} images  {rounded(left)} seconds left")
+    except Stopped as stopped:
+        text = f"Stopped by {stop_requested()} while features were computed; run the same command again to start over."
+        raise Stopped(text) from stopped
+    if done < count:  # the last images are unreadable
+        yield np.zeros((count - done, features.shape[1]), _DTYPE)
+
+
+def _fingerprint(spec: RunSpec, pool: Pool, variables: Variables) -> str:
+    """A hash of the frozen layers, of the images in their order, and of their preprocessing."""
+    forward = spec.program.forward
+    network = forward.network.make(1)
+    found = hashlib.blake2b(repr((forward.network, forward.inputs, spec.data.max_pixels)).encode(), digest_size=16)
+    for name, values in sorted(flatten_dict(variables, sep="/").items()):
+        if not name.startswith(f"params/{network.head}/"):
+            found.update(name.encode() + np.ascontiguousarray(values).tobytes())
+    found.update(np.ascontiguousarray(pool.key).data)
+    for number, source in enumerate(pool.sources):
+        found.update(source.name.encode("utf-8", "surrogateescape") + source.format.encode())
+        if source.format == "path":
+            for path in source.fetch(pool.record[pool.source == number]):
+                found.update(repr(_stamp(path)).encode())
+    return found.hexdigest()
+
+
+def _stamp(path: bytes | str) -> tuple[int, int] | None:
+    """Size and time of change of a file; None if it is not there."""
+    try:
+        there = pathlib.Path(path if isinstance(path, str) else path.decode("utf-8", "surrogateescape")).stat()
+    except OSError:
+        return None
+    return there.st_size, there.st_mtime_ns
+
+
+def _pool_of(pool: Pool, file: array_file.ArrayFile) -> Pool:
+    """A pool of the same rows whose examples are the vectors of a file."""
+    source = Source(
+        name=str(file.path), classes=pool.groups, roles=pool.roles, label=pool.group, split=pool.split, format="array",
+        ids=pool.ids, fetch=file.fetcher(), array=file.array,
+    )  # fmt: skip
+    rows = np.arange(len(pool))
+    return dataclasses.replace(pool, sources=(source,), source=np.zeros(len(pool), np.int32), record=rows, array=file.array)
