@@ -80,7 +80,7 @@ def experiment(
     from openset_jax import config as configs
     from openset_jax.report import console
     from openset_jax.study.runs import arm_folder, check, eta, grid
-    from openset_jax.training import checkpoints, run_length, run_setup
+    from openset_jax.training import checkpoints, frozen_features, run_length, run_setup
     from openset_jax.training.run_cache import RunCache
     from openset_jax.training.run_log import say
 
@@ -90,7 +90,8 @@ def experiment(
     # The arms and their resolved specs. All arms compute in the same dtype.
     if checkpoints.latest_step(workdir) is not None:
         raise UserError(f"--workdir: {workdir} has a single run; use another --workdir for the experiment")
-    dtype, arms, cache = _saved_dtype(workdir), grid.arms_of(config), cache or RunCache()
+    dtype, arms = _saved_dtype(workdir), grid.arms_of(config)
+    cache = cache or RunCache(workdir / frozen_features.FOLDER)
     folder = {arm: workdir / "arms" / arm.name for arm in arms}
     run, phases = check.with_shared_steps(config.run, cache), {}
     for arm in arms:

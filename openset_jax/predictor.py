@@ -106,7 +106,7 @@ class Predictor:
           TypeError: an image is none of these.
           UserError: a path does not exist, there is no image, or the class frequencies cannot be estimated.
         """
-        from openset_jax.data import features
+        from openset_jax.data import vector_files
         from openset_jax.data.unreadable import Unreadable
         from openset_jax.openset.decision import deployment
 
@@ -114,7 +114,7 @@ class Predictor:
         if self._estimate_prior:
             deployment.check_enough(len(pool), f"--priors={self._priors}")  # before they are read
         unreadable = Unreadable(pool, 1.0, self._max_pixels, report=lambda line: None)
-        for row in features.not_finite(pool) if pool.array.is_vector else ():
+        for row in vector_files.not_finite(pool) if pool.array.is_vector else ():
             unreadable.add(row, "the vector has numbers that are not finite")
         outputs = self._outputs(pool, unreadable)
         if self._estimate_prior:

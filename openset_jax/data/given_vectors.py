@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from openset_jax.data import features, pools
+from openset_jax.data import pools, vector_files
 from openset_jax.data.pools import ArrayType
 from openset_jax.errors import UserError
 
@@ -25,7 +25,7 @@ class GivenVectors(NamedTuple):
 def is_file_of_vectors(path: str | os.PathLike[str]) -> bool:
     """True for a .npy or .parquet file, and for a folder with features.npy."""
     path = pathlib.Path(path).expanduser()
-    return (path.suffix.lower() in _SUFFIXES and not path.is_dir()) or (path / features.VECTORS).is_file()
+    return (path.suffix.lower() in _SUFFIXES and not path.is_dir()) or (path / vector_files.VECTORS).is_file()
 
 
 def open_files(paths: Iterable[str | os.PathLike[str]]) -> GivenVectors:
@@ -35,7 +35,7 @@ def open_files(paths: Iterable[str | os.PathLike[str]]) -> GivenVectors:
     """
     sources, ids = [], list[str | int]()
     for path in map(pathlib.Path, paths):
-        vectors, _, columns = features.read(str(path), path.expanduser())
+        vectors, _, columns = vector_files.read(str(path), path.expanduser())
         own = columns.get("id") or [f"{path}#{row}" for row in range(vectors.rows)]
         sources.append(_source(vectors, own))
         ids += own
@@ -56,12 +56,12 @@ def of_memory(vectors: Any) -> GivenVectors:
             f"vectors are an array {array.dtype} {list(array.shape)}; they must be floating-point numbers [n, F]"
         )
     array = array if array.dtype in (np.float16, np.float32) else array.astype(np.float32)
-    given = features.Vectors(len(array), ArrayType(array.shape[1:], array.dtype), lambda records: array[records])
+    given = vector_files.Vectors(len(array), ArrayType(array.shape[1:], array.dtype), lambda records: array[records])
     ids = range(len(array))
     return GivenVectors(ids, _pool([_source(given, list(map(str, ids)))]))
 
 
-def _source(vectors: features.Vectors, ids: Sequence[str]) -> pools.Source:
+def _source(vectors: vector_files.Vectors, ids: Sequence[str]) -> pools.Source:
     return pools.Source(
         name="vectors", classes=("",), roles=None, label=np.zeros(vectors.rows, np.int32),
         split=np.full(vectors.rows, pools.TEST, np.uint8), format="array", ids=lambda records: [ids[r] for r in records],

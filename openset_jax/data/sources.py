@@ -7,7 +7,7 @@ the small digits.
 import os
 import pathlib
 
-from openset_jax.data import digits, features, folders, packed
+from openset_jax.data import digits, folders, packed, vector_files
 from openset_jax.data.pools import TEST, TRAIN, UNASSIGNED, VALIDATION, Source
 from openset_jax.errors import UserError, needing_tensorflow
 
@@ -43,7 +43,7 @@ def open_source(
             raise UserError(
                 f"{name}: {str(root)!r} does not exist; with configs/features.py, name it by --config.data.root=PATH"
             )
-        return features.open_features(f"{kind}:{os.path.normpath(root)}", root, splits)
+        return vector_files.open_features(f"{kind}:{os.path.normpath(root)}", root, splits)
     if kind in ("folder", "packed") and place:
         if not root.is_dir():
             remedy = "with configs/folder.py, name it by --config.data.root=PATH; evaluate also needs --config=FILE for this"

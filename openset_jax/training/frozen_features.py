@@ -10,8 +10,8 @@ import hashlib
 import json
 import pathlib
 import time
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import IO, NamedTuple
 
 import jax
 import numpy as np
@@ -70,56 +70,70 @@ def load(
     path = folder / f"{_fingerprint(spec, pool, variables)}.npy"
     notes = path.with_suffix(".json")
     if not (path.exists() and notes.exists()):
-        started = time.monotonic()
         say(f"The layers below the head are frozen: computing the features of {len(pool):,} images once.")
         folder.mkdir(parents=True, exist_ok=True)
+        made = inference()
         try:
             with write_whole(path, "wb") as file:
-                made, size = inference(), 0
-                for vectors in _computed(made, devices.replicate(variables), len(pool), stop_requested):
-                    if not size:
-                        size = vectors.shape[1]
-                        header = {"descr": _DTYPE.str, "fortran_order": False, "shape": (len(pool), size)}
-                        np.lib.format.write_array_header_1_0(file, header)
-                    file.write(vectors.tobytes())
+                write(file, made, devices.replicate(variables), len(pool), stop_requested, blanks=True)
         except OverflowError as error:
             say(f"{error} The head is trained from the images instead.")
             return None
         with write_whole(notes) as file:
             file.write(json.dumps({str(row): reason for row, reason in made.unreadable.rows.items()}))
-        taken = time.monotonic() - started
-        say(f"Features of {size:,} numbers in {rounded(taken)} seconds ({len(pool) / taken:,.0f} images/s), kept in {path}.")
     unreadable = Unreadable(pool, spec.data.max_bad_fraction, spec.data.max_pixels)
     unreadable.rows = {int(row): reason for row, reason in json.loads(notes.read_text()).items()}
     return Features(_pool_of(pool, array_file.open_array(path)), unreadable)
 
 
-def _computed(
-    inference: Inference, variables: Variables, count: int, stop_requested: Callable[[], str]
-) -> Iterator[np.ndarray]:
-    """Yields float16 [b, F] for rows 0, 1, ... of the pool, zeros for unreadable images."""
-    done, reported, started = 0, 1, time.monotonic()
-    inference = dataclasses.replace(inference, stop_requested=stop_requested)
+def write(
+    file: IO[bytes], inference: Inference, variables: Variables, count: int, stop_requested: Callable[[], str], *,
+    blanks: bool = False,
+) -> np.ndarray:  # fmt: skip
+    """Writes the features of the first `count` rows of a pool as a .npy file, float16 [n, F]; prints its progress.
+
+    Args:
+      variables: of the whole network, replicated.
+      blanks: whether unreadable images have vectors of zeros, so that n is `count`; otherwise they are left out.
+
+    Returns the rows in the file that were read, int64.
+
+    Raises:
+      OverflowError: a feature is too large for float16.
+      Stopped: `stop_requested` returned a reason.
+    """
+    size, started, reported = inference.network.feature_size, time.monotonic(), 1
+    inference, rows_read, done = dataclasses.replace(inference, stop_requested=stop_requested), list[np.ndarray](), 0
+    header = lambda rows: {"descr": _DTYPE.str, "fortran_order": False, "shape": (rows, size)}
+    np.lib.format.write_array_header_1_0(file, header(count))
     try:
         for rows, out in inference.run("features", variables, np.arange(count)):
             with np.errstate(over="ignore"):
                 features = out["features"].astype(_DTYPE)
             if not np.isfinite(features).all():
                 raise OverflowError(f"A feature of {np.abs(out['features']).max():.3g} is too large for float16.")
-            last = int(rows[-1]) + 1
-            whole = np.zeros((last - done, features.shape[1]), _DTYPE)
-            whole[rows - done] = features
-            yield whole
-            done = last
-            if done >= reported * count / _REPORTS and done < count:
+            if blanks and len(rows):
+                whole = np.zeros((int(rows[-1]) + 1 - done, size), _DTYPE)
+                whole[rows - done] = features
+                features = whole
+            file.write(features.tobytes())
+            rows_read.append(rows)
+            done = int(rows[-1]) + 1 if len(rows) else done
+            if reported * count / _REPORTS <= done < count:
                 reported = int(done / count * _REPORTS) + 1
-                left = (time.monotonic() - started) / done * (count - done)
-                say(f"features of {done:,}/{count:,} images  {rounded(left)} seconds left")
+                seconds = time.monotonic() - started
+                left = rounded(seconds / done * (count - done))
+                say(f"features of {done:,}/{count:,} images  {done / seconds:,.0f} images/s  {left} seconds left")
     except Stopped as stopped:
         text = f"Stopped by {stop_requested()} while features were computed; run the same command again to start over."
         raise Stopped(text) from stopped
-    if done < count:  # the last images are unreadable
-        yield np.zeros((count - done, features.shape[1]), _DTYPE)
+    read = np.concatenate([*rows_read, np.zeros(0, np.int64)])
+    if blanks:
+        file.write(np.zeros((count - done, size), _DTYPE).tobytes())  # of the last images, if they are unreadable
+    else:
+        file.seek(0)
+        np.lib.format.write_array_header_1_0(file, header(len(read)))  # as long as before
+    return read
 
 
 def _fingerprint(spec: RunSpec, pool: Pool, variables: Variables) -> str:

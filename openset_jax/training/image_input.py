@@ -4,6 +4,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from openset_jax.data.batches import ReadBatches
+from openset_jax.data.pools import Pool
+from openset_jax.data.unreadable import Unreadable
 
 
 class ImageInput(NamedTuple):
@@ -16,6 +18,14 @@ class ImageInput(NamedTuple):
     store: Any  # arrays that the devices hold during the whole run, the same for all batches
     store_axis: int | None  # device axis of `store`; None if it is replicated
     load: Callable[[Any, dict[str, Any]], dict[str, Any]]
+
+
+class LoadedImages(NamedTuple):
+    """The input of a pool's images, and the unreadable images; or the input of their features, see `frozen_features`."""
+
+    image_input: ImageInput
+    unreadable: Unreadable
+    features: Pool | None = None  # of vectors, with the rows of the images; None for images
 
 
 def streamed(read: ReadBatches) -> ImageInput:

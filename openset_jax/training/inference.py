@@ -13,7 +13,7 @@ from openset_jax.errors import Stopped
 from openset_jax.model.network import Network
 from openset_jax.training import devices, divergence, hosts
 from openset_jax.training.eval_program import EvalStep
-from openset_jax.training.image_input import ImageInput
+from openset_jax.training.image_input import ImageInput, LoadedImages
 from openset_jax.training.state import Variables
 
 
@@ -28,6 +28,11 @@ class Inference:
     batch_size: int  # global, a multiple of the number of devices
     unreadable: Unreadable
     stop_requested: Callable[[], str] | None = None  # returns the reason to stop before the next batch, "" to continue
+
+    @property
+    def examples(self) -> LoadedImages:
+        """The images, or the features, that it reads."""
+        return LoadedImages(self.image_input, self.unreadable)
 
     def run(self, output: str, variables: Variables, rows: np.ndarray) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
         """Yields (the readable rows, int64 [b]; arrays [b, ...] on the host) of each batch; few are in memory at a time.
@@ -77,6 +82,11 @@ class FeatureInference(Inference):
 
     of_features: Inference = dataclasses.field(kw_only=True)
     of_images: Callable[[], Inference] = dataclasses.field(kw_only=True)
+
+    @property
+    def examples(self) -> LoadedImages:
+        """The features."""
+        return LoadedImages(self.image_input, self.unreadable, self.of_features.pool)
 
     def run(self, output: str, variables: Variables, rows: np.ndarray) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
         """As `Inference.run`, with the variables of the whole network."""

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import optax
 
-from openset_jax.data import features, pool_builder
+from openset_jax.data import pool_builder, vector_files
 from openset_jax.data.pools import Pool
 from openset_jax.data.unreadable import Unreadable
 from openset_jax.errors import UserError
@@ -22,7 +22,7 @@ from openset_jax.openset.losses.weights import Weights
 from openset_jax.spec import ForwardSpec, InputSpec, LossSpec, ProgramSpec, RunSpec, VectorSpec
 from openset_jax.training import devices, frozen_features, input_choice, state, train_program
 from openset_jax.training.eval_program import make_eval_steps
-from openset_jax.training.image_input import ImageInput
+from openset_jax.training.image_input import LoadedImages
 from openset_jax.training.inference import FeatureInference, Inference
 from openset_jax.training.input_choice import InputChoice
 from openset_jax.training.state import Variables
@@ -43,14 +43,6 @@ class TrainableNetwork(NamedTuple):
     optimizer: optax.GradientTransformation
 
 
-class LoadedImages(NamedTuple):
-    """The input of a pool's images, and the unreadable images; or the input of their features, see `frozen_features`."""
-
-    image_input: ImageInput
-    unreadable: Unreadable
-    features: Pool | None = None  # of vectors, with the rows of the images; None for images
-
-
 class RunCache:
     """Keeps the most recent pools, networks and programs, and the images of the most recent pool.
 
@@ -69,7 +61,7 @@ class RunCache:
         def make():
             pool = pool_builder.open_pool(spec.data, stored_size=stored_size, seed=seed)
             if pool.array.is_vector:
-                features.check_finite(pool)
+                vector_files.check_finite(pool)
             return pool
 
         pool = self._once("pool", (spec.data, stored_size, seed), make)

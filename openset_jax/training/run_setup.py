@@ -30,10 +30,11 @@ from openset_jax.training import (
     validation,
 )
 from openset_jax.training.checkpoints import Checkpoints
+from openset_jax.training.image_input import LoadedImages
 from openset_jax.training.inference import Inference
 from openset_jax.training.input_choice import InputChoice
 from openset_jax.training.progress import Progress, plateau_warning
-from openset_jax.training.run_cache import LoadedImages, RunCache, TrainableNetwork, TrainStep
+from openset_jax.training.run_cache import RunCache, TrainableNetwork, TrainStep
 from openset_jax.training.run_log import RunLog, say
 from openset_jax.training.state import TrainState, Variables, create_state
 from openset_jax.training.steps import Batch
@@ -185,29 +186,42 @@ def start(run: Run) -> tuple[Checkpoints, TrainState, Progress, int]:
     return checkpoints, state, progress, step
 
 
+def initial_state(run: Run) -> TrainState:
+    """Returns the state before the first step, on the host: from the weights of `init_from`, or from random parameters.
+
+    Raises UserError as `start_weights.load`.
+    """
+    fresh = _random_state(run)
+    if run.spec.init_from:
+        variables, text = warm_start(fresh.variables, run.spec, run.pool.classes)
+        say(text)
+        return fresh.replace(**variables)
+    if run.network.model.takes_vectors:
+        return fresh.replace(batch_stats=standardise.statistics(run.pool, run.rows_by_class))
+    return fresh
+
+
+def _random_state(run: Run) -> TrainState:
+    network = run.network
+    return create_state(network.model, network.optimizer, seed=run.spec.seed, shape=run.spec.inputs.shape)
+
+
 def _starting_point(run: Run, checkpoints: Checkpoints) -> tuple[TrainState, Progress, int]:
     """(state on the host, progress, step) from the last checkpoint, trained weights, or random parameters."""
-    spec, network = run.spec, run.network
+    spec = run.spec
     steps, per_call = spec.program.steps, spec.program.steps_per_call
-    fresh = create_state(network.model, network.optimizer, seed=spec.seed, shape=spec.inputs.shape)
     if not checkpoints.steps():
         if (spec.workdir / saved_decision.DECISION).exists():
             raise UserError(
                 f"--workdir: {spec.workdir} has a {saved_decision.DECISION}, but no checkpoint: its results are of another "
                 "network; restore the folder checkpoints/, delete the results, or use a new --workdir"
             )
-        if not spec.init_from:
-            if network.model.takes_vectors:
-                fresh = fresh.replace(batch_stats=standardise.statistics(run.pool, run.rows_by_class))
-            return fresh, Progress(), 0
-        variables, text = warm_start(fresh.variables, spec, run.pool.classes)
-        say(text)
-        return fresh.replace(**variables), Progress(), 0
+        return initial_state(run), Progress(), 0
 
     def read(step):
         record = checkpoints.record(step)
         run_record.check_same_run(record, run.record, spec.workdir)
-        return record, checkpoints.restore(step, fresh)
+        return record, checkpoints.restore(step, _random_state(run))
 
     start, (saved, host_state), warning = checkpoints.newest(read)
     say(warning)

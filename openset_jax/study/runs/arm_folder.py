@@ -42,7 +42,7 @@ def save_outcome(network: TrainedNetwork, cache: RunCache) -> None:
         "classes": list(pool.classes),
         "kinds": pool.kinds({"seen_negatives": "negatives", "unseen_unknowns": "unknown"}),
         "groups": list(pool.groups),
-        "training": step_cost.training(spec, cache)._asdict(),
+        "training": step_cost.training(spec, cache, network.inference.examples)._asdict(),
         "training_prior": list(map(float, network.training_prior)),
         "negatives": sum(map(len, negatives)),
         "class_sizes": [len(rows) for rows in rows_by_class[: pool.num_classes]],

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import jax
 
-from openset_jax.model import cost
 from openset_jax.spec import RunSpec
+from openset_jax.study.runs import step_cost
 from openset_jax.study.runs.check import Phases, Size
-from openset_jax.training import devices, run_setup, state
+from openset_jax.training import devices, frozen_features, run_setup, state
 from openset_jax.training.progress import Progress
 from openset_jax.training.run_cache import RunCache
 from openset_jax.training.run_log import clock
@@ -23,8 +23,7 @@ def work(phases: Phases, size: Size) -> float:
 
 
 def _flops(spec: RunSpec, *, train: bool = True) -> float:
-    network = spec.program.forward.network.make(1, trainable=spec.program.trainable)
-    return cost.flops_per_example(network, spec.inputs.shape, train=train)
+    return step_cost.flops(spec, train=train, features=frozen_features.suits(spec))
 
 
 class Clock:
@@ -43,7 +42,7 @@ class Clock:
 
 def estimate(first: Phases, works: Sequence[float], cache: RunCache) -> str:
     """Returns as text how long arms of this `work` take, estimated from a few training calls of one of them, `first`."""
-    seconds = _seconds_per_example(first[0], cache) * sum(works) / _flops(first[0])
+    seconds = _seconds_per_example(first[0], cache) * sum(works) / step_cost.flops(first[0])
     measured = f"from {_CALLS} training calls of the first arm, and the operations of the others and of evaluations"
     return f"{len(works)} arms to run; about {clock(seconds)} of training and evaluation ({measured})."
 

@@ -8,6 +8,7 @@ from small_run import shared_cache, small_config, small_spec, train
 
 from openset_jax.config import FIRST_PHASE
 from openset_jax.study.runs import step_cost
+from openset_jax.training.image_input import LoadedImages, streamed
 from openset_jax.training.run_cache import RunCache
 
 
@@ -32,9 +33,9 @@ def test_the_speed_is_the_median_without_the_line_that_includes_compilation(tmp_
     ],
 )
 def test_the_second_of_two_phases_starts_from_the_first(tmp_path, monkeypatch, changes, start):
-    monkeypatch.setattr(step_cost, "_memory", lambda run: 1)
+    monkeypatch.setattr(step_cost, "_memory", lambda run, examples: 1)
     log(tmp_path / "metrics.jsonl", 7.0)
-    found = step_cost.training(small_spec(tmp_path, **changes), shared_cache())
+    found = step_cost.training(small_spec(tmp_path, **changes), shared_cache(), LoadedImages(streamed(None), None))
     trainable = changes.get("trainable", "all")
     assert (found.start, found.trainable, found.memory, found.images_per_second) == (start, trainable, 1, 7.0)
     assert found.trains_all == (trainable == "all") and found.from_scratch == (not changes)
@@ -43,5 +44,8 @@ def test_the_second_of_two_phases_starts_from_the_first(tmp_path, monkeypatch, c
 @pytest.mark.slow
 def test_the_memory_is_the_same_for_a_process_that_has_not_compiled_the_step(tmp_path):
     train(small_config(), tmp_path)
-    here, elsewhere = (step_cost.training(small_spec(tmp_path), cache) for cache in (shared_cache(), RunCache()))
+    spec = small_spec(tmp_path)
+    here, elsewhere = (
+        step_cost.training(spec, cache, cache.images(spec, cache.pool(spec))) for cache in (shared_cache(), RunCache())
+    )
     assert here == elsewhere

@@ -7,7 +7,7 @@ import pytest
 import vectors
 from vectors import SIZE
 
-from openset_jax.data import features, pools, sources
+from openset_jax.data import pools, sources, vector_files
 from openset_jax.data.pool_builder import Selection, build_pool
 from openset_jax.errors import UserError
 
@@ -195,13 +195,13 @@ def test_numbers_that_are_not_finite_are_counted_and_named(tmp_path, monkeypatch
     array, rows = vectors.vectors()
     array[3, 2], array[81, 0], array[81, 1] = np.nan, np.inf, -np.inf
     pool = pool_of(vectors.write(tmp_path, array, rows))
-    monkeypatch.setattr(features, "_CHECKED_AT_ONCE", 60)  # two vectors
+    monkeypatch.setattr(vector_files, "_CHECKED_AT_ONCE", 60)  # two vectors
     with pytest.raises(
         UserError, match="2 of 200 vectors have numbers that are not finite: 'a/3.jpg', 'car/1.jpg'; compute"
     ):
-        features.check_finite(pool)
+        vector_files.check_finite(pool)
     array[[3, 81]] = 1
-    features.check_finite(pool_of(vectors.write(tmp_path, array, rows)))
+    vector_files.check_finite(pool_of(vectors.write(tmp_path, array, rows)))
 
 
 def test_paths_of_images_are_relative_to_the_folder(tmp_path):
