@@ -131,7 +131,7 @@ def test_words_of_the_config_begin_with_its_file():
 def test_synthetic_packed_images_are_a_pool(tmp_path):
     synthetic.write_packed(tmp_path, images=400, size=8)
     source = sources.open_source(f"packed:{tmp_path}")
-    pool = build_pool({role: [Selection(source)] for role in pools.ROLES})
+    pool = build_pool({role: [Selection(source)] for role in pools.ROLES}, stored_size=source.array.shape[0])
     assert pool.num_classes == synthetic.CLASSES
     rows = pool.training_rows()
     assert sum(map(len, rows)) == 400 * 8 // 10
