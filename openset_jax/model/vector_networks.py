@@ -15,7 +15,7 @@ STANDARDISE = "standardise"  # name of the layer with the statistics, "mean" and
 
 
 class Standardise(nn.Module):
-    """Subtracts the mean of each feature and divides by its standard deviation, which training never changes.
+    """Subtracts the mean of each feature and divides by one standard deviation; training changes neither.
 
     A run sets both to those of its training vectors (`training/standardise.py`).
     """
@@ -24,7 +24,7 @@ class Standardise(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """float32 [b, F] -> float32 [b, F]."""
         mean = self.variable("batch_stats", "mean", jnp.zeros, x.shape[1:])
-        std = self.variable("batch_stats", "std", jnp.ones, x.shape[1:])
+        std = self.variable("batch_stats", "std", jnp.ones, ())
         return (x - mean.value) / std.value
 
 
