@@ -68,8 +68,7 @@ def load(
       Stopped: `stop_requested` returned a reason.
     """
     path = folder / f"{_fingerprint(spec, pool, variables)}.npy"
-    notes = path.with_suffix(".json")
-    if not (path.exists() and notes.exists()):
+    if not (kept := _read(path, len(pool))):
         say(f"The layers below the head are frozen: computing the features of {len(pool):,} images once.")
         folder.mkdir(parents=True, exist_ok=True)
         made = inference()
@@ -79,11 +78,24 @@ def load(
         except OverflowError as error:
             say(f"{error} The head is trained from the images instead.")
             return None
-        with write_whole(notes) as file:
+        with write_whole(path.with_suffix(".json")) as file:
             file.write(json.dumps({str(row): reason for row, reason in made.unreadable.rows.items()}))
+        kept = _read(path, len(pool))
+        assert kept is not None
+    array, rows = kept
     unreadable = Unreadable(pool, spec.data.max_bad_fraction, spec.data.max_pixels)
-    unreadable.rows = {int(row): reason for row, reason in json.loads(notes.read_text()).items()}
-    return Features(_pool_of(pool, array_file.open_array(path)), unreadable)
+    unreadable.rows = rows
+    return Features(_pool_of(pool, array), unreadable)
+
+
+def _read(path: pathlib.Path, count: int) -> tuple[array_file.ArrayFile, dict[int, str]] | None:
+    """(the features of `count` images, the unreadable rows with the reasons); None if the files are absent or damaged."""
+    try:
+        file = array_file.open_array(path)
+        rows = {int(row): str(reason) for row, reason in json.loads(path.with_suffix(".json").read_text()).items()}
+    except (OSError, ValueError, AttributeError):
+        return None
+    return (file, rows) if file.rows == count else None
 
 
 def write(

@@ -108,6 +108,19 @@ def test_evaluating_and_resuming_read_the_file_and_change_nothing(run, below, tm
     assert (tmp_path / "scores.csv").read_bytes() == (workdir / "scores.csv").read_bytes()
 
 
+def test_a_damaged_file_is_computed_again(run, below, tmp_path, capsys):
+    metrics, _ = run
+    train(head_config(below), tmp_path, cache=RunCache())
+    path = file_in(tmp_path)
+    whole = path.read_bytes()
+    for damage in (lambda: path.write_bytes(whole[:-1]), lambda: path.with_suffix(".json").write_text("{")):
+        damage()
+        capsys.readouterr()
+        assert restore_and_evaluate(tmp_path) == metrics
+        assert COMPUTED in capsys.readouterr().out
+        assert path.read_bytes() == whole
+
+
 def test_a_stop_while_features_are_computed_leaves_nothing_behind(below, tmp_path):
     signals = iter(["", ""])
     with pytest.raises(Stopped, match="Stopped by a signal while features were computed; run the same command again"):
