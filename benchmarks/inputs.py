@@ -22,13 +22,18 @@ def resolve(config: ml_collections.ConfigDict, **changes: Any) -> RunSpec:
       changes: values of other fields, such as `batch_size`.
 
     Raises:
-      UserError: a field is missing or out of range.
+      UserError: a field is missing or out of range, or the network takes vectors.
     """
     from openset_jax import config as configs
 
     config = config.copy_and_resolve_references()
     config.update_from_flattened_dict(changes)
-    return configs.resolve(config, pathlib.Path("/nowhere"))[-1]
+    spec = configs.resolve(config, pathlib.Path("/nowhere"))[-1]
+    if spec.stored_size is None:
+        raise UserError(
+            f"model.name: {spec.program.forward.network.name} takes vectors; this benchmark needs a network for images"
+        )
+    return spec
 
 
 def photo_pool(photos: str) -> Pool:

@@ -69,6 +69,9 @@ def _restore_and_evaluate(workdir, best, data_config, cache):
     if data_config is not None:
         spec, size = network.spec, network.spec.stored_size
         given = configs.resolve(data_config, spec.workdir)[-1]
+        if (given.stored_size is None) != (size is None):
+            kind = "vectors, as configs/features.py" if size is None else "images"
+            raise UserError(f"--config: the run in {spec.workdir} takes other inputs; give a config for {kind}")
         if given.stored_size != size:
             raise UserError(f"data.stored_size: the run in {spec.workdir} has {size}; set it to {size} in --config")
         evaluation = dataclasses.replace(spec.evaluation, compare_scores=given.evaluation.compare_scores)

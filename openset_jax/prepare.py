@@ -79,6 +79,10 @@ def _prepare(config, out, section):
     from openset_jax.report import console
 
     spec = configs.resolve(config, out)[-1]
+    if spec.stored_size is None:
+        raise UserError(
+            f"model.name: {spec.program.forward.network.name} takes vectors, which need no preparation; train on them"
+        )
     if (out / "index.json").exists():
         raise UserError(f"--out: {str(out)!r} has packed arrays already; remove this folder, or choose another --out")
     with needing_tensorflow("prepare"):

@@ -9,9 +9,11 @@ import vectors
 from PIL import Image
 from small_run import restore_and_evaluate, shared_cache, small_config, train
 
+from benchmarks import inputs
 from openset_jax import experiment
 from openset_jax.errors import Stopped, UserError
 from openset_jax.predict import Predictor
+from openset_jax.prepare import prepare
 from openset_jax.training import checkpoints
 from openset_jax.training.restore import restore
 
@@ -117,6 +119,26 @@ def test_inputs_of_another_kind_are_refused(run, source, tmp_path):
         train(small_config(**{"model.name": "linear", "model.stem": "", "model.width": 1.0}), tmp_path / "b")
     with pytest.raises(UserError, match="data.vector_size: 9, but the vectors have 12 features"):
         train(vectors.config(source, **{"data.vector_size": 9}), tmp_path / "c")
+
+
+def test_commands_for_images_refuse_vectors(run, source, tmp_path):
+    with pytest.raises(UserError, match="^model.name: linear takes vectors, which need no preparation"):
+        prepare(vectors.config(source), tmp_path)
+    with pytest.raises(UserError, match="^model.name: linear takes vectors; this benchmark needs a network for images"):
+        inputs.resolve(vectors.config(source))
+    with pytest.raises(UserError, match="takes other inputs; give a config for vectors, as configs/features.py"):
+        restore_and_evaluate(run[1], data_config=small_config())
+    with pytest.raises(
+        UserError, match="^init_from: model.name=linear takes vectors, and starts only from the folder of a run"
+    ):
+        train(vectors.config(source, init_from=str(_touched(tmp_path / "alexnet.pth"))), tmp_path / "run")
+    with pytest.raises(UserError, match="^init_from: .*efficientnet_lite0"):
+        train(vectors.config(source, init_from="pretrained"), tmp_path / "run")
+
+
+def _touched(path):
+    path.touch()
+    return path
 
 
 def test_vectors_of_another_network_under_the_same_ids_are_refused(source, tmp_path):
