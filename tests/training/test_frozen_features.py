@@ -128,6 +128,7 @@ def test_a_stop_while_features_are_computed_leaves_nothing_behind(below, tmp_pat
     assert not list((tmp_path / frozen_features.FOLDER).iterdir())
 
 
+@pytest.mark.slow
 def test_scores_that_need_the_pixels_are_computed_from_the_images(below, tmp_path):
     found = train(
         head_config(below, **{"eval.compare_scores": True, "steps": 4, "eval.every": 4, "checkpoint.every": 4}), tmp_path
