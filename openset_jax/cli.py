@@ -13,6 +13,7 @@ import pathlib
 import re
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -79,6 +80,8 @@ def run(main: Callable[..., None], define_flags: Callable[[], None], *, takes_ar
         os._exit(0)
     if sys.unraisablehook is sys.__unraisablehook__:
         sys.unraisablehook = _unraisable
+    # after a save that failed, Python warns of Orbax's coroutines when it collects them, here or at its end (`_exit`)
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     with _one_line_errors(), unattended.interruptible():
         rest = _parse(sys.argv, takes_arguments)
         try:
@@ -121,6 +124,7 @@ def _unraisable(error: Any) -> None:
 
 
 def _exit(code: int, message: str) -> None:
+    warnings.simplefilter("ignore")
     print(printable(message), file=sys.stderr, flush=True)
     sys.stdout.flush()
     distributed = sys.modules.get("jax._src.distributed")

@@ -100,13 +100,13 @@ def _reason(error: Exception) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
 
 
-def _read_arrays(pool, batches, first, _):
-    def load(n):
+def _read_arrays(pool: Pool, batches: Batches, first: int, _: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def load(n: int) -> tuple[np.ndarray, np.ndarray]:
         rows = batches.rows(n)
         return rows, packed.read(pool, rows)
 
     with concurrent.futures.ThreadPoolExecutor(_AHEAD) as threads:
-        waiting: collections.deque[concurrent.futures.Future] = collections.deque()
+        waiting = collections.deque[concurrent.futures.Future[tuple[np.ndarray, np.ndarray]]]()
         for n in range(first, batches.stop):
             waiting.append(threads.submit(load, n))
             if len(waiting) > _AHEAD:
@@ -115,7 +115,7 @@ def _read_arrays(pool, batches, first, _):
             yield waiting.popleft().result()
 
 
-def _read_array(pool, row, _):
+def _read_array(pool: Pool, row: int, _: int) -> None:
     packed.read(pool, np.array([row]))
 
 

@@ -18,8 +18,10 @@ from small_run import (
     train,
 )  # fmt: skip
 
+import openset_jax.data
 from openset_jax.data import batches, packed
 from openset_jax.data.unreadable import Unreadable
+from openset_jax.errors import UserError
 from openset_jax.training import checkpoints, device_memory, hosts, input_choice
 
 ON_PACKED = {"data.packed": str(PACKED), "input": "auto"}
@@ -111,6 +113,16 @@ def test_packed_images_that_do_not_fit_are_streamed_without_tensorflow(monkeypat
     plan = batches.evaluation(packed_pool, np.arange(70), batch_size=32, unreadable=Unreadable(packed_pool))
     read = np.concatenate([batch["example"][batch["mask"]] for batch in made.read(plan)])
     np.testing.assert_array_equal(read, packed.read(packed_pool, np.arange(70)))
+
+
+def test_images_that_must_be_decoded_need_tensorflow(monkeypatch, packed_pool):
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    for name in ("pipeline", "tensorflow_cpu", "decode"):
+        monkeypatch.delitem(sys.modules, f"openset_jax.data.{name}", raising=False)
+        monkeypatch.delattr(openset_jax.data, name, raising=False)
+    files = not_packed(packed_pool)
+    with pytest.raises(UserError, match="^input: stream needs tensorflow, which is not installed"):
+        input_choice.make_image_input("stream", files, unreadable=Unreadable(files))
 
 
 @pytest.fixture(scope="module")
