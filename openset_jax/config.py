@@ -19,7 +19,7 @@ from openset_jax.model.network import Network
 from openset_jax.openset.decision import prior_and_costs
 from openset_jax.openset.losses import objectives
 
-_NO_AUGMENT = {"crop": False, "pad": 0, "flip": False}
+_NO_AUGMENT = {"crop": False, "pad": 0, "flip": False}  # `augment` of vectors
 
 EXPERIMENT = "experiment.json"  # in the folder of an experiment: its config and the fingerprint of its images
 PRETRAINED = "pretrained"  # the value of `init_from` for the published weights of the network

@@ -128,7 +128,7 @@ def test_commands_for_images_refuse_vectors(run, source, tmp_path):
     with pytest.raises(UserError, match="takes other inputs; give a config for vectors, as configs/features.py"):
         restore_and_evaluate(run[1], data_config=small_config())
     with pytest.raises(
-        UserError, match="^init_from: model.name=linear takes vectors, and starts only from the folder of a run"
+        UserError, match="^init_from: model.name=linear has no layout of PyTorch; start from the folder of a run, not"
     ):
         train(vectors.config(source, init_from=str(_touched(tmp_path / "alexnet.pth"))), tmp_path / "run")
     with pytest.raises(UserError, match="^init_from: .*efficientnet_lite0"):

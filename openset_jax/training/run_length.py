@@ -57,6 +57,13 @@ def sampled(spec: RunSpec, pool: Pool) -> tuple[list[np.ndarray], Sampler]:
     return rows, make_sampler(sampling.policy, sizes, batch_size=size, seed=seed, negative_fraction=fraction)
 
 
+def trial_phases(config: ConfigDict) -> tuple[RunSpec, ...]:
+    """Returns the phases of a config whose length is not known yet, to open its images; see `config.resolve`."""
+    trial = config.copy_and_resolve_references()
+    trial.steps = 2 * Fields(trial)["steps_per_call"]  # a length that every policy allows
+    return configs.resolve(trial, pathlib.Path("/"))
+
+
 def with_steps(config: ConfigDict, cache: RunCache) -> ConfigDict:
     """Returns the config with `steps` set to the length of its `epochs`; if these are None, the config itself.
 
@@ -66,10 +73,8 @@ def with_steps(config: ConfigDict, cache: RunCache) -> ConfigDict:
     epochs = config.get("epochs")
     if epochs is None:
         return config
-    config = config.copy_and_resolve_references()
-    config.steps = 2 * Fields(config)["steps_per_call"]  # any length that every policy allows, to check and open the images
-    phases = configs.resolve(config, pathlib.Path("/"))
-    known = []
+    config, known = config.copy_and_resolve_references(), []
+    phases = trial_phases(config)
     for spec in phases:
         pool = cache.pool(spec)
         known.append(known_images(sampled(spec, pool)[1], pool.num_classes))

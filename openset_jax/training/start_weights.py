@@ -96,9 +96,9 @@ def _from_run(workdir: pathlib.Path, spec: RunSpec, like: Variables) -> StartWei
 
 def _from_file(path: pathlib.Path, origin: str, spec: RunSpec, like: Variables) -> StartWeights:
     """The parameters of a state dict of PyTorch. Its outputs have no names of classes, so that its head is left out."""
-    if _network(spec).takes_vectors:
+    if not _network(spec).torch_layout():
         name = spec.program.forward.network.name
-        raise UserError(f"init_from: model.name={name} takes vectors, and starts only from the folder of a run, not {path}")
+        raise UserError(f"init_from: model.name={name} has no layout of PyTorch; start from the folder of a run, not {path}")
     with _naming_the_field():
         state = weights_file.read(path)
     network, images = _network(spec), spec.images
@@ -161,8 +161,6 @@ def _fitting(spec: RunSpec, state: Mapping[str, np.ndarray]) -> dict[str, object
     """Returns the fields of `model` with which a state dict fits a network; {} if there are none."""
     mine = spec.program.forward.network
     for name, kind in networks.NETWORKS.items():
-        if kind.takes_vectors:
-            continue
         for stem, width in itertools.product(kind.stems, {mine.width, 1.0}):
             with contextlib.suppress(UserError):  # there is no such network
                 side = max(kind.stems[stem], spec.images.image_size)
