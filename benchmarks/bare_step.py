@@ -69,7 +69,8 @@ class Step:
     def _make_function(self, spec: RunSpec, num_classes: int, image_input: ImageInput) -> TrainStep:
         program = train_program.make_train_program(spec.program, self.model, self.optimizer, image_input)
         weights = run_setup.make_weights(spec, num_classes)
-        return functools.partial(program, train_program.make_constants(spec.seed, self.model, weights))
+        constants = train_program.make_constants(spec, self.model, weights)
+        return functools.partial(program, devices.replicate(constants))
 
     def compile(self) -> float:
         """Runs two calls; returns the seconds of the first, almost all of which are compilation."""

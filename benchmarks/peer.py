@@ -112,7 +112,7 @@ def network_job(spec: RunSpec, num_outputs: int, mode: str) -> dict[str, Any]:
             f"--peer: compares one CPU or GPU, and there are {jax.device_count()} x {jax.devices()[0].device_kind}; on a "
             "machine of several GPUs set CUDA_VISIBLE_DEVICES=0"
         )
-    options = ("learning_rate", "b1", "b2", "eps", "weight_decay", "grad_clip")
+    options = ("b1", "b2", "eps", "weight_decay", "grad_clip")
     return {
         "mode": mode,
         "device": "cuda" if jax.default_backend() == "gpu" else "cpu",
@@ -134,7 +134,7 @@ def network_job(spec: RunSpec, num_outputs: int, mode: str) -> dict[str, Any]:
             "dropout": network.dropout,
             "image_size": images.image_size,
         },
-        "optimizer": {name: getattr(program.optimizer, name) for name in options},
+        "optimizer": {"learning_rate": spec.learning_rate, **{name: getattr(program.optimizer, name) for name in options}},
     }
 
 

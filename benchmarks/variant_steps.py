@@ -38,7 +38,7 @@ class Setting:
     """
 
     def __init__(self, spec: RunSpec, num_classes: int):
-        self.seed, self.num_classes = spec.seed, num_classes
+        self.spec, self.num_classes = spec, num_classes
         self.program = replaced(spec.program, {"optimizer.warmup_steps": 0})
         rng, size, images = np.random.default_rng(0), spec.program.batch_size, spec.images
         side = images.stored_size
@@ -78,7 +78,7 @@ class VariantStep:
         if variant.optimizer:
             opt_state = jax.jit(self._optimizer.init)(setting.state.params)
             self._first_state = setting.state.replace(opt_state=opt_state)
-        constants = train_program.make_constants(setting.seed, model, setting.weights)
+        constants = devices.replicate(train_program.make_constants(setting.spec, model, setting.weights))
         shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), self._first_state)
         with jax.default_prng_impl(variant.prng) if variant.prng else contextlib.nullcontext():
             lowered = run.func.run.lower(*run.args, constants, shapes, self._batch)

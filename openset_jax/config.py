@@ -68,6 +68,7 @@ def _resolve_run(config: ConfigDict, workdir: pathlib.Path, dtype_is_auto: bool)
         workdir=workdir,
         program=_program(fields),
         seed=fields["seed"],
+        learning_rate=fields["optimizer.learning_rate"],
         data=_data(config, fields),
         input=spec.InputSpec(fields["input"], fields["shard_resident"]),
         sampling=fields.make(
@@ -77,6 +78,7 @@ def _resolve_run(config: ConfigDict, workdir: pathlib.Path, dtype_is_auto: bool)
             imbalance=imbalance.parse(fields["sampling.imbalance"]),
         ),
         weights=spec.WeightSpec(
+            _negative_weight(fields),
             fields["objective.class_weights"],
             fields["objective.effective_number_beta"],
             fields["objective.logit_adjustment"],
@@ -99,9 +101,7 @@ def _program(fields: Fields) -> spec.ProgramSpec:
     network = fields.make(spec.NetworkSpec, "model")
     made = network.make(2, trainable=fields["trainable"])  # raises UserError for the first invalid field
     network = dataclasses.replace(network, stem=made.stem, norm=made.norm, dropout=made.dropout)
-    negative_weight = fields["objective.negative_weight"]
-    if negative_weight is None:
-        negative_weight = objective.negative_weight
+    negative_weight = _negative_weight(fields)
     options = fields.section("objective", *objective.options)
     if "negative_weight" in options:
         options["negative_weight"] = negative_weight
@@ -109,7 +109,7 @@ def _program(fields: Fields) -> spec.ProgramSpec:
         options["margins"] = _floats(options["margins"])
     return spec.ProgramSpec(
         forward=spec.ForwardSpec(network, _inputs(fields, made), objective.none_output),
-        loss=spec.LossSpec(objective, negative_weight if objective.uses_negatives else None, tuple(options.items())),
+        loss=spec.LossSpec(objective, negative_weight is not None, tuple(options.items())),
         optimizer=fields.make(spec.OptimizerSpec, "optimizer"),
         trainable=fields["trainable"],
         **(_NO_AUGMENT if made.takes_vectors else fields.section("augment", *_NO_AUGMENT)),
@@ -118,6 +118,13 @@ def _program(fields: Fields) -> spec.ProgramSpec:
         batch_size=fields["batch_size"],
         steps_per_call=fields["steps_per_call"],
     )
+
+
+def _negative_weight(fields: Fields) -> float | None:
+    objective, weight = objectives.get(fields["objective.name"]), fields["objective.negative_weight"]
+    if not objective.uses_negatives:
+        return None
+    return objective.negative_weight if weight is None else weight
 
 
 def _inputs(fields: Fields, network: Network) -> spec.ImageSpec | spec.VectorSpec:

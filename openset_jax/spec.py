@@ -91,7 +91,7 @@ class LossSpec:
     """An objective with its options."""
 
     objective: Objective
-    negative_weight: float | None  # of the negatives' mean loss relative to the knowns'; None: one mean over all examples
+    weighs_negatives: bool  # whether the loss is a mean over knowns and a weighted mean over negatives; see `Weights`
     options: tuple[tuple[str, Any], ...]  # (name, value) pairs, keyword arguments of the objective's loss
 
     @property
@@ -113,9 +113,8 @@ class LossSpec:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerSpec:
-    """The config's `optimizer`; see `state.make_optimizer`."""
+    """The config's `optimizer` without its learning rate; see `state.make_optimizer`."""
 
-    learning_rate: float
     schedule: str
     warmup_steps: int
     b1: float
@@ -152,8 +151,9 @@ class ProgramSpec:
 
 @dataclasses.dataclass(frozen=True)
 class WeightSpec:
-    """The config's class weights and logit adjustment; see `weights.make_weights`."""
+    """The config's class weights, weight of negatives and logit adjustment; see `weights.make_weights`."""
 
+    negative_weight: float | None
     class_weights: str
     beta: float
     tau: float
@@ -228,6 +228,7 @@ class RunSpec:
     workdir: pathlib.Path  # absolute
     program: ProgramSpec
     seed: int
+    learning_rate: float  # the maximum, which `state.make_schedule` is relative to
     data: DataSpec
     input: InputSpec
     sampling: SamplingSpec

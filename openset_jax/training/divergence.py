@@ -80,7 +80,8 @@ def explained(spec: RunSpec, now: Callable[[], tuple[int, Variables]]) -> Iterat
         step, variables = now()
         layers = networks.get(spec.program.forward.network.name).layers_of("all")
         step -= error.steps_ago
-        rate = devices.on_host(make_schedule(spec.program.optimizer, spec.program.steps), max(step - 1, 0))
+        schedule = make_schedule(spec.program.optimizer, spec.program.steps)
+        rate = spec.learning_rate * devices.on_host(schedule, max(step - 1, 0))
         newest = checkpoints.latest_step(spec.workdir)
         kept = (
             "No checkpoint was saved" if newest is None else f"The newest checkpoint in {spec.workdir} is of step {newest}"

@@ -149,7 +149,8 @@ class RunCache:
             )
         make = lambda: train_program.make_train_program(program, model, network.optimizer, image_input)
         run = self._once("train", (id(image_input.store), num_classes, program), make)
-        return functools.partial(run, train_program.make_constants(spec.seed, model, weights))
+        constants = train_program.make_constants(spec, model, weights)
+        return functools.partial(run, devices.replicate(constants))
 
     def inference(self, spec: RunSpec, pool: Pool, images: LoadedImages) -> Inference:
         """The forward pass over the pool."""

@@ -117,7 +117,8 @@ class Run:
         if not progress.count:
             return
         ending = step == self.spec.program.steps or progress.out_of_patience(self.spec.stopping.patience)
-        means = progress.means() | {"learning_rate": devices.on_host(self.network.schedule, step - 1)}
+        rate = self.spec.learning_rate * devices.on_host(self.network.schedule, step - 1)
+        means = progress.means() | {"learning_rate": rate}
         log.line(step, {**means, **measured})
         if ending or step > self.spec.program.optimizer.warmup_steps:  # during warmup the plateau is normal
             say(plateau_warning(progress, means, self.weights.prior, [*self.pool.classes, "none"], ending=ending))
@@ -144,7 +145,7 @@ def warmup_warning(spec: RunSpec) -> str:
     optimizer, steps = spec.program.optimizer, spec.program.steps
     if optimizer.warmup_steps < steps:
         return ""
-    most = optimizer.learning_rate * steps / optimizer.warmup_steps
+    most = spec.learning_rate * steps / optimizer.warmup_steps
     return (
         f"optimizer.warmup_steps: {optimizer.warmup_steps:,} is not less than the {steps:,} steps of the run; the learning "
         f"rate only rises, to {most:.3g}. Set it to a share of the steps, for example optimizer.warmup_steps=10%."
@@ -157,7 +158,7 @@ def make_weights(spec: RunSpec, num_classes: int, sampler: Sampler | None = None
     prior, counts = np.full(size, 1 / size), np.ones(size)
     if sampler is not None:
         prior, counts = (np.pad(values, (0, size - len(values))) for values in (sampler.prior, sampler.drawn))
-    return of_examples.make_weights(prior, counts, negative_weight=spec.program.loss.negative_weight, **vars(spec.weights))
+    return of_examples.make_weights(prior, counts, **vars(spec.weights))
 
 
 def check_workdir(workdir: pathlib.Path, phases: Sequence[RunSpec]) -> None:

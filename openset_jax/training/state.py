@@ -33,17 +33,18 @@ class TrainState(struct.PyTreeNode):
 
 
 def make_schedule(optimizer: OptimizerSpec, steps: int) -> optax.Schedule:
-    """Learning rate: linear from 0 over `warmup_steps`, then a half cosine to 0 at `steps`, or constant."""
-    rate, warmup = optimizer.learning_rate, optimizer.warmup_steps
+    """Relative learning rate: linear from 0 to 1 over `warmup_steps`, then a half cosine to 0 at `steps`, or constant."""
+    warmup = optimizer.warmup_steps
     if optimizer.schedule == "cosine":
-        return optax.warmup_cosine_decay_schedule(0.0, rate, warmup, max(steps, warmup + 1))
-    return optax.linear_schedule(0.0, rate, warmup) if warmup else optax.constant_schedule(rate)
+        return optax.warmup_cosine_decay_schedule(0.0, 1.0, warmup, max(steps, warmup + 1))
+    return optax.linear_schedule(0.0, 1.0, warmup) if warmup else optax.constant_schedule(1.0)
 
 
 def make_optimizer(optimizer: OptimizerSpec, schedule: optax.Schedule) -> optax.GradientTransformation:
     """AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101) after clipping by global norm (0: no clipping).
 
-    Weight decay applies to kernels only, not to biases, nor to scales and offsets of normalisation.
+    Weight decay applies to kernels only, not to biases, nor to scales and offsets of normalisation. A step multiplies the
+    updates by the learning rate of the run.
     """
     kernels = lambda params: jax.tree.map(lambda p: p.ndim > 1, params)
     clip = optax.clip_by_global_norm(optimizer.grad_clip) if optimizer.grad_clip else optax.identity()

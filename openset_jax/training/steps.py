@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
-from jax.typing import DTypeLike
+from jax.typing import ArrayLike, DTypeLike
 
 from openset_jax.model.network import Network
 from openset_jax.openset.losses.objectives import Loss, Objective
@@ -26,9 +26,11 @@ Metrics = dict[str, jax.Array]
 class RunConstants(NamedTuple):
     """Per-run values, passed as arguments so that runs share one compilation."""
 
-    seed: jax.Array  # uint32 scalar
-    by_class: jax.Array  # float32 [K + 1], `Weights.by_class`
-    adjustment: jax.Array  # float32 [outputs], `Weights.adjustment`
+    seed: ArrayLike  # uint32 scalar
+    learning_rate: ArrayLike  # float32 scalar, multiplies the updates of the optimizer
+    by_class: ArrayLike  # float32 [K + 1], `Weights.by_class`
+    adjustment: ArrayLike  # float32 [outputs], `Weights.adjustment`
+    negative_weight: ArrayLike  # float32 scalar, `Weights.negative_weight`; 0 for None, and then not used
 
 
 def train_step(
@@ -40,7 +42,7 @@ def train_step(
     optimizer: optax.GradientTransformation,
     loss: Loss,
     objective: Objective,
-    negative_weight: float | None,
+    weighs_negatives: bool,
     augment: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
     normalise: Callable[[jax.Array], jax.Array],
     all_reduce_dtype: DTypeLike = jnp.float32,
@@ -53,7 +55,8 @@ def train_step(
       batch: "example" uint8 [b, S, S, 3], "label" int32 [b], "position" int32 [b].
       loss: of the objective, with its own options bound.
       objective: predicts the classes for the metrics.
-      negative_weight: see `Weights`.
+      optimizer: its updates are for a learning rate of 1.
+      weighs_negatives: whether `constants.negative_weight` is used; see `Weights`.
       augment: (uint8 images, key, position) -> uint8 images.
       normalise: uint8 images -> float32 images.
       all_reduce_dtype: of gradients between devices; bfloat16 halves the bytes, and rounds the gradients to 8 bits.
@@ -63,7 +66,8 @@ def train_step(
       never answers "none" by itself), "predicted" (float32 [K + 1], the share predicted as each class) and "grad_norm"
       (before clipping).
     """
-    num_classes = len(constants.by_class) - 1
+    num_classes = jnp.shape(constants.by_class)[0] - 1
+    negative_weight = constants.negative_weight if weighs_negatives else None
     key = jax.random.fold_in(jax.random.key(constants.seed), state.step)
     augment_key, dropout_key = jax.random.split(key)
     images = normalise(augment(batch["example"], augment_key, batch["position"]))
@@ -91,6 +95,7 @@ def train_step(
         grads = jax.tree.map(lambda g, p: g.astype(p.dtype), grads, trained)
     metrics["grad_norm"] = optax.tree.norm(grads)
     updates, opt_state = optimizer.update(grads, state.opt_state, trained)
+    updates = jax.tree.map(lambda u: constants.learning_rate * u, updates)
     params = frozen | optax.apply_updates(trained, updates)
     return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
 

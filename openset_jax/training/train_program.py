@@ -11,7 +11,7 @@ import optax
 from openset_jax.data import augment
 from openset_jax.model.network import Network
 from openset_jax.openset.losses.weights import Weights
-from openset_jax.spec import ImageSpec, ProgramSpec, VectorSpec
+from openset_jax.spec import ImageSpec, ProgramSpec, RunSpec, VectorSpec
 from openset_jax.training import devices, steps
 from openset_jax.training.image_input import ImageInput
 from openset_jax.training.state import TrainState
@@ -37,17 +37,22 @@ def make_device_step(
         optimizer=optimizer,
         loss=program.loss.function,
         objective=program.loss.objective,
-        negative_weight=program.loss.negative_weight,
+        weighs_negatives=program.loss.weighs_negatives,
         augment=make_augment(program),
         normalise=make_normalise(program.forward.inputs),
         all_reduce_dtype=program.all_reduce_dtype,
     )
 
 
-def make_constants(seed: int, model: Network, weights: Weights) -> RunConstants:
-    """The per-run values, replicated on the devices."""
-    by_class, adjustment = weights.by_class.astype(np.float32), weights.adjustment(model.num_outputs)
-    return RunConstants(*devices.replicate((np.uint32(seed), by_class, adjustment)))
+def make_constants(spec: RunSpec, model: Network, weights: Weights) -> RunConstants:
+    """The per-run values, on the host."""
+    return RunConstants(
+        seed=np.uint32(spec.seed),
+        learning_rate=np.float32(spec.learning_rate),
+        by_class=weights.by_class.astype(np.float32),
+        adjustment=weights.adjustment(model.num_outputs),
+        negative_weight=np.float32(0 if weights.negative_weight is None else weights.negative_weight),
+    )
 
 
 def make_augment(program: ProgramSpec) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array]:

@@ -15,9 +15,7 @@ from openset_jax.platforms import convolution, crop, max_pool
 from openset_jax.spec import OptimizerSpec
 from openset_jax.training import state
 
-ADAM = OptimizerSpec(
-    learning_rate=0.1, schedule="constant", warmup_steps=0, b1=0.9, b2=0.99, eps=1e-8, weight_decay=1e-2, grad_clip=1.0
-)
+ADAM = OptimizerSpec(schedule="constant", warmup_steps=0, b1=0.9, b2=0.99, eps=1e-8, weight_decay=1e-2, grad_clip=1.0)
 
 
 def assert_equal_with_gradients(found, expected, *arguments):

@@ -46,4 +46,4 @@ def _shared_program(program, model, optimizer, steps_per_call):
 
 def _bind(program, spec, model, num_classes):
     weights = run_setup.make_weights(spec, num_classes)
-    return functools.partial(program, train_program.make_constants(spec.seed, model, weights))
+    return functools.partial(program, devices.replicate(train_program.make_constants(spec, model, weights)))

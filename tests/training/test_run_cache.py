@@ -59,7 +59,7 @@ def pieces(cache, spec):
         ({"steps": 24}, (False, True)),
         ({"batch_size": 32}, (False, True)),
         ({"steps_per_call": 2, "checkpoint.every": 4}, (False, True)),
-        ({"optimizer.learning_rate": 1e-5}, (False, True)),
+        ({"optimizer.learning_rate": 1e-5}, (True, True)),
         ({"optimizer.weight_decay": 0.5}, (False, True)),
         ({"augment.pad": 3}, (False, True)),
         ({"trainable": "fc"}, (False, True)),

@@ -59,7 +59,7 @@ class Weights(NamedTuple):
         return (self.tau * np.log(np.where(mass > 0, mass, 1.0))).astype(np.float32)
 
 
-def example_weights(label: jax.Array, by_class: ArrayLike, negative_weight: float | None, axis: str) -> jax.Array:
+def example_weights(label: jax.Array, by_class: ArrayLike, negative_weight: ArrayLike | None, axis: str) -> jax.Array:
     """Returns weights, float32 [b]: the sum of weight x loss on each device, averaged over devices, is the reduced loss.
 
     The labels are int32 [b] in [0, K], of one device's share of the batch; `axis` names the mapped axis over devices.

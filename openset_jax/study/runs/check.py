@@ -169,8 +169,8 @@ def _check_phase(spec: RunSpec, cache: RunCache) -> tuple[Size, tuple[object, ..
         run.pool.fingerprint(), hashlib.blake2b(rows.tobytes()).hexdigest(), sampler.sizes, sampler.weights, sampler.drawn,
         program.steps, program.batch_size, weights.by_class.tobytes(), weights.negative_weight,
         weights.adjustment(k + 1).tobytes(), str(run.network.model), program.loss.objective.loss.__qualname__,
-        program.loss.options, program.optimizer, program.all_reduce_dtype, program.crop, program.pad, program.flip,
-        spec.evaluation.every, spec.stopping.metric, spec.decision, spec.inputs,
+        program.loss.options, program.optimizer, spec.learning_rate, program.all_reduce_dtype, program.crop, program.pad,
+        program.flip, spec.evaluation.every, spec.stopping.metric, spec.decision, spec.inputs,
     )  # fmt: skip
     return size, effect
 
