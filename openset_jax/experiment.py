@@ -8,8 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import pathlib
-import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from absl import flags
@@ -22,7 +21,7 @@ from openset_jax.train import StopRequested
 if TYPE_CHECKING:  # imported where they are used, so that --help answers at once
     from ml_collections import ConfigDict
 
-    from openset_jax.spec import DecisionSpec, RunSpec
+    from openset_jax.spec import DecisionSpec
     from openset_jax.study.runs.grid import Arm
     from openset_jax.training.run_cache import RunCache
 
@@ -79,7 +78,7 @@ def experiment(
     """
     from openset_jax import config as configs
     from openset_jax.report import console
-    from openset_jax.study.runs import arm_folder, check, eta, grid
+    from openset_jax.study.runs import arm_folder, arm_run, check, eta, grid
     from openset_jax.training import checkpoints, frozen_features, run_length, run_setup
     from openset_jax.training.run_cache import RunCache
     from openset_jax.training.run_log import say
@@ -118,27 +117,32 @@ def experiment(
         say(eta.estimate(phases[unfinished[0]], works, cache) if works else "All arms are finished.")
         return
 
-    failed: dict[Arm, Exception] = {}
+    runs = arm_run.ArmRuns(folder, stop_requested, cache)
     clock = eta.Clock(sum(work[arm.name] for arm in unfinished))
-    for arm in unfinished:
+    starts_from_arm = lambda arm: arm.starts_from(arms) is not None
+    for at_once in arm_run.units(unfinished, phases, starts_from_arm, cache):
         if reason := stop_requested():
             raise Stopped(f"Stopped by {reason} between two arms. Run the same command again to continue.")
-        say(f"[{arms_of_part.index(arm) + 1}/{len(arms_of_part)}] {arm.label}")
+        arm, which = at_once[0], f"[{arms_of_part.index(at_once[0]) + 1}/{len(arms_of_part)}] {at_once[0].label}"
+        say(which + (f", and {len(at_once) - 1} other arms at once" if len(at_once) > 1 else ""))
         if (start := arm.starts_from(arms)) and not finished(start):
-            if start in failed:
-                failed[arm] = UserError(f"its base arm failed: {start.label!r}")
+            if start in runs.failed:
+                runs.failed[arm] = UserError(f"its base arm failed: {start.label!r}")
             else:
                 say("    skipped: its base arm is running in another process")
             continue
-        try:
-            done = run_arm(phases[arm], folder[arm], stop_requested, cache)
-            say(f"    {clock.line(work[arm.name])}" if done else "    skipped: this arm is running in another process")
-        except Stopped as stopped:
-            raise Stopped(f"{stopped} (arm {arm.label!r} in {folder[arm]})") from stopped
-        except Exception as error:  # the other arms still run, except those that start from this one
-            failed[arm] = error
-            say(f"    failed: {error}")
-    failed = {arm: error for arm, error in failed.items() if not finished(arm)}
+        runs.run(at_once, phases)
+        for other in at_once:
+            if isinstance(error := runs.failed.get(other), Stopped):
+                raise Stopped(f"{error} (arm {other.label!r} in {folder[other]})") from error
+            if error:
+                say(f"    failed: {error}" if len(at_once) == 1 else f"    {other.label} failed: {error}")
+        if skipped := [other for other in at_once if other in runs.skipped]:
+            which = "this arm is" if len(at_once) == 1 else f"{len(skipped)} of these arms are"
+            say(f"    skipped: {which} running in another process")
+        if any(finished(other) for other in at_once):
+            say(f"    {clock.line(sum(work[other.name] for other in at_once))}")
+    failed = {arm: error for arm, error in runs.failed.items() if not finished(arm)}
     sum_up(workdir, folder, base.decision, failed)
     if defects := [error for error in failed.values() if not isinstance(error, UserError)]:
         raise defects[0]
@@ -191,29 +195,6 @@ def _check_same(run: ConfigDict, config: ConfigDict, fingerprint: str, workdir: 
     if write:
         with write_whole(path) as file:
             file.write(json.dumps(now, indent=2) + "\n")
-
-
-def run_arm(phases: Sequence[RunSpec], folder: pathlib.Path, stop_requested: StopRequested, cache: RunCache) -> bool:
-    """Trains or resumes one arm, printing to its log.txt, and saves its outcome; False if another process runs the arm."""
-    from openset_jax import train
-    from openset_jax.study.runs import arm_folder
-
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(lock.claimed(folder))
-        except lock.FolderInUse:
-            return False
-        if (folder / arm_folder.OUTCOME).exists():  # another process finished it in the meantime
-            return True
-        text = (folder / "log.txt").open("a", encoding="utf-8", errors="backslashreplace")
-        with text as log, contextlib.redirect_stdout(log):
-            try:
-                arm_folder.save_outcome(train.fit(phases, stop_requested, cache), cache)
-            except Exception as error:
-                if not isinstance(error, Stopped):
-                    traceback.print_exc(file=log)
-                raise
-    return True
 
 
 def sum_up(

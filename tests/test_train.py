@@ -13,7 +13,7 @@ from small_run import SMALL, assert_same_run, command, lines, restore_and_evalua
 from openset_jax.errors import UserError
 from openset_jax.openset.losses import objectives
 from openset_jax.prepare import prepare
-from openset_jax.training import forecast
+from openset_jax.training import forecast, training_loop
 from openset_jax.training.restore import restore
 
 
@@ -169,7 +169,7 @@ def test_every_call_is_timed_once_and_begins_anew_after_each_pause(tmp_path, mon
             ended.append(step)
             return ""
 
-    monkeypatch.setattr(forecast, "Forecast", Recorded)
+    monkeypatch.setattr(training_loop, "Forecast", Recorded)
     train(small_config(), tmp_path)
     assert ended == list(range(1, 13))
     assert begun == [(0, True), *((step, False) for step in (3, 4, 6, 8, 9))], "after checkpoints and evaluations"

@@ -24,10 +24,24 @@ def memory_for(count: int, array: ArrayType, *, sharded: bool) -> tuple[int, int
     They are the bytes of one device; on CPUs, of all devices of this process together. `sharded`: see `copy_to_devices`.
     """
     needed = (-(-count // jax.device_count()) if sharded else count) * array.nbytes
-    stats = jax.local_devices()[0].memory_stats()
-    if stats and "bytes_limit" in stats:
-        return needed, stats["bytes_limit"] - stats["bytes_in_use"], "a device"
+    free = _free_on_device()
+    if free is not None:
+        return needed, free, "a device"
     return needed * jax.local_device_count(), free_host_memory(), "this machine"
+
+
+def free_for_each_device() -> int | None:
+    """Free bytes of a device; on CPUs, of the machine for each device of this process; None if unknown."""
+    free = _free_on_device()
+    if free is None and (here := free_host_memory()) is not None:
+        return here // jax.local_device_count()
+    return free
+
+
+def _free_on_device() -> int | None:
+    """Free bytes of a device that has its own memory; otherwise None."""
+    stats = jax.local_devices()[0].memory_stats()
+    return stats["bytes_limit"] - stats["bytes_in_use"] if stats and "bytes_limit" in stats else None
 
 
 def free_host_memory(root: pathlib.Path = pathlib.Path("/")) -> int | None:

@@ -8,7 +8,7 @@ its own devices' share of the batch and its own copy of the state, which `jax.pm
 import collections
 import functools
 import itertools
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -73,7 +73,28 @@ def prefetch(batches: Iterable[Any], put: Callable[[Any], Any] = shard) -> Gener
 
 def prefetch_steps(batches: Iterable[dict[str, np.ndarray]], steps: int) -> Generator[dict[str, jax.Array]]:
     """`prefetch` for training calls of `steps` steps each; an incomplete last call is dropped."""
-    return prefetch(zip(*[iter(batches)] * steps, strict=False), shard_steps)
+    return prefetch(in_calls(batches, steps), shard_steps)
+
+
+def in_calls(batches: Iterable[dict[str, np.ndarray]], steps: int) -> Iterator[tuple[dict[str, np.ndarray], ...]]:
+    """Collects the batches of calls of `steps` steps each; an incomplete last call is dropped."""
+    return zip(*[iter(batches)] * steps, strict=False)
+
+
+def shard_runs(trees: Sequence[Any], slots: int) -> Any:
+    """Stacks the trees of at most `slots` runs, and splits them into [local devices, slots / local devices, ...].
+
+    The slots that are left over have copies of the first tree.
+    """
+    n = jax.local_device_count()
+    whole = [*trees, *[trees[0]] * (slots - len(trees))]
+    split = lambda *parts: np.stack(parts).reshape(n, slots // n, *np.shape(parts[0]))
+    return jax.device_put(jax.tree.map(split, *whole), local_sharding(sharded=True))
+
+
+def unshard_runs(tree: Any) -> Any:
+    """Fetches a tree of `shard_runs`, or of the results of such runs: arrays [slots, ...] on the host."""
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), jax.device_get(tree))
 
 
 def to_global(tree: Any) -> Any:
@@ -101,15 +122,38 @@ def pmap_train(step: Callable[..., Any], image_input: ImageInput) -> Callable[..
     (constants, state, one device's batch) to (state, metrics).
     """
 
-    def call(store, constants, state, batches):
-        one = lambda state, batch: step(constants, state, image_input.load(store, batch))
-        if len(jax.tree.leaves(batches)[0]) > 1:
-            return jax.lax.scan(one, state, batches)
-        state, metrics = one(state, jax.tree.map(lambda x: x[0], batches))
-        return state, jax.tree.map(lambda x: x[None], metrics)
-
+    call = functools.partial(_call, step, image_input)
     run = jax.pmap(call, axis_name=AXIS, in_axes=(image_input.store_axis, None, None, 0), out_axes=None, donate_argnums=2)
     # the store is an argument, because as a constant it would be copied into the program
+    return functools.partial(_Compiled(run), image_input.store)
+
+
+def _call(step, image_input, store, constants, state, batches):
+    """The steps of one call on one device."""
+    one = lambda state, batch: step(constants, state, image_input.load(store, batch))
+    if len(jax.tree.leaves(batches)[0]) > 1:
+        return jax.lax.scan(one, state, batches)
+    state, metrics = one(state, jax.tree.map(lambda x: x[0], batches))
+    return state, jax.tree.map(lambda x: x[None], metrics)
+
+
+def pmap_runs(step: Callable[..., Any], image_input: ImageInput) -> Callable[..., Any]:
+    """As `pmap_train`, for many runs: constants, states, batches and metrics have the axes of `shard_runs`.
+
+    Each run is on one device, with its whole batch. On a CPU the runs of a device follow one another, so that each stays in
+    the cache for a call; accelerators compute them side by side.
+    """
+
+    def call(store, *runs):
+        alone = lambda *run: _call(step, image_input, store, *run)
+        of_size_1 = lambda *run: jax.tree.map(
+            lambda x: x[0], jax.vmap(alone, axis_name=AXIS)(*jax.tree.map(lambda x: x[None], run))
+        )
+        if jax.default_backend() == "cpu":
+            return jax.lax.map(lambda run: of_size_1(*run), runs)
+        return jax.vmap(of_size_1)(*runs)
+
+    run = jax.pmap(call, axis_name="runs", in_axes=(image_input.store_axis, 0, 0, 0), donate_argnums=2)
     return functools.partial(_Compiled(run), image_input.store)
 
 

@@ -7,7 +7,7 @@ import collections
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import optax
@@ -27,6 +27,7 @@ from openset_jax.training.inference import FeatureInference, Inference
 from openset_jax.training.input_choice import InputChoice
 from openset_jax.training.state import Variables
 from openset_jax.training.steps import Batch, Metrics
+from openset_jax.training.train_program import TrainProgram
 
 # Maximum number of cached entries, the newest, by kind; other kinds hold images and keep one entry.
 _MOST = {"pool": 4, "network": 8, "train": 8, "inference": 8}
@@ -139,18 +140,29 @@ class RunCache:
 
         `loss` is `spec.program.loss`, with the measured margins if there are any.
         """
-        num_classes, image_input = len(weights.prior) - 1, images.image_input
+        run, model = self._train_program(spec, loss, images, len(weights.prior) - 1)
+        return functools.partial(run, devices.replicate(train_program.make_constants(spec, model, weights)))
+
+    def step_of_runs(self, runs: Sequence[tuple[RunSpec, Weights]], images: LoadedImages, slots: int) -> TrainStep:
+        """As `train_step`, for runs with equal programs; states, batches and metrics are as from `devices.shard_runs`."""
+        spec, weights = runs[0]
+        run, model = self._train_program(spec, spec.program.loss, images, len(weights.prior) - 1, slots=slots)
+        constants = [train_program.make_constants(spec, model, weights) for spec, weights in runs]
+        return functools.partial(run, devices.shard_runs(constants, slots))
+
+    def _train_program(
+        self, spec: RunSpec, loss: LossSpec, images: LoadedImages, num_classes: int, *, slots: int = 0
+    ) -> tuple[TrainProgram, Network]:
+        """The compiled program, and its network. `slots`: number of runs of `devices.shard_runs`; 0 for one run alone."""
+        image_input = images.image_input
         network, program = self.network(spec.program, num_classes), dataclasses.replace(spec.program, loss=loss)
         model = network.model
         if images.features is not None:
-            program, model = (
-                dataclasses.replace(program, forward=_of_features(program.forward, images.features)),
-                head_of(model),
-            )
-        make = lambda: train_program.make_train_program(program, model, network.optimizer, image_input)
-        run = self._once("train", (id(image_input.store), num_classes, program), make)
-        constants = train_program.make_constants(spec, model, weights)
-        return functools.partial(run, devices.replicate(constants))
+            forward = _of_features(program.forward, images.features)
+            program, model = dataclasses.replace(program, forward=forward), head_of(model)
+        place = devices.pmap_runs if slots else devices.pmap_train
+        make = lambda: place(train_program.make_device_step(program, model, network.optimizer), image_input)
+        return self._once("train", (id(image_input.store), num_classes, program, slots), make), model
 
     def inference(self, spec: RunSpec, pool: Pool, images: LoadedImages) -> Inference:
         """The forward pass over the pool."""

@@ -28,9 +28,11 @@ class RunLog:
     Args:
       start: the step that the run starts at; later lines of metrics.jsonl and later events are removed.
       step_unlogged: True if the checkpoint was saved before `start` was logged.
+      at_once: number of runs that train at once; if there are others, it is in every line.
     """
 
-    def __init__(self, spec: RunSpec, start: int, *, step_unlogged: bool = False):
+    def __init__(self, spec: RunSpec, start: int, *, step_unlogged: bool = False, at_once: int = 1):
+        self._at_once = {"runs_at_once": at_once} if at_once > 1 else {}
         self._steps, self._batch_size = spec.program.steps, spec.program.batch_size
         self._file: IO[str] | None = None
         self._writer: Any = None  # clu has no types
@@ -68,7 +70,7 @@ class RunLog:
         given = {name: value for name, value in values.items() if value is not None}
         row = {"step": step, **{k: v if math.isfinite(v) else None for k, v in given.items()}}
         # no step yet: the line of an evaluation that the previous process postponed when it was stopped
-        row["images_per_second"] = round(rate, 1) if rate else None
+        row |= {"images_per_second": round(rate, 1) if rate else None, **self._at_once}
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
         if self._writer is not None:

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import json
 import pathlib
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -80,12 +80,16 @@ class Run:
 
     def calls(self, images: LoadedImages, start: int, stop: int | None = None) -> Generator[Batch]:
         """Yields, on the devices, the batches of each call from step `start` to step `stop` (None: the last of the run)."""
-        program, part = self.spec.program, hosts.host_part()
-        stop = program.steps if stop is None else stop
+        return devices.prefetch_steps(self.batches(images, start, stop), self.spec.program.steps_per_call)
+
+    def batches(self, images: LoadedImages, start: int, stop: int | None = None) -> Iterator[dict[str, np.ndarray]]:
+        """Yields the batch of each step from `start` to `stop` (None: the last of the run), on the host."""
+        stop = self.spec.program.steps if stop is None else stop
         plan = batches.training(
-            self.pool, self.rows_by_class, self.sampler, start=start, stop=stop, unreadable=images.unreadable, part=part
-        )
-        return devices.prefetch_steps(images.image_input.read(plan), program.steps_per_call)
+            self.pool, self.rows_by_class, self.sampler, start=start, stop=stop, unreadable=images.unreadable,
+            part=hosts.host_part(),
+        )  # fmt: skip
+        return images.image_input.read(plan)
 
     def needs_margins(self, step: int, progress: Progress) -> bool:
         """True if margins are due: they are measured once, after a fifth of all steps in whole calls, at least one call."""
