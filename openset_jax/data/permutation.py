@@ -36,28 +36,32 @@ def domain(size: int | tuple[int, ...] | np.ndarray) -> np.ndarray:
 
 
 def permute(index: Uint32, grid: Uint32, key: Uint32, xp: types.ModuleType = np) -> Uint32:
-    """Applies a keyed permutation of [0, size) to each index: for each grid and key a bijection, uint32 [n].
+    """Applies a keyed permutation of [0, size) to each index: for each grid and key a bijection, uint32 [...].
 
     A Feistel network on a grid of rows x columns >= size (Black and Rogaway 2002, "Ciphers with arbitrary finite domains":
     the generalised Feistel cipher) with cycle walking: a result outside [0, size) is permuted again. That is rare, since the
     grid exceeds `size` by less than one row.
 
     Args:
-      index: uint32 [n], each below its size.
-      grid: uint32 [n, 3] or [3], from `domain`.
-      key: uint32 [n] or [1].
+      index: uint32 [...], each below its size.
+      grid: uint32 [..., 3], from `domain`.
+      key: uint32 [...]. The three are broadcast together.
       xp: numpy or jax.numpy.
     """
     size, rows, columns = grid[..., 0], grid[..., 1], grid[..., 2]
+
+    def add(a, b, size):  # (a + b) % size of numbers below `size`, without a division: a negative uint32 is large
+        total = a + b
+        return xp.minimum(total, total - size)
 
     def walk(x):
         left, right = x // columns, x % columns
         for i in range(_ROUNDS):
             salt = key + np.uint32(i * 0x632BE5AB & 0xFFFFFFFF)
             if i % 2:
-                right = (right + mix(left ^ salt) % columns) % columns
+                right = add(right, mix(left ^ salt) % columns, columns)
             else:
-                left = (left + mix(right ^ salt) % rows) % rows
+                left = add(left, mix(right ^ salt) % rows, rows)
         return left * columns + right
 
     x = walk(index)

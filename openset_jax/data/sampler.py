@@ -31,13 +31,13 @@ _ORDER, _SUBSET, _EPOCH = 1, 2, 3  # the purpose of a key
 
 
 class Plan(NamedTuple):
-    """The arguments of `Sampler.draw` for one step, all uint32; C classes.
+    """The arguments of `Sampler.draw` for n steps, all uint32; C classes.
 
     Attributes:
-      key: [1]; key of the permutation that orders the examples of the batch.
-      start: [C]; the first slot of each class in the batch, before its examples are ordered.
-      epoch: [C]; completed passes over each class before this batch.
-      offset: [C]; examples of the current pass before this batch.
+      key: [n, 1]; key of the permutation that orders the examples of the batch.
+      start: [n, C]; the first slot of each class in the batch, before its examples are ordered.
+      epoch: [n, C]; completed passes over each class before this batch.
+      offset: [n, C]; examples of the current pass before this batch.
     """
 
     key: Uint32
@@ -79,35 +79,47 @@ class Sampler:
 
     def counts(self, step: int) -> list[int]:
         """Returns the number of examples of each class before batch `step`."""
-        return self._split(step * self.batch_size, 0, len(self.weights))
+        return self._counts(step, step + 1)[0].tolist()
 
     def quotas(self, step: int) -> list[int]:
         """Returns the number of examples of each class in batch `step`; they sum to `batch_size`."""
-        return [b - a for a, b in zip(self.counts(step), self.counts(step + 1), strict=True)]
+        return np.diff(self._counts(step, step + 2), axis=0)[0].tolist()
 
-    def plan(self, step: int) -> Plan:
-        """Returns the plan of batch `step`: all values whose computation needs integers of more than 32 bits."""
-        counts, quotas = self.counts(step), self.quotas(step)
-        passes = [divmod(count, max(size, 1)) for count, size in zip(counts, self.drawn, strict=True)]
+    def plan(self, first: int, last: int) -> Plan:
+        """Returns the plan of batches `first` to `last`: all values whose computation needs more than 32 bits."""
+        counts, size = self._counts(first, last + 1), np.maximum(self.drawn, 1)
+        quotas, before = np.diff(counts, axis=0), counts[:-1]
+        start = np.cumsum(quotas, axis=1) - quotas
+        low, high = zip(*map(_words, range(first, last)), strict=True)
         return Plan(
-            key=make_key(*_words(self.seed), np.uint32(_ORDER), *_words(step)),
-            start=np.cumsum([0, *quotas[:-1]]).astype(np.uint32),
-            epoch=np.array([p[0] & 0xFFFFFFFF for p in passes], np.uint32),
-            offset=np.array([p[1] for p in passes], np.uint32),
+            key=make_key(*_words(self.seed), np.uint32(_ORDER), np.array(low), np.array(high))[:, None],
+            start=start.astype(np.uint32),
+            epoch=(before // size & 0xFFFFFFFF).astype(np.uint32),
+            offset=(before % size).astype(np.uint32),
         )
 
-    def draw(self, plan: Plan, position: Uint32, xp: types.ModuleType = np) -> tuple[Uint32, Uint32]:
-        """Returns the class of each example at `position`, and its index within the class, all uint32 [n].
+    def _counts(self, first: int, last: int) -> np.ndarray:
+        """The number of examples of each class before each of the batches `first` to `last`: [last - first, C]."""
+        large = last * self.batch_size * self._cumulative[-1] >= 2**63
+        count = np.array([step * self.batch_size for step in range(first, last)], object if large else np.int64)
+        return np.stack(self._split(count, 0, len(self.weights)), axis=1)
 
-        Positions are in [0, batch_size). The example at a position does not depend on the other positions, so hosts can draw
-        slices of one global batch. `xp` is numpy or jax.numpy.
+    def draw(self, plan: Plan, position: Uint32, xp: types.ModuleType = np) -> tuple[Uint32, Uint32]:
+        """Returns the class of each example at `position`, and its index within the class, all uint32 [n, b].
+
+        Positions, [b], are in [0, batch_size). The example at a position does not depend on the other positions, so hosts
+        can draw slices of one global batch. `xp` is numpy or jax.numpy.
         """
+        steps, classes = plan.start.shape
+        step = np.arange(steps, dtype=np.uint32)[:, None]
         slot = permute(position, xp.asarray(self._tables["batch"]), plan.key, xp)
-        label = (xp.searchsorted(plan.start, slot, side="right") - 1).astype(np.uint32)
+        later = step * np.uint32(self.batch_size)  # the slots of all steps, one after the other
+        at = xp.searchsorted((plan.start + later).ravel(), slot + later, side="right") - 1  # in the ravelled plan
+        label = (at - step * np.uint32(classes)).astype(np.uint32)
         drawn, full = xp.asarray(self._tables["drawn"]), xp.asarray(self._tables["full"])
-        count = plan.offset[label] + (slot - plan.start[label])
+        count = plan.offset.ravel()[at] + (slot - plan.start.ravel()[at])
         size = drawn[label, 0]
-        epoch = plan.epoch[label] + count // size
+        epoch = plan.epoch.ravel()[at] + count // size
         key = make_key(*_words(self.seed), np.uint32(_EPOCH), label, epoch)
         index = permute(count % size, drawn[label], key, xp)
         if self.drawn != self.sizes:
@@ -126,16 +138,21 @@ class Sampler:
 
     def batch(self, step: int, start: int = 0, stop: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Returns the examples `start` to `stop` of batch `step`: (class, index within the class), both uint32."""
+        label, index = self.batches(step, step + 1, start, stop)
+        return label[0], index[0]
+
+    def batches(self, first: int, last: int, start: int = 0, stop: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """As `batch`, for batches `first` to `last`: uint32 [last - first, stop - start]. Many at once take less time."""
         position = np.arange(start, self.batch_size if stop is None else stop, dtype=np.uint32)
-        label, index = self.draw(self.plan(step), position)
+        label, index = self.draw(self.plan(first, last), position)
         return np.asarray(label), np.asarray(index)
 
-    def _split(self, count: int, lo: int, hi: int) -> list[int]:
+    def _split(self, count: np.ndarray, lo: int, hi: int) -> list[np.ndarray]:
         if hi - lo == 1:
             return [count]
         mid = (lo + hi) // 2
         total = self._cumulative[hi] - self._cumulative[lo]
-        left = count * (self._cumulative[mid] - self._cumulative[lo]) // total if total else 0
+        left = count * (self._cumulative[mid] - self._cumulative[lo]) // total if total else np.zeros_like(count)
         return self._split(left, lo, mid) + self._split(count - left, mid, hi)
 
     @functools.cached_property

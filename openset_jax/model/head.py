@@ -8,6 +8,7 @@ from flax import linen as nn
 
 from openset_jax.model.layers import Dropout
 from openset_jax.model.network import Network
+from openset_jax.platforms import dense
 
 
 class Head(Network):
@@ -27,7 +28,7 @@ class Head(Network):
         """Runs the head on features float [b, F]; see `Network.__call__`."""
         features = images.astype(jnp.float32)
         dropped = Dropout(self.dropout, self.ops.bernoulli, name="before_head")(features, position, train)
-        logits = nn.Dense(self.num_outputs, dtype=self.dtype, name=self.layer)(dropped)
+        logits = nn.Dense(self.num_outputs, dtype=self.dtype, dot_general=dense.dot_general, name=self.layer)(dropped)
         return logits.astype(jnp.float32), features
 
     @property

@@ -9,6 +9,7 @@ from flax import linen as nn
 from openset_jax.errors import UserError
 from openset_jax.model import layers
 from openset_jax.model.network import Network
+from openset_jax.platforms import dense
 
 HIDDEN = 512  # units of each hidden layer, at width 1
 STANDARDISE = "standardise"  # name of the layer with the statistics, "mean" and "std" in the batch statistics
@@ -50,11 +51,12 @@ class Linear(Network):
         )
         x = Standardise(name=STANDARDISE)(images)
         for i, name in enumerate(self.layers[:-1]):
-            dense = nn.Dense(self._hidden_units, kernel_init=layers.he, dtype=self.dtype, name=name)
-            x = nn.relu(dense(dropped(x, name) if i else x))
+            hidden = nn.Dense(self._hidden_units, kernel_init=layers.he, dtype=self.dtype, name=name)
+            x = nn.relu(hidden(dropped(x, name) if i else x))
         x = x.astype(jnp.float32)
         near_zero = nn.initializers.normal(0.01)  # the initial outputs are nearly uniform
-        head = nn.Dense(self.num_outputs, kernel_init=near_zero, dtype=self.dtype, name="head")
+        product = dense.dot_general
+        head = nn.Dense(self.num_outputs, kernel_init=near_zero, dtype=self.dtype, dot_general=product, name="head")
         return head(dropped(x, "head")).astype(jnp.float32), x
 
     @property
