@@ -86,6 +86,12 @@ class ForwardSpec:
         return self.inputs
 
 
+@functools.lru_cache
+def _bound(loss: Loss, options: tuple[tuple[str, Any], ...]) -> Loss:
+    """One function for equal arguments, so that what is compiled for it is compiled once."""
+    return functools.partial(loss, **dict(options))
+
+
 @dataclasses.dataclass(frozen=True)
 class LossSpec:
     """An objective with its options."""
@@ -97,7 +103,7 @@ class LossSpec:
     @property
     def function(self) -> Loss:
         """The loss with its options bound: (logits, features, label, adjustment) -> float32 [b]."""
-        return functools.partial(self.objective.loss, **dict(self.options))
+        return _bound(self.objective.loss, self.options)
 
     @property
     def measures_margins(self) -> bool:

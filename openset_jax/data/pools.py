@@ -201,6 +201,10 @@ class Pool:
 
         Of images it contains the names, not the pixels. Of vectors it also contains the numbers of a few.
         """
+        return self._fingerprint
+
+    @functools.cached_property
+    def _fingerprint(self) -> str:
         names = np.array([stable_hash(f"{r}/{g}") for g, r in zip(self.groups, self.roles, strict=True)], np.uint64)
         table = np.stack([self.key, names[self.group], self.split.astype(np.uint64)], axis=1)
         table = table[np.lexsort(table.T[::-1])]

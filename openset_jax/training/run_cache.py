@@ -10,6 +10,7 @@ import pathlib
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
+import jax
 import optax
 
 from openset_jax.data import pool_builder, vector_files
@@ -130,7 +131,7 @@ class RunCache:
         def make():
             outputs, trainable = program.loss.objective.num_outputs(num_classes), program.trainable
             model = program.forward.network.make(outputs, trainable=trainable, axis_name=devices.AXIS)
-            schedule = state.make_schedule(program.optimizer, program.steps)
+            schedule = jax.jit(state.make_schedule(program.optimizer, program.steps))  # logs need single values, fast
             return TrainableNetwork(model, schedule, state.make_optimizer(program.optimizer, schedule))
 
         return self._once("network", (num_classes, program), make)

@@ -58,6 +58,7 @@ def initial_variables(model: Network, seed: ArrayLike, *, shape: Shape) -> Varia
     return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
 
 
+@functools.lru_cache(maxsize=8)
 def variables_shape(model: Network, shape: Shape) -> Variables:
     """Shapes and dtypes of the variables."""
     return jax.eval_shape(lambda: initial_variables(model, seed=0, shape=shape))

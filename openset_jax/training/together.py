@@ -58,7 +58,11 @@ def most_at_once(spec: RunSpec, cache: RunCache) -> int:
 
 
 class Group:
-    """Runs that train at once. `trainers` are those of their loops, in their order.
+    """Runs that train at once.
+
+    Attributes:
+      trainers: those of the loops of the runs, in their order.
+      calls: number of calls until all runs are at their last step.
 
     Args:
       prepared: of each run, from `training_loop.prepare`; `shared_by` is equal for all.
@@ -73,12 +77,16 @@ class Group:
         self._states = devices.shard_runs([self._trained(each) for each in states], self._slots)
         runs = [(training.run.spec, training.run.weights) for training in trainings]
         self._step = trainings[0].run.cache.step_of_runs(runs, trainings[0].images, self._slots)
+        program, start = trainings[0].run.spec.program, min(training.start for training in trainings)
+        self.calls = (program.steps - start) // program.steps_per_call
         self._host: TrainState | None = None  # the present states, if they were fetched
         self.trainers = [_Trainer(self, i, training) for i, training in enumerate(trainings)]
 
     def step(self, batches: Sequence[dict[str, np.ndarray] | None]) -> list[FetchMetrics]:
         """Runs a call of each run. A run that has ended has None; it trains on with the batches of another, for nothing."""
-        any_batch = next(batch for batch in batches if batch is not None)
+        any_batch = next((batch for batch in batches if batch is not None), None)
+        if any_batch is None:
+            return [dict] * len(batches)
         stacked = devices.shard_runs([any_batch if batch is None else batch for batch in batches], self._slots)
         self._host = None
         with jax.transfer_guard("disallow"):

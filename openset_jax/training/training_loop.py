@@ -57,8 +57,10 @@ class Training:
     images: LoadedImages  # or their features
     stop_requested: Callable[[], str]
 
-    def loop(self, trainer: Trainer) -> Generator[Any, FetchMetrics, TrainedNetwork]:
-        """Yields the batch of each call; the driver runs it and sends a function that fetches its metrics.
+    def loop(self, trainer: Trainer) -> Generator[Any, Any, TrainedNetwork]:
+        """Yields the batch of each call; the driver runs it and sends a function that fetches its metrics, `FetchMetrics`.
+
+        At the end it yields None, and goes on when it is resumed.
 
         Returns the best network with a classifier fitted on validation images. Raises Stopped, when the state is saved.
         """
@@ -116,6 +118,7 @@ class Training:
                     if step % spec.log_every == 0:
                         run.log_line(log, step, progress, {})
                 pending = fetch_metrics
+            yield None  # checkpoints are written in the background; other runs may go on
             checkpoints.wait()
             if stopping:
                 reason = stop_requested() or hosts.ELSEWHERE
@@ -176,4 +179,4 @@ def train_alone(spec: RunSpec, stop_requested: Callable[[], str], cache: RunCach
                 batch = loop.send(answer)
             except StopIteration as ended:
                 return ended.value
-            answer = trainer.step(batch)
+            answer = None if batch is None else trainer.step(batch)

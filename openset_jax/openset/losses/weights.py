@@ -1,6 +1,7 @@
 """Example weights in the loss: class weights, weight of negatives, logit adjustment; the effective prior of all three."""
 
-from typing import NamedTuple
+import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -111,14 +112,21 @@ def plateau_loss(loss: Loss, weights: Weights, num_outputs: int) -> float:
 
     For `background` without weights it is the entropy of the prior.
     """
-    labels = np.flatnonzero(weights.mass > 0)
-    mass = jnp.asarray(weights.mass[labels], jnp.float32)
-    adjustment = weights.adjustment(num_outputs)
+    hashed: Any = loss  # functions are hashable; their type does not say so
+    return _least_loss(hashed, tuple(weights.mass.tolist()), tuple(weights.adjustment(num_outputs).tolist()))
 
-    def total(logits: jax.Array) -> jax.Array:
-        logits = jnp.broadcast_to(logits, (len(labels), num_outputs))
-        return (mass * loss(logits, jnp.zeros((len(labels), 1)), jnp.asarray(labels), adjustment)).sum()
 
-    both = jax.jit(jax.value_and_grad(total))
-    evaluate = lambda z: tuple(np.asarray(v, np.float64) for v in both(z.astype(np.float32)))
-    return float(optimize.minimize(evaluate, np.zeros(num_outputs), jac=True, method="L-BFGS-B").fun)
+@functools.lru_cache
+def _least_loss(loss: Loss, mass: tuple[float, ...], adjustment: tuple[float, ...]) -> float:
+    fixed = np.array(mass, np.float32), np.array(adjustment, np.float32)
+    evaluate = lambda z: tuple(np.asarray(v, np.float64) for v in _mean_loss(z.astype(np.float32), *fixed, loss=loss))
+    return float(optimize.minimize(evaluate, np.zeros(len(adjustment)), jac=True, method="L-BFGS-B").fun)
+
+
+@functools.partial(jax.jit, static_argnames="loss")
+@jax.value_and_grad
+def _mean_loss(logits: jax.Array, mass: jax.Array, adjustment: jax.Array, *, loss: Loss) -> jax.Array:
+    """The loss of the same logits, [outputs], for every example, where a label has the weight `mass`, [K + 1]."""
+    labels = jnp.arange(len(mass))
+    losses = loss(jnp.broadcast_to(logits, (len(mass), len(logits))), jnp.zeros((len(mass), 1)), labels, adjustment)
+    return jnp.where(mass > 0, mass * losses, 0.0).sum()

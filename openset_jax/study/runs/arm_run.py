@@ -97,28 +97,27 @@ class ArmRuns:
         for each in steps.values():
             stack.enter_context(contextlib.closing(each))
 
-        def resume(arm: Arm, answer: Any = None) -> Any:
-            """What an arm asks for next; None if it has ended."""
-            with self._logged(arm, logs[arm]), contextlib.suppress(StopIteration):
-                return steps[arm].send(answer)
-            return None
+        def resume(answers: Mapping[Arm, Any]) -> dict[Arm, Any]:
+            """Lets arms go on; returns what they ask for next, without those that have ended."""
+            asked = {}
+            for arm, answer in answers.items():
+                with self._logged(arm, logs[arm]), contextlib.suppress(StopIteration):
+                    asked[arm] = steps[arm].send(answer)
+            return asked
 
-        prepared = {arm: ready for arm in steps if (ready := resume(arm)) is not None}
+        prepared = resume(dict.fromkeys(steps))
         if not prepared:
             return
         group = together.Group(list(prepared.values()))
         arms, began, told = list(prepared), time.monotonic(), time.monotonic()
         prepared.clear()  # the states on the host
-        batches, calls = [resume(arm, trainer) for arm, trainer in zip(arms, group.trainers, strict=True)], 0
-        while any(batch is not None for batch in batches):
-            metrics = group.step(batches)
-            calls += 1
-            batches = [None if batches[i] is None else resume(arm, metrics[i]) for i, arm in enumerate(arms)]
-            if (now := time.monotonic()) - told > _EVERY:
-                told, program = now, phases[arms[0]][-1].program
-                done = calls * program.steps_per_call
-                left = clock((now - began) / done * (program.steps - done))
-                say(f"    {done:,} of {program.steps:,} steps; about {left} left, without evaluation")
+        batches, calls = resume(dict(zip(arms, group.trainers, strict=True))), 0
+        while batches:
+            metrics = dict(zip(arms, group.step([batches.get(arm) for arm in arms]), strict=True))
+            batches, calls = resume({arm: metrics[arm] for arm in batches}), calls + 1
+            if (now := time.monotonic()) - told > _EVERY and calls < group.calls:
+                told, left = now, clock((now - began) / calls * (group.calls - calls))
+                say(f"    {calls / group.calls:.0%} of the steps; about {left} left, without evaluation")
 
     def _steps(self, spec: RunSpec) -> Generator[Any, Any, None]:
         """An arm in a group: yields what `training_loop.prepare` returns, for a trainer; then as `Training.loop`."""
