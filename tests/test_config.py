@@ -258,8 +258,8 @@ def test_two_phases_have_the_steps_of_one_run_and_differ_as_documented(share, pe
     assert (second.program.trainable, second.sampling.policy, second.init_from) == ("head", "natural", "/w/first_phase")
     assert (first.workdir, second.workdir) == (W / "first_phase", W)
     rate = config.optimizer.learning_rate
-    assert second.program.optimizer.learning_rate == pytest.approx(rate / 10)
-    assert first.program.optimizer.learning_rate == rate
+    assert second.learning_rate == pytest.approx(rate / 10)
+    assert first.learning_rate == rate
 
 
 def test_shares_of_the_steps_are_the_nearest_number_of_whole_calls_of_each_phase():

@@ -17,7 +17,6 @@ from openset_jax import experiment, lock
 from openset_jax.errors import Stopped, UserError
 from openset_jax.model import networks
 from openset_jax.study.runs import arm_folder, grid
-from openset_jax.training.run_cache import RunCache
 
 FILES = ("results.csv", "comparisons.csv", "ANSWER.md", "figure.png", "report.html")
 CONFIG = "--config=tests/study/small_grid.py"
@@ -232,11 +231,6 @@ def test_a_signal_saves_the_arm_and_the_same_command_goes_on(tmp_path, whole):
     assert 0 < len(outcomes(tmp_path)) < 8
     run_experiment(config, tmp_path)
     assert (tmp_path / "results.csv").read_bytes() == (whole / "results.csv").read_bytes()
-
-
-def test_an_arm_that_another_process_has_is_left_to_it(tmp_path):
-    with lock.claimed(tmp_path):
-        assert not experiment.run_arm((), tmp_path, lambda: "", RunCache())
 
 
 def test_arms_that_begin_with_an_arm_of_another_process_are_left_to_it_and_are_no_failure(tmp_path, capsys):
