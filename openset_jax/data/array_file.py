@@ -41,7 +41,9 @@ def open_array(path: pathlib.Path) -> ArrayFile:
     if dtype.hasobject:
         raise ValueError(f"{path.name}: an array {list(shape)} of Python objects, such as rows of several lengths")
     if not shape or by_columns:
-        raise ValueError(f"{path.name}: an array {dtype} {list(shape)} is not stored row by row; save numpy.ascontiguousarray of it")
+        raise ValueError(
+            f"{path.name}: an array {dtype} {list(shape)} is not stored row by row; save numpy.ascontiguousarray of it"
+        )
     if there < found.offset + found.rows * found.array.nbytes:
         raise ValueError(f"{path.name}: {there:,} bytes are too few for {dtype} {list(shape)}; the file is truncated")
     return found

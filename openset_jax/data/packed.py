@@ -215,7 +215,7 @@ def read(pool: Pool, rows: np.ndarray) -> np.ndarray:
 
 
 def parts(pool: Pool, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields (rows, their examples [m, *shape]) of a pool of arrays in the order of the files, in parts of bounded memory."""
+    """Yields (rows, their examples [m, *shape]) of a pool of arrays in the order of the files, in small parts."""
     rows = rows[np.lexsort((pool.record[rows], pool.source[rows]))]
     at_once = max(1, _AT_ONCE // pool.array.nbytes)
     for start in range(0, len(rows), at_once):

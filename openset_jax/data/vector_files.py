@@ -108,9 +108,7 @@ def read(name: str, path: pathlib.Path) -> tuple[Vectors, str, dict[str, list[st
         raise UserError(f"{name}: the vectors are {found}; save them as float16 or float32 [n, F]")
     rows = {len(texts) for texts in columns.values()} or {vectors.rows}
     if rows != {vectors.rows}:
-        raise UserError(
-            f"{name}: {index} has {rows.pop():,} rows, but there are {vectors.rows:,} vectors; it needs a row for each vector"
-        )
+        raise UserError(f"{name}: {index} has {rows.pop():,} rows, but there are {vectors.rows:,} vectors; each needs a row")
     return vectors, index, columns
 
 
@@ -184,7 +182,9 @@ def _read_index(name: str, folder: pathlib.Path) -> tuple[str, dict[str, list[st
         try:
             for number, row in enumerate(rows, 1):
                 if len(row) != len(head):
-                    raise UserError(f"{name}: {there[0]}, row {number}: {len(row)} cells, but the first line has {len(head)}")
+                    raise UserError(
+                        f"{name}: {there[0]}, row {number}: {len(row)} cells, but the first line has {len(head)}"
+                    )
                 for column, cell in zip(columns, row, strict=True):
                     column.append(cell)
         except csv.Error as error:
