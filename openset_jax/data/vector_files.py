@@ -201,7 +201,7 @@ def _parquet(path: pathlib.Path) -> Iterator[Any]:
     except ModuleNotFoundError as error:
         raise UserError(f"{path}: Parquet files need pyarrow: python -m pip install pyarrow") from error
     try:
-        with parquet.ParquetFile(path) as file:
+        with parquet.ParquetFile(path, memory_map=True) as file:  # otherwise it holds all that was read
             yield file
     except pyarrow.ArrowException as error:
         raise ValueError(f"{path.name}: {error}") from error
