@@ -120,7 +120,8 @@ def test_vectors_larger_than_the_memory_in_use_train_and_are_predicted(tmp_path)
     (tmp_path / "index.csv").write_text("\n".join(["id,class,role", *rows]))
     done = subprocess.run(
         [sys.executable, "-c", VECTORS, str(tmp_path)], cwd=ROOT,
-        env=environment() | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}, capture_output=True, text=True, timeout=300, check=False,
+        env=environment() | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}, capture_output=True, text=True, timeout=300,
+        check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     answers, most = map(int, done.stdout.split()[-2:])

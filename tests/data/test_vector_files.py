@@ -258,7 +258,9 @@ def test_parts_are_in_the_order_of_the_file_whatever_that_of_the_pool(tmp_path, 
 
 def test_a_parquet_file_is_in_memory_once(tmp_path, monkeypatch):
     array = np.random.default_rng(0).normal(size=(2_000, 1_000)).astype(np.float32)  # 8 MB
-    write_parquet(tmp_path / "all.parquet", array, [{"id": str(i), "class": "a", "role": "known"} for i in range(len(array))])
+    write_parquet(
+        tmp_path / "all.parquet", array, [{"id": str(i), "class": "a", "role": "known"} for i in range(len(array))]
+    )
     monkeypatch.setattr(vector_files, "_READ_AT_ONCE", 64)
     held, before = list[int](), pyarrow.total_allocated_bytes()
     array_type = lambda *shape: held.append(pyarrow.total_allocated_bytes()) or pools.ArrayType(*shape)
