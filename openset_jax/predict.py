@@ -68,9 +68,10 @@ def main(arguments: list[str]) -> None:
     )  # fmt: skip
     given = given_vectors.open_files(files) if vectors else files
     count, noun = (len(given.ids), "vectors") if isinstance(given, given_vectors.GivenVectors) else (len(files), "images")
+    rows = predict(given)  # raises errors before the progress bar is there
     with write_whole(out, newline="") as file, tqdm(total=count, unit=f" {noun}", smoothing=0.1) as bar:
         write = row_writer(file, suffix)
-        for row in predict(given):
+        for row in rows:
             write(row)
             counts[row["decision"]] += 1
     for line in [*notes, counts_line(counts)]:

@@ -91,28 +91,33 @@ class Predictor:
         self._priors, self._report, self._progress = priors, report, progress
 
     def __call__(self, images: GivenImage | Iterable[GivenImage] | GivenVectors) -> Iterator[Row]:
-        """Classifies one image or several; yields a row for each. Images in memory are decoded and scaled as files are.
+        """Classifies one image or several. Images in memory are decoded and scaled as files are.
 
         Args:
           images: one or several of: the path of a file or a folder, or a glob; a Pillow image, turned upright by its EXIF
             orientation; uint8 [H, W, 3] (RGB) or [H, W]; bytes, the content of an image file. If the network takes vectors:
             float [n, F] or [F]; or paths of .npy files, .parquet files, or folders with features.npy.
 
-        Yields:
-          "id": the path, or, for an image in memory, its position in `images`, an int from 0. "decision": a class or "none".
-          Missing values are None; images that cannot be read have only "id" and "error".
+        Returns:
+          An iterator over a row for each image. "id": the path, or, for an image in memory, its position in `images`, an int
+          from 0. "decision": a class or "none". Missing values are None; what cannot be read has only "id" and "error".
 
         Raises:
           TypeError: an image is none of these.
-          UserError: a path does not exist, there is no image, or the class frequencies cannot be estimated.
+          UserError: a path does not exist, there is no image, or the images are not what the network takes. From the
+            iterator: the class frequencies cannot be estimated.
         """
-        from openset_jax.data import vector_files
-        from openset_jax.data.unreadable import Unreadable
         from openset_jax.openset.decision import deployment
 
         ids, pool = self._given(images)
         if self._estimate_prior:
-            deployment.check_enough(len(pool), f"--priors={self._priors}")  # before they are read
+            deployment.check_enough(len(pool), f"--priors={self._priors}")
+        return self._rows(ids, pool)
+
+    def _rows(self, ids: Sequence[str | int], pool: Pool) -> Iterator[Row]:
+        from openset_jax.data import vector_files
+        from openset_jax.data.unreadable import Unreadable
+
         unreadable = Unreadable(pool, 1.0, self._max_pixels, report=lambda line: None)
         for row in vector_files.not_finite(pool) if pool.array.is_vector else ():
             unreadable.add(row, "the vector has numbers that are not finite")
@@ -153,7 +158,7 @@ class Predictor:
                 raise UserError(f"the vectors have {there:,} features, but the run was trained on vectors of {wanted:,}")
             return images
         if isinstance(images, given_vectors.GivenVectors):
-            raise UserError("these are vectors, but this run takes images")
+            raise UserError("this run takes images, but these are vectors; give image files or folders of them")
         ids, given = _expanded(images, self._report)
         return ids, given_images.make_pool(list(map(str, ids)), given, self._inputs.stored_size)
 

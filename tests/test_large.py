@@ -1,4 +1,4 @@
-"""Full size: a pool larger than the memory that a process may address, and the full network at 224 on photographs."""
+"""Full size: images and vectors larger than the memory of a process, and the full network at 224 on photographs."""
 
 import json
 import shutil
@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+import vectors
 from small_run import ROOT, environment, lines, run
 
 from openset_jax.data import packed
@@ -76,6 +77,56 @@ def test_a_pool_larger_than_the_memory_limit_streams(tmp_path):
     said = done.stdout.split()
     assert said[0] == "limited"
     assert said[-2:] == [str(count), str(30 * 64 * size * size * 3)]
+
+
+VECTORS = """
+import pathlib, sys, threading
+import jax.numpy as jnp
+import vectors
+from openset_jax.predict import Predictor
+from openset_jax.train import train
+
+def anonymous():  # bytes of memory, without the page cache
+    lines = dict(line.split(":") for line in pathlib.Path("/proc/self/status").read_text().splitlines())
+    return int(lines["RssAnon"].split()[0]) * 1024
+
+def watch():
+    while not done.wait(0.02):
+        seen.append(anonymous())
+
+jnp.zeros(9).sum().block_until_ready()
+seen, done, root = [anonymous()], threading.Event(), pathlib.Path(sys.argv[1])
+threading.Thread(target=watch).start()
+try:
+    short = {"input": "stream", "eval.compare_scores": False, "eval.batch_size": 256, "batch_size": 256}
+    train(vectors.config(root, **short), root / "run")
+    answers = sum(row["error"] is None for row in Predictor(root / "run")(root))
+finally:
+    done.set()
+print(answers, max(seen) - seen[0])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc and sparse files")
+@pytest.mark.slow
+def test_vectors_larger_than_the_memory_in_use_train_and_are_predicted(tmp_path):
+    count, size = 120_000, 4096  # 983 MB of vectors, in a sparse file that takes no room
+    with (tmp_path / "features.npy").open("wb") as file:
+        header = {"descr": "<f2", "fortran_order": False, "shape": (count, size)}
+        np.lib.format.write_array_header_1_0(file, header)
+        file.truncate(file.tell() + count * size * 2)
+    roles = list(vectors.ROLES.items())
+    rows = (f"{i},{','.join(roles[i % len(roles)])}" for i in range(count))
+    (tmp_path / "index.csv").write_text("\n".join(["id,class,role", *rows]))
+    done = subprocess.run(
+        [sys.executable, "-c", VECTORS, str(tmp_path)], cwd=ROOT,
+        env=environment() | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}, capture_output=True, text=True, timeout=300,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    answers, most = map(int, done.stdout.split()[-2:])
+    assert answers == count
+    assert most < count * size, "half of the bytes of the vectors"
 
 
 # The command, in a process that kills itself after step 3, when the checkpoint of step 2 is complete.

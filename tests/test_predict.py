@@ -14,6 +14,7 @@ from PIL import Image
 from small_run import open_small_pool, run, small_config, train
 
 from openset_jax import predict
+from openset_jax.data import given_vectors
 from openset_jax.data.pools import TEST
 from openset_jax.errors import UserError
 from openset_jax.files import write_whole
@@ -149,6 +150,11 @@ def test_what_is_no_image_has_a_row_with_its_error_and_the_rest_go_on(tmp_path, 
     assert rows["huge.png"]["error"] == "50,000 x 50,000 pixels, more than data.max_pixels=100,000,000"
     assert "empty" in rows["empty.jpg"]["error"]
     assert "error 4" in done.stdout
+
+
+def test_vectors_are_refused_before_the_first_row(workdir):
+    with pytest.raises(UserError, match="this run takes images, but these are vectors; give image files or folders"):
+        Predictor(workdir)(given_vectors.of_memory(np.zeros((2, 5), np.float32)))
 
 
 def test_the_command_writes_csv(tmp_path, workdir, photos, scored):

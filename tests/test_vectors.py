@@ -107,9 +107,12 @@ def test_inputs_of_another_kind_are_refused(run, source, tmp_path):
     predict = Predictor(run[1])
     Image.new("RGB", (9, 7)).save(tmp_path / "image.png")
     with pytest.raises(UserError, match=r"this run takes vectors; give \.npy or \.parquet files"):
-        list(predict(tmp_path / "image.png"))
+        predict(tmp_path / "image.png")  # before the first row
     with pytest.raises(UserError, match="the vectors have 5 features, but the run was trained on vectors of 12"):
-        list(predict(np.zeros((2, 5), np.float32)))
+        predict(np.zeros((2, 5), np.float32))
+    np.save(tmp_path / "five.npy", np.zeros((2, 5), np.float32))
+    with pytest.raises(UserError, match=r"the same number of features, but .*/five\.npy has 5, .* has 12$"):
+        predict([tmp_path / "five.npy", source])
     with pytest.raises(TypeError, match=r"vectors are an array int64 \[2, 12\]"):
         list(predict(np.zeros((2, 12), np.int64)))
     with pytest.raises(UserError, match="has vectors, but model.name is a network for images"):

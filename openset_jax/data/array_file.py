@@ -30,13 +30,20 @@ class ArrayFile(NamedTuple):
 def open_array(path: pathlib.Path) -> ArrayFile:
     """Reads the header of a .npy file. Raises OSError; ValueError if it is no array in row order, or is truncated."""
     with open(path, "rb") as file:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, by_columns, dtype = read(file)
+        try:
+            version = np.lib.format.read_magic(file)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, by_columns, dtype = read(file)
+        except ValueError as error:
+            raise ValueError(f"{path.name}: not a file of numpy.save: {error}") from error
         found = ArrayFile(path, shape[0] if shape else 0, ArrayType(shape[1:], dtype), file.tell())
         there = file.seek(0, os.SEEK_END)
-    if not shape or by_columns or dtype.hasobject:
-        raise ValueError(f"{path.name}: an array {dtype} {list(shape)} is not stored row by row")
+    if dtype.hasobject:
+        raise ValueError(f"{path.name}: an array {list(shape)} of Python objects, such as rows of several lengths")
+    if not shape or by_columns:
+        raise ValueError(
+            f"{path.name}: an array {dtype} {list(shape)} is not stored row by row; save numpy.ascontiguousarray of it"
+        )
     if there < found.offset + found.rows * found.array.nbytes:
         raise ValueError(f"{path.name}: {there:,} bytes are too few for {dtype} {list(shape)}; the file is truncated")
     return found

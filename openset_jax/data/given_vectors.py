@@ -37,7 +37,7 @@ def open_files(paths: Iterable[str | os.PathLike[str]]) -> GivenVectors:
     for path in map(pathlib.Path, paths):
         vectors, _, columns = vector_files.read(str(path), path.expanduser())
         own = columns.get("id") or [f"{path}#{row}" for row in range(vectors.rows)]
-        sources.append(_source(vectors, own))
+        sources.append(_source(str(path), vectors, own))
         ids += own
     return GivenVectors(ids, _pool(sources))
 
@@ -58,12 +58,12 @@ def of_memory(vectors: Any) -> GivenVectors:
     array = array if array.dtype in (np.float16, np.float32) else array.astype(np.float32)
     given = vector_files.Vectors(len(array), ArrayType(array.shape[1:], array.dtype), lambda records: array[records])
     ids = range(len(array))
-    return GivenVectors(ids, _pool([_source(given, list(map(str, ids)))]))
+    return GivenVectors(ids, _pool([_source("vectors", given, list(map(str, ids)))]))
 
 
-def _source(vectors: vector_files.Vectors, ids: Sequence[str]) -> pools.Source:
+def _source(name: str, vectors: vector_files.Vectors, ids: Sequence[str]) -> pools.Source:
     return pools.Source(
-        name="vectors", classes=("",), roles=None, label=np.zeros(vectors.rows, np.int32),
+        name=name, classes=("",), roles=None, label=np.zeros(vectors.rows, np.int32),
         split=np.full(vectors.rows, pools.TEST, np.uint8), format="array", ids=lambda records: [ids[r] for r in records],
         fetch=lambda records: vectors.fetch(records).astype(np.float32), array=ArrayType(vectors.array.shape, _DTYPE),
     )  # fmt: skip
@@ -71,9 +71,10 @@ def _source(vectors: vector_files.Vectors, ids: Sequence[str]) -> pools.Source:
 
 def _pool(sources: list[pools.Source]) -> pools.Pool:
     arrays = [source.array for source in sources if source.array]
-    if len({array.shape for array in arrays}) > 1:
-        sizes = ", ".join(f"{array.shape[0]:,}" for array in arrays)
-        raise UserError(f"the vectors of these files have different numbers of features: {sizes}")
+    sizes = {array.shape[0]: source.name for source, array in zip(sources, arrays, strict=True)}
+    if len(sizes) > 1:
+        text = ", ".join(f"{name} has {size:,}" for size, name in sizes.items())
+        raise UserError(f"all vectors must have the same number of features, but {text}")
     rows = [len(source.label) for source in sources]
     return pools.Pool(
         sources=tuple(sources), groups=("",), roles=("unknown",), num_classes=0,

@@ -5,7 +5,7 @@ import json
 import os
 import pathlib
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from openset_jax.errors import UserError
 from openset_jax.files import write_whole
 
 _VERSION = 1  # of index.json
+_AT_ONCE = 1 << 22  # bytes: a part that stays in the caches
 _AUDIT = (
     "Warning: openset_jax.prepare found {} in these packed arrays: equal images of two roles, splits or classes. Remove the "
     "images that it named, and run it again."
@@ -211,6 +212,15 @@ def read(pool: Pool, rows: np.ndarray) -> np.ndarray:
         here = np.flatnonzero((rows != BLANK) & (pool.source[rows] == i))
         examples[here] = source.fetch(pool.record[rows[here]])
     return examples
+
+
+def parts(pool: Pool, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields (rows, their examples [m, *shape]) of a pool of arrays in the order of the files, in small parts."""
+    rows = rows[np.lexsort((pool.record[rows], pool.source[rows]))]
+    at_once = max(1, _AT_ONCE // pool.array.nbytes)
+    for start in range(0, len(rows), at_once):
+        part = rows[start : start + at_once]
+        yield part, read(pool, part)
 
 
 def byte_strings(paths: Sequence[str]) -> np.ndarray:

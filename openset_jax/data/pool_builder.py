@@ -205,11 +205,17 @@ def _check(pool: Pool) -> None:
     twice = (np.diff(pool.key[order]) == 0) & (np.diff(place[order]) == 0)
     if twice.any():
         first = int(np.argmax(twice))
-        rows = order[first : first + 2]
+        rows, noun = order[first : first + 2], pool.array.noun
+        source, records = pool.sources[pool.source[rows[0]]], pool.record[rows]
+        if len({*pool.source[rows]}) == 1 and records[0] != records[1]:
+            raise UserError(
+                f"{source.name}: rows {records[0] + 1:,} and {records[1] + 1:,} have the same id, {pool.ids(rows[:1])[0]!r} "
+                f"(repeated ids: {twice.sum():,}); make each id unique"
+            )
         uses = [f"{pool.groups[g]!r} in data.{pool.roles[g]}" for g in pool.group[rows]]
         raise UserError(
-            f"image {pool.ids(rows[:1])[0]!r} is used twice, as {uses[0]} and as {uses[1]} "
-            f"({twice.sum():,} such images); give each image one role"
+            f"{noun[:-1]} {pool.ids(rows[:1])[0]!r} is used twice, as {uses[0]} and as {uses[1]} "
+            f"({twice.sum():,} such {noun}); give each one role"
         )
     for role, groups in pool.counts().items():
         for name, counts in groups.items():

@@ -63,7 +63,7 @@ class Source:
       name: kind and place, for example "tfds:mnist/3.0.1" or "folder:/data/photos"; ids are unique within a source.
       classes: names of the classes. The same name may occur once for each role.
       roles: the role of each class if the source assigns roles (folders by role, packed arrays), else None.
-      label: int [n], the class of each record.
+      label: int [n], the class of each record; -1 if no role may use it.
       split: uint8 [n], TRAIN, VALIDATION, TEST, or UNASSIGNED if the source has no splits.
       format: what `fetch` returns: "path", "encoded", "example:KEY" (a serialised tf.Example whose feature KEY is an
         encoded image) or "array" (ready to use).

@@ -40,9 +40,10 @@ def open_source(
     root = pathlib.Path(place).expanduser()
     if kind == "features" and place:
         if not root.exists():
-            raise UserError(
-                f"{name}: {str(root)!r} does not exist; with configs/features.py, name it by --config.data.root=PATH"
+            remedy = (
+                "with configs/features.py, name it by --config.data.root=PATH; evaluate also needs --config=FILE for this"
             )
+            raise UserError(f"{name}: {str(root)!r} does not exist; {remedy}")
         return vector_files.open_features(f"{kind}:{os.path.normpath(root)}", root, splits)
     if kind in ("folder", "packed") and place:
         if not root.is_dir():

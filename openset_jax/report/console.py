@@ -82,7 +82,7 @@ def pool_table(pool: Pool) -> str:
 def sampler_line(sampler: Sampler, names: Sequence[str], plateau: float) -> str:
     """Returns the batch size, the share of each class and "none", and the loss of a network whose outputs are constant."""
     shares = [f"{name} {p:.1%}" for name, p in zip(names, sampler.prior, strict=False)]
-    constant = f"A network that ignores its images has a loss of at least {plateau:.3f}."
+    constant = f"A network that ignores its inputs has a loss of at least {plateau:.3f}."
     return f"Each batch of {sampler.batch_size}: {abridged(shares)}. {constant}"
 
 

@@ -9,7 +9,6 @@ import dataclasses
 import hashlib
 import json
 import pathlib
-import time
 from collections.abc import Callable
 from typing import IO, NamedTuple
 
@@ -23,15 +22,14 @@ from openset_jax.data.unreadable import Unreadable
 from openset_jax.errors import Stopped
 from openset_jax.files import write_whole
 from openset_jax.spec import RunSpec, VectorSpec
-from openset_jax.text import rounded
 from openset_jax.training import devices
 from openset_jax.training.inference import Inference
+from openset_jax.training.pace import Pace
 from openset_jax.training.run_log import say
 from openset_jax.training.state import Variables
 
 FOLDER = "features"  # in the workdir of a run, or of an experiment
 _DTYPE = np.dtype("<f2")
-_REPORTS = 5  # lines on the progress of a pass over the images
 
 
 class Features(NamedTuple):
@@ -114,7 +112,7 @@ def write(
       OverflowError: a feature is too large for float16.
       Stopped: `stop_requested` returned a reason.
     """
-    size, started, reported = inference.network.feature_size, time.monotonic(), 1
+    size, pace = inference.network.feature_size, Pace("features of the images:", count)
     inference, rows_read, done = dataclasses.replace(inference, stop_requested=stop_requested), list[np.ndarray](), 0
     header = lambda rows: {"descr": _DTYPE.str, "fortran_order": False, "shape": (rows, size)}
     np.lib.format.write_array_header_1_0(file, header(count))
@@ -131,11 +129,7 @@ def write(
             file.write(features.tobytes())
             rows_read.append(rows)
             done = int(rows[-1]) + 1 if len(rows) else done
-            if reported * count / _REPORTS <= done < count:
-                reported = int(done / count * _REPORTS) + 1
-                seconds = time.monotonic() - started
-                left = rounded(seconds / done * (count - done))
-                say(f"features of {done:,}/{count:,} images  {done / seconds:,.0f} images/s  {left} seconds left")
+            pace.at(done)
     except Stopped as stopped:
         text = f"Stopped by {stop_requested()} while features were computed; run the same command again to start over."
         raise Stopped(text) from stopped

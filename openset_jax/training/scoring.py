@@ -15,6 +15,7 @@ from openset_jax.openset.scores.training_features import Accumulator, TrainingFe
 from openset_jax.openset.scores.unavailable import ScoreUnavailable
 from openset_jax.training.eval_program import ODIN_TEMPERATURE
 from openset_jax.training.inference import Inference
+from openset_jax.training.pace import Pace
 from openset_jax.training.state import Variables
 
 _NEIGHBOURS = 50, 50_000  # k for this number of training images; k is scaled in proportion
@@ -62,9 +63,17 @@ class Scorers:
 
     def _training(self, rows_by_class: list[np.ndarray], label: np.ndarray) -> TrainingFeatures:
         accumulator = Accumulator(self._num_classes, names=self._inference.pool.classes)
-        for rows, out in self._inference.run("features", self._variables, np.concatenate(rows_by_class)):
+        for rows, out in self._run("features", np.concatenate(rows_by_class), "statistics of the training"):
             accumulator.update(out["features"], self._known(out["logits"]), label[rows])
         return accumulator.finish()
+
+    def _run(self, output: str, rows: np.ndarray, what: str) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+        """The forward pass, with lines on how far it is."""
+        pace, done = Pace(f"{what} {self._inference.pool.array.noun}:", len(rows)), 0
+        for readable, out in self._inference.run(output, self._variables, rows):
+            yield readable, out
+            done += len(readable)
+            pace.at(done)
 
     def _known(self, outputs: np.ndarray) -> np.ndarray:
         return outputs[..., : self._num_classes]
@@ -89,13 +98,13 @@ class Scorers:
                     with self._leaving_out(name):
                         parts[name].append(scorer(features, self._known(outputs)))
 
-        for of_batch, out in self._inference.run("features", self._variables, rows):
+        for of_batch, out in self._run("features", rows, "scores of the test"):
             batches.append(of_batch)
             logits.append(out["logits"])
             add(out["features"], out["logits"], moved=False)
         readable = np.concatenate(batches)
         if any(SCORES[name].moved for name in self._made):
-            for _, out in self._inference.run("odin", self._variables, readable):
+            for _, out in self._run("odin", readable, "ODIN's scores of the test"):
                 add(None, out["perturbed"], moved=True)
         found = {name: np.concatenate(made) for name, made in parts.items() if name not in self._left_out}
         for name, values in found.items():

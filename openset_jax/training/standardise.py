@@ -9,8 +9,6 @@ from openset_jax.data.pools import Pool
 from openset_jax.model.vector_networks import STANDARDISE
 from openset_jax.training.state import Params
 
-_AT_ONCE = 1 << 26  # bytes
-
 
 def statistics(pool: Pool, rows_by_class: Sequence[np.ndarray]) -> Params:
     """Returns the batch statistics of a network for vectors over these rows of a pool: mean float32 [F], std float32 [].
@@ -19,10 +17,9 @@ def statistics(pool: Pool, rows_by_class: Sequence[np.ndarray]) -> Params:
     standard deviation for each feature, heads were slightly worse, because features that hardly vary gain weight.
     If all vectors are equal, std is 1.
     """
-    rows, at_once = np.sort(np.concatenate(rows_by_class)), max(1, _AT_ONCE // pool.array.nbytes)
-    parts = (packed.read(pool, rows[start : start + at_once]) for start in range(0, len(rows), at_once))
+    rows = np.concatenate(rows_by_class)
     first, total, squares = np.zeros(pool.array.shape), np.zeros(pool.array.shape), np.zeros(pool.array.shape)
-    for i, part in enumerate(parts):
+    for i, (_, part) in enumerate(packed.parts(pool, rows)):
         vectors = part.astype(np.float64)
         if not i:
             first = vectors.mean(0)

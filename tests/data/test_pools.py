@@ -479,7 +479,8 @@ def test_one_image_in_two_roles_is_an_error_that_names_it_and_both(make_source):
 
 def test_one_image_twice_in_one_source_is_an_error(make_source):
     source = make_source([("cat", 50), ("dog", 50)], ids="{i}")
-    assert "used twice" in error({"known": [Selection(source)]})
+    says = "fake: rows 4 and 54 have the same id, '3' (repeated ids: 50); make each id unique"
+    assert says in error({"known": [Selection(source)]})
 
 
 @pytest.mark.parametrize("absent", ["train", "validation", "test"])

@@ -3,7 +3,7 @@
 import numpy as np
 import vectors
 
-from openset_jax.data import pools, sources
+from openset_jax.data import packed, pools, sources
 from openset_jax.data.pool_builder import Selection, build_pool
 from openset_jax.training import standardise
 
@@ -17,7 +17,7 @@ def test_mean_and_std_are_those_of_the_training_rows(tmp_path, monkeypatch):
     training = pool.training_rows()
     chosen = pool.record[np.concatenate(training)]
     expected = array[chosen].astype(np.float64)
-    monkeypatch.setattr(standardise, "_AT_ONCE", 7 * vectors.SIZE * 4)
+    monkeypatch.setattr(packed, "_AT_ONCE", 7 * vectors.SIZE * 4)
     found = standardise.statistics(pool, training)["standardise"]
     np.testing.assert_allclose(found["mean"], expected.mean(0), rtol=1e-7)
     np.testing.assert_allclose(found["std"], np.sqrt(expected.var(0).mean()), rtol=1e-6)
