@@ -28,7 +28,7 @@ def get_config(roles="known+negatives+held_out_negatives+unknown"):
 
     config.model.name = "linear"
     config.objective.name = "one_vs_rest"
-    config.objective.negative_weight = 2.0
+    config.objective.negative_weight = 2.0  # None for another objective: its own
     # With so large an eps, Adam is gradient descent with momentum: features count by their variance, as in a logistic
     # regression, and weight decay is an L2 penalty. Adam itself gives features that hardly vary the same steps as others.
     config.optimizer.eps = 1.0
