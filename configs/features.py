@@ -28,7 +28,12 @@ def get_config(roles="known+negatives+held_out_negatives+unknown"):
 
     config.model.name = "linear"
     config.objective.name = "one_vs_rest"
-    config.optimizer.learning_rate = 1e-3
+    config.objective.negative_weight = 2.0  # None for another objective: its own
+    # With so large an eps, Adam is gradient descent with momentum: features count by their variance, as in a logistic
+    # regression, and weight decay is an L2 penalty. Adam itself gives features that hardly vary the same steps as others.
+    config.optimizer.eps = 1.0
+    config.optimizer.learning_rate = 1.0
+    config.optimizer.weight_decay = 0.05
     config.optimizer.warmup_steps = "5%"
     config.eval.every = "100%"  # the last step: AUROC on few validation vectors would select an early one
     config.checkpoint.every = "100%"

@@ -34,7 +34,7 @@ def config(root, **changes):
 
     short = {
         "data.root": str(root), "epochs": None, "steps": 20, "batch_size": 16, "eval.every": 10, "eval.batch_size": 64,
-        "eval.resamples": 50, "checkpoint.every": 10, "log_every": 10, "optimizer.learning_rate": 0.05,
+        "eval.resamples": 50, "checkpoint.every": 10, "log_every": 10,
     }  # fmt: skip
     made = features.get_config()
     made.update_from_flattened_dict(short | changes)
