@@ -19,6 +19,7 @@ def get_config(roles="known+negatives+held_out_negatives+unknown"):
     config = default.get_config()
     config.epochs = 30.0
     config.batch_size = 256
+    config.steps_per_call = 10  # a step takes less than a millisecond
     config.log_every = "10%"
     with config.unlocked():
         config.data.root = config_dict.FieldReference("features")
@@ -28,7 +29,7 @@ def get_config(roles="known+negatives+held_out_negatives+unknown"):
 
     config.model.name = "linear"
     config.objective.name = "one_vs_rest"
-    config.objective.negative_weight = 2.0  # None for another objective: its own
+    config.objective.negative_weight = 1.0  # the negatives of a batch weigh as much as its knowns, however many there are
     # With so large an eps, Adam is gradient descent with momentum: features count by their variance, as in a logistic
     # regression, and weight decay is an L2 penalty. Adam itself gives features that hardly vary the same steps as others.
     config.optimizer.eps = 1.0

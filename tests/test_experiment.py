@@ -278,6 +278,7 @@ def test_the_shipped_grids_expand():
     assert len(grid.arms_of(imbalance.get_config())) == 75
     assert len(grid.arms_of(imbalance.get_config("fashion_open"))) == 66
     assert len(grid.arms_of(imbalance.get_config("cifar10_open"))) == 63
+    assert len(grid.arms_of(imbalance.get_config("features:known+negatives+unknown"))) == 100
     amounts = {arm.treatment.get("sampling.negatives") for arm in grid.arms_of(imbalance.get_config("folder,2x,5x"))}
     assert amounts == {0, "2x", "5x", "1x", "0.5x", None}
     json.dumps(imbalance.get_config("folder").run.data.to_json_best_effort())

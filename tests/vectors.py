@@ -33,7 +33,7 @@ def config(root, **changes):
     from configs import features
 
     short = {
-        "data.root": str(root), "epochs": None, "steps": 20, "batch_size": 16, "eval.every": 10, "eval.batch_size": 64,
+        "data.root": str(root), "epochs": None, "steps": 20, "steps_per_call": 1, "batch_size": 16, "eval.every": 10, "eval.batch_size": 64,
         "eval.resamples": 50, "checkpoint.every": 10, "log_every": 10,
     }  # fmt: skip
     made = features.get_config()
