@@ -4,9 +4,9 @@
         --config.run.data.root=CIFAR10 --workdir=runs/imbalance
 
 The runs use configs/fashion_vs_mnist.py. For your own images use --config=configs/imbalance.py:folder
---config.run.data.root=ROOT (see configs/folder.py). Any other file of configs/ can be named after the colon. All arms train
-on the same number of examples and are compared at their last step. For vectors, --config=configs/imbalance.py:features trains
-its 100 arms at once (:features:ROLES as in configs/features.py). An axis of the grid is a field of `run` with a tuple of
+--config.run.data.root=ROOT (see configs/folder.py), for vectors imbalance.py:features, or imbalance.py:features:ROLES (see
+configs/features.py), whose 100 arms train at once. Any other file of configs/ can be named after the colon. All arms train
+on the same number of examples and are compared at their last step. An axis of the grid is a field of `run` with a tuple of
 values; a block runs every combination of its axes; `blocks` selects the blocks. Other numbers of negatives follow the name:
 --config=configs/imbalance.py:folder,0.1x,1x,5x runs these, no negatives, and all negatives.
 """

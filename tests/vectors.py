@@ -33,8 +33,8 @@ def config(root, **changes):
     from configs import features
 
     short = {
-        "data.root": str(root), "epochs": None, "steps": 20, "steps_per_call": 1, "batch_size": 16, "eval.every": 10, "eval.batch_size": 64,
-        "eval.resamples": 50, "checkpoint.every": 10, "log_every": 10,
+        "data.root": str(root), "epochs": None, "steps": 20, "steps_per_call": 1, "batch_size": 16, "eval.every": 10,
+        "eval.batch_size": 64, "eval.resamples": 50, "checkpoint.every": 10, "log_every": 10,
     }  # fmt: skip
     made = features.get_config()
     made.update_from_flattened_dict(short | changes)

@@ -14,8 +14,8 @@ def study(run, **blocks):
 def get_config(root):
     """12 arms without a weight of the negatives, and 4 with one: two programs."""
     return study(
-        vectors.config(root),
-        numbers={"sampling.negatives": (10, None), "optimizer.learning_rate": (0.02, 0.05)},
+        vectors.config(root, **{"objective.negative_weight": None}),
+        numbers={"sampling.negatives": (10, None), "optimizer.learning_rate": (0.5, 1.5)},
         policies={"sampling.policy": ("balanced",), "sampling.negatives": (10,)},
         class_weights={"objective.class_weights": ("inverse_frequency",), "sampling.negatives": (10,)},
         weights={"objective.negative_weight": (0.5, 2.0)},

@@ -90,12 +90,12 @@ def test_an_arm_that_fails_does_not_end_the_others(together_run, source, tmp_pat
     real = run_setup.Run.plateau_loss
 
     def fails(self, progress):
-        if self.spec.seed and self.spec.learning_rate == 0.02 and self.spec.sampling.negatives is None:
+        if self.spec.seed and self.spec.learning_rate == 0.5 and self.spec.sampling.negatives is None:
             raise UserError("no such file")
         return real(self, progress)
 
     monkeypatch.setattr(run_setup.Run, "plateau_loss", fails)
-    label = "optimizer.learning_rate=0.02, seed 1"
+    label = "optimizer.learning_rate=0.5, seed 1"
     with pytest.raises(UserError, match=f"1 of 16 arms failed; the first, '{label}': no such file. See .*log.txt"):
         run_experiment(vector_grid.get_config(source), tmp_path)
     assert f"{label} failed: no such file" in capsys.readouterr().out
