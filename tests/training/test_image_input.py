@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from small_run import (
     PACKED,
+    SAVES_OFTEN,
     ROOT,
     assert_same_run,
     command,
@@ -84,13 +85,13 @@ def test_a_resident_run_equals_the_streamed_run_and_a_streamed_run_may_resume_as
     whole, mixed = tmp_path / "whole", tmp_path / "mixed"
     for folder in (whole, mixed):
         folder.mkdir()
-    train(small_config(input="stream"), whole)
+    train(small_config(input="stream", **SAVES_OFTEN), whole)
     assert_same_run(whole, uninterrupted)
     assert any(whole.glob("events.out.tfevents.*"))
     asked = iter(range(10**6))
     with pytest.raises(Stopped):
-        train(small_config(input="stream"), mixed, lambda: "the test" if next(asked) >= 3 else "")
-    train(small_config(), mixed)
+        train(small_config(input="stream", **SAVES_OFTEN), mixed, lambda: "the test" if next(asked) >= 3 else "")
+    train(small_config(**SAVES_OFTEN), mixed)
     assert_same_run(mixed, uninterrupted)
 
 
