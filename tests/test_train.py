@@ -10,7 +10,7 @@ import vectors
 from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
-from small_run import SAVES_OFTEN, SMALL, assert_same_run, command, lines, restore_and_evaluate, run, small_config, train
+from small_run import LEARNS, SAVES_OFTEN, SMALL, assert_same_run, command, lines, restore_and_evaluate, run, small_config, train
 
 from openset_jax.errors import UserError
 from openset_jax.openset.losses import objectives
@@ -23,8 +23,7 @@ from openset_jax.training.restore import restore
 def trained(tmp_path_factory):
     """A run of a few seconds that learns something, by the command."""
     workdir = tmp_path_factory.mktemp("trained")
-    done = run(command("train", f"--workdir={workdir}", **{"steps": 150, "eval.every": 50, "model.width": 0.125,
-                                                           "batch_size": 64, "log_every": 25, "checkpoint.every": 50}))  # fmt: skip
+    done = run(command("train", f"--workdir={workdir}", **LEARNS | {"steps": 150, "eval.every": 50, "log_every": 25}))
     assert done.returncode == 0, done.stderr
     return workdir, done.stdout
 
@@ -34,7 +33,7 @@ def test_it_learns_and_says_so(trained):
     result = json.loads((workdir / "metrics.json").read_text())
     assert result["known"]["accuracy"]["value"] > 0.8
     assert result["open_set"]["seen_negatives"]["auroc"]["value"] > 0.8
-    assert "150 steps of 64 images: 11 epochs of the 622 training images of the known classes." in said
+    assert "150 steps of 32 images: 5.5 epochs of the 622 training images of the known classes." in said
     assert len(re.findall(r"About .* for the 150 steps, measured on \d+ of them; evaluation is not included\.", said)) == 1
     assert "Warning" not in said
     for word in ("known classes", "seen negatives", "unseen unknowns", "Confusion", "fc: fc6, fc7", str(workdir)):
@@ -236,9 +235,8 @@ def test_every_objective_trains_and_ends_in_the_same_files(tmp_path, digits_as_v
 
 def test_knowns_alone_need_no_negatives_anywhere(tmp_path):
     without = {"data.negatives": None, "data.held_out_negatives": None}
-    size = {"steps": 80, "eval.every": 80, "batch_size": 64, "model.width": 0.125, "optimizer.warmup_steps": 10}
-    softmax = {"objective.name": "softmax", "early_stopping.metric": "accuracy", "checkpoint.every": 80, "seed": 1}
-    result = train(small_config(**without | size | softmax), tmp_path)
+    softmax = {"objective.name": "softmax", "early_stopping.metric": "accuracy", "seed": 1}
+    result = train(small_config(**LEARNS | without | softmax), tmp_path)
     assert result["open_set"]["seen_negatives"]["auroc"] is None
     # 0.88 on jax 0.10 and 0.11; without training 0.62
     assert result["open_set"]["unseen_unknowns"]["auroc"]["value"] > 0.75

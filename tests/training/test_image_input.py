@@ -82,6 +82,8 @@ def test_any_number_of_devices_and_every_input_give_the_same_losses(tmp_path):
 
 
 def test_a_resident_run_equals_the_streamed_run_and_a_streamed_run_may_resume_as_resident(tmp_path, uninterrupted):
+    import tensorflow  # noqa: F401  where it is loaded, a run writes events
+
     whole, mixed = tmp_path / "whole", tmp_path / "mixed"
     for folder in (whole, mixed):
         folder.mkdir()
