@@ -10,7 +10,18 @@ import vectors
 from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
-from small_run import LEARNS, SAVES_OFTEN, SMALL, assert_same_run, command, lines, restore_and_evaluate, run, small_config, train
+from small_run import (
+    LEARNS,
+    SAVES_OFTEN,
+    SMALL,
+    assert_same_run,
+    command,
+    lines,
+    restore_and_evaluate,
+    run,
+    small_config,
+    train,
+)
 
 from openset_jax.errors import UserError
 from openset_jax.openset.losses import objectives

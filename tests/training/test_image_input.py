@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from small_run import (
     PACKED,
-    SAVES_OFTEN,
     ROOT,
+    SAVES_OFTEN,
     assert_same_run,
     command,
     environment,
