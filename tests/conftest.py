@@ -1,6 +1,7 @@
 """Settings and fixtures for all tests."""
 
 import fcntl
+import gc
 import importlib.util
 import os
 import pathlib
@@ -21,11 +22,19 @@ if os.environ["JAX_PLATFORMS"] == "cpu":
 else:  # where float32 products are rounded to TF32 or bfloat16 by default, and tests expect float32
     os.environ.setdefault("JAX_DEFAULT_MATMUL_PRECISION", "highest")
 
+gc.disable()  # until all tests are imported: see pytest_collection_finish
+
 # Examples vary in cost by what they compile, and a shared machine makes any time limit a coin toss.
 hypothesis.settings.register_profile("openset_jax", deadline=None, max_examples=30, derandomize=True)
 hypothesis.settings.load_profile("openset_jax")
 
 _SHARED_DATA = pathlib.Path(__file__).parents[1] / "../shared/data"
+
+
+def pytest_collection_finish() -> None:
+    """Spares the garbage collector the modules, which live to the end: without this it takes a tenth of all time."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -11,7 +11,7 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image
-from small_run import open_small_pool, run, small_config, train
+from small_run import LEARNS, open_small_pool, run, small_config, train
 
 from openset_jax import predict
 from openset_jax.data import given_vectors
@@ -20,13 +20,11 @@ from openset_jax.errors import UserError
 from openset_jax.files import write_whole
 from openset_jax.predict import Predictor
 
-SIZE = {"steps": 60, "eval.every": 60, "batch_size": 64, "model.width": 0.125, "log_every": 20, "checkpoint.every": 60}
-
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    train(small_config(**SIZE), folder)
+    train(small_config(**LEARNS), folder)
     return folder
 
 
@@ -34,8 +32,7 @@ def workdir(tmp_path_factory):
 def mixed(tmp_path_factory):
     """A run whose validation and test negatives are of the same groups, and that has learned to reject them."""
     folder = tmp_path_factory.mktemp("mixed")
-    longer = SIZE | {"steps": 200, "eval.every": 200, "checkpoint.every": 200, "eval.compare_scores": False}
-    train(small_config(**longer, **{"data.held_out_negatives": None}), folder)
+    train(small_config(**LEARNS, **{"data.held_out_negatives": None}), folder)
     return folder
 
 
@@ -49,7 +46,7 @@ def scored(workdir):
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory, workdir):
     """The test images as files, named by their ids."""
-    folder, pool = tmp_path_factory.mktemp("photos"), open_small_pool(input="stream", **SIZE)
+    folder, pool = tmp_path_factory.mktemp("photos"), open_small_pool(input="stream")
     rows = pool.rows(TEST)
     for id_, content in zip(pool.ids(rows), pool.sources[0].fetch(pool.record[rows]), strict=True):
         path = folder / f"{id_}.png"
@@ -180,7 +177,7 @@ def test_overrides(workdir, photos, scored):
 
 def of_kinds(photos, counts):
     """Files of so many test images of each digit."""
-    pool = open_small_pool(input="stream", **SIZE)
+    pool = open_small_pool(input="stream")
     rows = pool.rows(TEST)
     ids, kinds = np.array(pool.ids(rows)), np.array(pool.group_names(rows))
     chosen = [ids[kinds == kind][:count] for kind, count in counts.items()]
@@ -235,7 +232,7 @@ def test_what_an_estimate_needs(tmp_path, mixed, photos):
     without = tmp_path / "run"
     shutil.copytree(mixed, without)
     (without / "validation.npz").unlink()
-    with pytest.raises(UserError, match=r"validation.npz of step 200 is missing or damaged.*; delete decision.json .*run"):
+    with pytest.raises(UserError, match=r"validation.npz of step 100 is missing or damaged.*; delete decision.json .*run"):
         Predictor(without, priors="em")
     assert next(Predictor(without)(of_kinds(photos, {"0": 1})))["p_none"] is not None
 
@@ -307,11 +304,11 @@ def forget_costs(workdir):
         (change_decision(objective="newer"), "decision.json is damaged.*newer"),
         (change_decision(prior=[0.5, 0.5]), "decision.json is damaged.*prior must have 6 numbers"),
         (change_decision(classes=list("56789")), "decision.json belongs to another run: it has the classes 5, 6, 7, 8, 9,"),
-        (lambda w: (w / "validation.npz").write_bytes(b"PK"), "validation.npz of step 60 is missing or damaged"),
-        (lambda w: (w / "validation.npz").write_bytes(b""), "validation.npz of step 60 is missing or damaged"),
-        (lambda w: shutil.rmtree(w / "checkpoints/60/model"), "checkpoint of step 60 .* is damaged"),
-        (lambda w: shutil.rmtree(w / "checkpoints/60/meta"), "checkpoint of step 60 .* is damaged"),
-        (lambda w: (w / "checkpoints/60/meta/metadata").write_text(""), "checkpoint of step 60 .* is damaged"),
+        (lambda w: (w / "validation.npz").write_bytes(b"PK"), "validation.npz of step 100 is missing or damaged"),
+        (lambda w: (w / "validation.npz").write_bytes(b""), "validation.npz of step 100 is missing or damaged"),
+        (lambda w: shutil.rmtree(w / "checkpoints/100/model"), "checkpoint of step 100 .* is damaged"),
+        (lambda w: shutil.rmtree(w / "checkpoints/100/meta"), "checkpoint of step 100 .* is damaged"),
+        (lambda w: (w / "checkpoints/100/meta/metadata").write_text(""), "checkpoint of step 100 .* is damaged"),
     ],
 )
 def test_a_damaged_workdir_says_what_is_damaged(tmp_path, workdir, damage, says):

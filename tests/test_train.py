@@ -6,9 +6,22 @@ import re
 
 import numpy as np
 import pytest
+import vectors
 from PIL import Image
+from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
-from small_run import SMALL, assert_same_run, command, lines, restore_and_evaluate, run, small_config, train
+from small_run import (
+    LEARNS,
+    SAVES_OFTEN,
+    SMALL,
+    assert_same_run,
+    command,
+    lines,
+    restore_and_evaluate,
+    run,
+    small_config,
+    train,
+)
 
 from openset_jax.errors import UserError
 from openset_jax.openset.losses import objectives
@@ -21,8 +34,7 @@ from openset_jax.training.restore import restore
 def trained(tmp_path_factory):
     """A run of a few seconds that learns something, by the command."""
     workdir = tmp_path_factory.mktemp("trained")
-    done = run(command("train", f"--workdir={workdir}", **{"steps": 150, "eval.every": 50, "model.width": 0.125,
-                                                           "batch_size": 64, "log_every": 25}))  # fmt: skip
+    done = run(command("train", f"--workdir={workdir}", **LEARNS | {"steps": 150, "eval.every": 50, "log_every": 25}))
     assert done.returncode == 0, done.stderr
     return workdir, done.stdout
 
@@ -32,7 +44,7 @@ def test_it_learns_and_says_so(trained):
     result = json.loads((workdir / "metrics.json").read_text())
     assert result["known"]["accuracy"]["value"] > 0.8
     assert result["open_set"]["seen_negatives"]["auroc"]["value"] > 0.8
-    assert "150 steps of 64 images: 11 epochs of the 622 training images of the known classes." in said
+    assert "150 steps of 32 images: 5.5 epochs of the 622 training images of the known classes." in said
     assert len(re.findall(r"About .* for the 150 steps, measured on \d+ of them; evaluation is not included\.", said)) == 1
     assert "Warning" not in said
     for word in ("known classes", "seen negatives", "unseen unknowns", "Confusion", "fc: fc6, fc7", str(workdir)):
@@ -170,7 +182,7 @@ def test_every_call_is_timed_once_and_begins_anew_after_each_pause(tmp_path, mon
             return ""
 
     monkeypatch.setattr(training_loop, "Forecast", Recorded)
-    train(small_config(), tmp_path)
+    train(small_config(**SAVES_OFTEN), tmp_path)
     assert ended == list(range(1, 13))
     assert begun == [(0, True), *((step, False) for step in (3, 4, 6, 8, 9))], "after checkpoints and evaluations"
 
@@ -197,18 +209,29 @@ def test_a_run_with_fewer_kinds_of_negatives_has_the_same_ones_packed_and_when_i
     assert_same_run(packed, files)
 
 
+@pytest.fixture(scope="module")
+def digits_as_vectors(tmp_path_factory):
+    """The digits' pixels as vectors, on which a hidden layer is trained in a second."""
+    digits, roles = load_digits(), dict.fromkeys("01234", "known") | dict.fromkeys("56", "negatives")
+    roles |= {"7": "held_out_negatives"} | dict.fromkeys("89", "unknown")
+    rows = [{"id": f"{d}/{i}", "class": str(d), "role": roles[str(d)]} for i, d in enumerate(digits.target)]
+    return vectors.write(tmp_path_factory.mktemp("digits"), digits.data.astype(np.float16), rows)
+
+
 @pytest.mark.parametrize("name", objectives.OBJECTIVES)
-def test_every_objective_trains_and_ends_in_the_same_files(tmp_path, name):
+def test_every_objective_trains_and_ends_in_the_same_files(tmp_path, digits_as_vectors, name):
     changes = {"objective.class_weights": "inverse_frequency"}
     if objectives.get(name).softmax:
         changes["objective.logit_adjustment"] = 0.5
     if name == "outlier_exposure":
         changes = {"decision.rule": "least_cost", "decision.prior": "none=0.7", "decision.costs": "accept_none=5"}
-    size = {"steps": 80, "eval.every": 80, "batch_size": 64, "model.width": 0.125, "optimizer.warmup_steps": 10}
-    train(small_config(**{"objective.name": name, "log_every": 50, "checkpoint.every": 80} | size | changes), tmp_path)
+    size = {"steps": 80, "eval.every": 80, "batch_size": 64, "log_every": 50, "checkpoint.every": 80,
+            "model.name": "mlp", "model.width": 0.1, "optimizer.warmup_steps": 10, "optimizer.learning_rate": 0.01,
+            "eval.compare_scores": False}  # fmt: skip
+    train(vectors.config(digits_as_vectors, **{"objective.name": name} | size | changes), tmp_path)
     result = json.loads((tmp_path / "metrics.json").read_text())
     assert result["objective"] == name
-    assert result["known"]["accuracy"]["value"] > 0.5
+    assert result["known"]["accuracy"]["value"] > 0.9
     assert result["calibration"]["seen_negatives"]["after"]["negative_log_likelihood"]["value"] < np.log(6)
     point = result["operating_point"]
     assert sum(point["prior"].values()) == pytest.approx(1)
@@ -223,9 +246,8 @@ def test_every_objective_trains_and_ends_in_the_same_files(tmp_path, name):
 
 def test_knowns_alone_need_no_negatives_anywhere(tmp_path):
     without = {"data.negatives": None, "data.held_out_negatives": None}
-    size = {"steps": 80, "eval.every": 80, "batch_size": 64, "model.width": 0.125, "optimizer.warmup_steps": 10}
-    softmax = {"objective.name": "softmax", "early_stopping.metric": "accuracy", "checkpoint.every": 80, "seed": 1}
-    result = train(small_config(**without | size | softmax), tmp_path)
+    softmax = {"objective.name": "softmax", "early_stopping.metric": "accuracy", "seed": 1}
+    result = train(small_config(**LEARNS | without | softmax), tmp_path)
     assert result["open_set"]["seen_negatives"]["auroc"] is None
     # 0.88 on jax 0.10 and 0.11; without training 0.62
     assert result["open_set"]["unseen_unknowns"]["auroc"]["value"] > 0.75

@@ -61,7 +61,7 @@ def initial_variables(model: Network, seed: ArrayLike, *, shape: Shape) -> Varia
 @functools.lru_cache(maxsize=8)
 def variables_shape(model: Network, shape: Shape) -> Variables:
     """Shapes and dtypes of the variables."""
-    return jax.eval_shape(lambda: initial_variables(model, seed=0, shape=shape))
+    return jax.eval_shape(_compiled_init(model.clone(trained=()), shape), np.uint32(0))
 
 
 def state_shape(model: Network, optimizer: optax.GradientTransformation, shape: Shape) -> TrainState:
@@ -81,5 +81,5 @@ def create_state(model: Network, optimizer: optax.GradientTransformation, *, see
 
 @functools.lru_cache(maxsize=8)
 def _compiled_init(model, shape):
-    """A compiled function of the seed, shared by all runs with this network, whatever they train and how."""
+    """A compiled function of the seed, traced once for all runs with this network, whatever they train and how."""
     return jax.jit(functools.partial(initial_variables, model, shape=shape))

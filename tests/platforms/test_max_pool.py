@@ -5,15 +5,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from gradients import assert_close, normal, value_and_gradients
+from gradients import assert_close, in_both_dtypes, normal, value_and_gradients
 
 from openset_jax.platforms import max_pool
 
 POOLS = {"cpu": max_pool.max_pool_by_slices, "cuda": max_pool.max_pool_by_parity}
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("bfloat16", 0.02)])
-@pytest.mark.parametrize("size", [(3, 3), (6, 6), (13, 13), (28, 32), (27, 30), (55, 55)])
+@pytest.mark.parametrize(
+    ("size", "dtype", "tolerance"),
+    in_both_dtypes(((13, 13),), ((3, 3),), ((6, 6),), ((28, 32),), ((27, 30),), ((55, 55),), tolerance=1e-6),
+)
 @pytest.mark.parametrize("pool", POOLS.values(), ids=POOLS)
 def test_pooling_is_that_by_windows(pool, size, dtype, tolerance):
     x = normal(0, 2, *size, 5, dtype=dtype)

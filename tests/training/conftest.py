@@ -3,7 +3,7 @@
 import pathlib
 
 import pytest
-from small_run import small_config
+from small_run import SAVES_OFTEN, small_config
 
 
 @pytest.fixture(scope="session")
@@ -12,5 +12,5 @@ def uninterrupted(tmp_path_factory) -> pathlib.Path:
     from small_run import train
 
     workdir = tmp_path_factory.mktemp("uninterrupted")
-    train(small_config(), workdir)
+    train(small_config(**SAVES_OFTEN), workdir)
     return workdir

@@ -7,7 +7,7 @@ import subprocess
 import time
 
 import pytest
-from small_run import ROOT, assert_same_run, command, environment, run, small_config, train
+from small_run import ROOT, SAVES_OFTEN, assert_same_run, command, environment, run, small_config, train
 
 CUTS = 3
 pytestmark = pytest.mark.slow
@@ -35,14 +35,14 @@ def mounted(tmp_path):
 def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_space(mounted, uninterrupted):
     disk, mount_here = mounted
     mount_here("-t", "tmpfs", "-o", "size=1600k", "none")
-    done = run(command("train", f"--workdir={disk}"), process=True)
+    done = run(command("train", f"--workdir={disk}", **SAVES_OFTEN), process=True)
     assert done.returncode == 2
     assert done.stderr.startswith(
         f"error: the disk is full ([Errno 28] No space left on device: '{disk}/checkpoints'); free"
     )
     assert done.stderr.count("\n") == 1
     mount("-o", "remount,size=60m", disk)
-    train(small_config(), disk)
+    train(small_config(**SAVES_OFTEN), disk)
     assert_same_run(disk, uninterrupted)
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 from small_run import (
     PACKED,
     ROOT,
+    SAVES_OFTEN,
     assert_same_run,
     command,
     environment,
@@ -81,16 +82,18 @@ def test_any_number_of_devices_and_every_input_give_the_same_losses(tmp_path):
 
 
 def test_a_resident_run_equals_the_streamed_run_and_a_streamed_run_may_resume_as_resident(tmp_path, uninterrupted):
+    import tensorflow  # noqa: F401  where it is loaded, a run writes events
+
     whole, mixed = tmp_path / "whole", tmp_path / "mixed"
     for folder in (whole, mixed):
         folder.mkdir()
-    train(small_config(input="stream"), whole)
+    train(small_config(input="stream", **SAVES_OFTEN), whole)
     assert_same_run(whole, uninterrupted)
     assert any(whole.glob("events.out.tfevents.*"))
     asked = iter(range(10**6))
     with pytest.raises(Stopped):
-        train(small_config(input="stream"), mixed, lambda: "the test" if next(asked) >= 3 else "")
-    train(small_config(), mixed)
+        train(small_config(input="stream", **SAVES_OFTEN), mixed, lambda: "the test" if next(asked) >= 3 else "")
+    train(small_config(**SAVES_OFTEN), mixed)
     assert_same_run(mixed, uninterrupted)
 
 

@@ -8,7 +8,7 @@ import subprocess
 import time
 
 import pytest
-from small_run import ROOT, assert_same_run, command, environment, lines, run, small_config, train
+from small_run import ROOT, SAVES_OFTEN, assert_same_run, command, environment, lines, run, small_config, train
 
 from openset_jax.errors import Stopped, UserError
 from openset_jax.training import checkpoints
@@ -21,20 +21,22 @@ def stop_at(step):
     return lambda: "the test" if next(asked) >= step else ""
 
 
-@pytest.mark.parametrize("stops", [(1,), (2,), (4,), (3, 4, 4), (11,)])
+@pytest.mark.parametrize("stops", [(1, 2, 4, 11), (3, 7, 11)])
 def test_stopped_at_any_step_and_resumed_it_ends_the_same(tmp_path, uninterrupted, stops):
     # 2 is a logging step; at 4 the evaluation is postponed until the run is resumed; at 3 a checkpoint is due anyway
+    config, start = small_config(**SAVES_OFTEN), 0
     for stop in stops:
-        with pytest.raises(Stopped, match="at step"):
-            train(small_config(), tmp_path, stop_at(stop))
-    train(small_config(), tmp_path)
+        with pytest.raises(Stopped, match=f"at step {stop} is saved"):
+            train(config, tmp_path, stop_at(stop - start))
+        start = stop
+    train(config, tmp_path)
     assert_same_run(tmp_path, uninterrupted)
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path, uninterrupted):
     shutil.copytree(uninterrupted, tmp_path, dirs_exist_ok=True)
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "checkpoints").rglob("*")}
-    train(small_config(), tmp_path)
+    train(small_config(**SAVES_OFTEN), tmp_path)
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "checkpoints").rglob("*")} == before
     assert_same_run(tmp_path, uninterrupted)
 
@@ -43,7 +45,7 @@ def test_a_signal_after_the_last_step_ends_the_evaluation(tmp_path, uninterrupte
     shutil.copytree(uninterrupted, tmp_path, dirs_exist_ok=True)
     (tmp_path / "metrics.json").unlink()
     with pytest.raises(Stopped, match=r"Stopped by SIGTERM\. Training is done and saved; run the same command again"):
-        train(small_config(), tmp_path, lambda: "SIGTERM")
+        train(small_config(**SAVES_OFTEN), tmp_path, lambda: "SIGTERM")
     assert not (tmp_path / "metrics.json").exists()
 
 
@@ -57,7 +59,7 @@ def test_a_run_whose_newest_checkpoint_is_damaged_goes_on_from_the_one_before(tm
     (tmp_path / f"checkpoints/{last}/model/_METADATA").write_bytes(b"")
     with pytest.raises(UserError, match=f"step {last} in .* is damaged .* run python -m openset_jax.evaluate"):
         restore(tmp_path, step=last)
-    train(small_config(), tmp_path)
+    train(small_config(**SAVES_OFTEN), tmp_path)
     said = capsys.readouterr().out
     assert warning in said
     assert f"Resuming at step {before}." in said
@@ -169,5 +171,5 @@ def test_results_without_a_checkpoint_are_those_of_another_network(tmp_path, uni
     shutil.copytree(uninterrupted, tmp_path, dirs_exist_ok=True)
     shutil.rmtree(tmp_path / "checkpoints")
     with pytest.raises(UserError, match="has a decision.json, but no checkpoint"):
-        train(small_config(), tmp_path)
+        train(small_config(**SAVES_OFTEN), tmp_path)
     assert (tmp_path / "decision.json").exists()

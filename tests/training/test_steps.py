@@ -30,7 +30,7 @@ def test_one_step_is_adamw_on_the_mean_cross_entropy():
         logits, _ = model.apply({"params": params}, augment.normalise(batch["example"], spec.images.mean, spec.images.std))
         return -jax.nn.log_softmax(logits)[jnp.arange(8), batch["label"]].mean(), logits
 
-    (loss, logits), grads = jax.value_and_grad(loss_of, has_aux=True)(before.params)
+    (loss, logits), grads = jax.jit(jax.value_and_grad(loss_of, has_aux=True))(before.params)
     norm = np.sqrt(sum((np.asarray(g) ** 2).sum() for g in jax.tree.leaves(grads)))
     np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-5)
     np.testing.assert_allclose(metrics["grad_norm"], norm, rtol=1e-4)
@@ -151,6 +151,6 @@ def test_the_eval_step_in_bfloat16_has_the_logits_of_the_network_alone():
     step = eval_program.make_eval_steps(spec.program.forward, model, NO_READER)["logits"]
     found = np.stack([step(devices.replicate(before.variables), devices.shard(batch))["logits"] for _ in range(3)])
     images = augment.normalise(batch["example"], spec.images.mean, spec.images.std)
-    expected, _ = model.apply(before.variables, images)
+    expected, _ = jax.jit(model.apply)(before.variables, images)
     assert np.isfinite(found).all()
     np.testing.assert_allclose(found, np.broadcast_to(expected, found.shape), atol=0.02 * np.abs(expected).max())

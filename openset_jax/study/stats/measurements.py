@@ -136,13 +136,17 @@ def _areas(
     others = np.flatnonzero(np.any(list(subsets.values()), axis=0))
     left, right_end = (np.searchsorted(score[knowns], score[others], side) for side in ("left", "right"))
     member = np.stack([images[others] for images in subsets.values()], 1).astype(np.float64)
-    total, areas = count[:, others] @ member, []
-    for counted in (count[:, knowns], count[:, knowns] * right[knowns]):
+    total = count[:, others] @ member
+    pairs = np.maximum(2 * count[:, knowns].sum(1, keepdims=True) * total, 1)
+
+    def areas(counted):
         below = np.pad(np.cumsum(counted, 1), ((0, 0), (1, 0)))
         halves = (below[:, left] + below[:, right_end]) * count[:, others]  # a tie counts one half
-        pairs = 2 * count[:, knowns].sum(1, keepdims=True) * total
-        areas.append((halves @ member) / np.maximum(pairs, 1))
-    auroc, oscr = ([_or_first(area[:, i], total[:, i]) for i in range(len(subsets))] for area in areas)
+        area = (halves @ member) / pairs
+        return [_or_first(area[:, i], total[:, i]) for i in range(len(subsets))]
+
+    auroc = areas(count[:, knowns])
+    oscr = auroc if right[knowns].all() else areas(count[:, knowns] * right[knowns])
     return dict(zip(subsets, zip(auroc, oscr, strict=True), strict=True))
 
 
