@@ -36,6 +36,7 @@ def get_config(roles="known+negatives+held_out_negatives+unknown"):
     config.optimizer.learning_rate = 1.0
     config.optimizer.weight_decay = 0.05
     config.optimizer.warmup_steps = "5%"
+    config.eval.batch_size = 1024
     config.eval.every = "100%"  # the last step: AUROC on few validation vectors would select an early one
     config.checkpoint.every = "100%"
     return config

@@ -227,6 +227,7 @@ def test_every_objective_trains_and_ends_in_the_same_files(tmp_path, digits_as_v
         changes = {"decision.rule": "least_cost", "decision.prior": "none=0.7", "decision.costs": "accept_none=5"}
     size = {"steps": 80, "eval.every": 80, "batch_size": 64, "log_every": 50, "checkpoint.every": 80,
             "model.name": "mlp", "model.width": 0.1, "optimizer.warmup_steps": 10, "optimizer.learning_rate": 0.01,
+            "optimizer.eps": 1e-8, "optimizer.weight_decay": 1e-4, "objective.negative_weight": None,
             "eval.compare_scores": False}  # fmt: skip
     train(vectors.config(digits_as_vectors, **{"objective.name": name} | size | changes), tmp_path)
     result = json.loads((tmp_path / "metrics.json").read_text())

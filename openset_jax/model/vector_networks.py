@@ -26,7 +26,7 @@ class Standardise(nn.Module):
         """float32 [b, F] -> float32 [b, F]."""
         mean = self.variable("batch_stats", "mean", jnp.zeros, x.shape[1:])
         std = self.variable("batch_stats", "std", jnp.ones, ())
-        return (x - mean.value) / std.value
+        return (x - mean.value) * (1 / std.value)
 
 
 class Linear(Network):

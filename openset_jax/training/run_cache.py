@@ -6,11 +6,13 @@ An experiment has many runs; most of them use the same images and compile to the
 import collections
 import dataclasses
 import functools
+import hashlib
 import pathlib
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import jax
+import numpy as np
 import optax
 
 from openset_jax.data import pool_builder, vector_files
@@ -21,7 +23,7 @@ from openset_jax.model.head import head_of
 from openset_jax.model.network import Network
 from openset_jax.openset.losses.weights import Weights
 from openset_jax.spec import ForwardSpec, InputSpec, LossSpec, ProgramSpec, RunSpec, VectorSpec
-from openset_jax.training import devices, frozen_features, input_choice, state, train_program
+from openset_jax.training import devices, frozen_features, input_choice, standardise, state, train_program
 from openset_jax.training.eval_program import make_eval_steps
 from openset_jax.training.image_input import LoadedImages
 from openset_jax.training.inference import FeatureInference, Inference
@@ -31,7 +33,7 @@ from openset_jax.training.steps import Batch, Metrics
 from openset_jax.training.train_program import TrainProgram
 
 # Maximum number of cached entries, the newest, by kind; other kinds hold images and keep one entry.
-_MOST = {"pool": 4, "network": 8, "train": 8, "inference": 8}
+_MOST = {"pool": 4, "network": 8, "train": 8, "inference": 8, "statistics": 32}
 
 T = TypeVar("T")
 TrainStep = Callable[[state.TrainState, Batch], tuple[state.TrainState, Metrics]]
@@ -119,6 +121,11 @@ class RunCache:
             return LoadedImages(made, found.unreadable, found.pool)
 
         return self._once("features", (found.pool.sources[0].name, spec.input.sharded), make)
+
+    def statistics(self, pool: Pool, rows_by_class: Sequence[np.ndarray]) -> state.Params:
+        """Those of vectors; see `standardise.statistics`."""
+        rows = hashlib.blake2b(np.sort(np.concatenate(rows_by_class)).tobytes()).digest()
+        return self._once("statistics", (pool, rows), lambda: standardise.statistics(pool, rows_by_class))
 
     def _release_images(self) -> None:
         """Drops the images of another pool, and the programs that hold them."""

@@ -26,7 +26,6 @@ from openset_jax.training import (
     run_length,
     run_record,
     saved_decision,
-    standardise,
     validation,
 )
 from openset_jax.training.checkpoints import Checkpoints
@@ -202,7 +201,7 @@ def initial_state(run: Run) -> TrainState:
         say(text)
         return fresh.replace(**variables)
     if run.network.model.takes_vectors:
-        return fresh.replace(batch_stats=standardise.statistics(run.pool, run.rows_by_class))
+        return fresh.replace(batch_stats=run.cache.statistics(run.pool, run.rows_by_class))
     return fresh
 
 
