@@ -19,7 +19,7 @@ def get_config(roles="known+negatives+held_out_negatives+unknown"):
     config = default.get_config()
     config.epochs = 30.0
     config.batch_size = 256
-    config.steps_per_call = 10  # a step takes less than a millisecond
+    config.steps_per_call = 20  # a step takes less than a millisecond
     config.log_every = "10%"
     with config.unlocked():
         config.data.root = config_dict.FieldReference("features")

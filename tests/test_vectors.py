@@ -164,7 +164,7 @@ def test_an_experiment_on_vectors_answers(source, tmp_path):
 
     config = imbalance.get_config("features,0.5x")
     config.run.update_from_flattened_dict(
-        {"data.root": str(source), "epochs": None, "steps": 10, "batch_size": 16, "eval.batch_size": 64, "log_every": 10}
+        {"data.root": str(source), "epochs": None, "steps": 20, "batch_size": 16, "eval.batch_size": 64, "log_every": 20}
     )
     config.blocks, config.seeds = ("amounts",), (0,)
     experiment.experiment(config, tmp_path, cache=shared_cache())

@@ -71,7 +71,7 @@ def training(
     def rows_of(n):
         label, index = (values[n % together] for values in drawn(n - n % together))
         rows = all_rows[first[label] + index]
-        for i in np.flatnonzero(unreadable.mask(rows)):
+        for i in np.flatnonzero(unreadable.mask(rows)) if unreadable.rows else ():
             subset = subset_of(int(label[i]))
             following = np.roll(subset, -int(np.flatnonzero(subset == index[i])[0]))
             candidates = rows_by_class[label[i]][following]
@@ -84,10 +84,8 @@ def training(
             rows[i] = readable[0]
         return rows
 
-    def columns(n, rows):
-        label = np.where(pool.label[rows] < 0, pool.num_classes, pool.label[rows]).astype(np.int32)
-        return {"label": label, "position": position, "mask": np.ones(size, bool)}
-
+    output_of, all_there = np.where(pool.label < 0, pool.num_classes, pool.label).astype(np.int32), np.ones(size, bool)
+    columns = lambda n, rows: {"label": output_of[rows], "position": position, "mask": all_there}
     return Batches(start, stop, size, rows_of, columns, blanks=False)
 
 

@@ -1,6 +1,8 @@
 """The part of a run outside `TrainState`; saved with it, so that a resumed run equals an uninterrupted one."""
 
 import dataclasses
+import functools
+import operator
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -28,18 +30,14 @@ class Progress:
         Raises NotFinite if a loss or a gradient norm is not finite; the run ends without evaluation or checkpoint.
         """
         divergence.check_metrics(metrics)
-        for i in range(len(metrics["loss"])):
-            self.add_step({name: value[i] for name, value in metrics.items()})
-
-    def add_step(self, metrics: Mapping[str, np.ndarray]) -> None:
-        """Adds the metrics of one step, and the present `plateau_loss`."""
-        predicted = np.asarray(metrics["predicted"], np.float64)
-        rates = {"none_rate": predicted[-1], "top_rate": predicted.max()}
-        values = {"loss": metrics["loss"], "accuracy": metrics["correct"], **rates, "grad_norm": metrics["grad_norm"]}
-        values["plateau_loss"] = self.plateau_loss  # its mean is right, too, for a line whose steps have different losses
-        for name, value in values.items():
-            self.sums[name] = self.sums.get(name, 0.0) + float(value)
-        self.count += 1
+        loss, predicted = np.asarray(metrics["loss"]), np.asarray(metrics["predicted"], np.float64)
+        rates = {"none_rate": predicted[:, -1], "top_rate": predicted.max(1)}
+        values = {"loss": loss, "accuracy": metrics["correct"], **rates, "grad_norm": metrics["grad_norm"]}
+        # its mean is right, too, for a line whose steps have different losses
+        values["plateau_loss"] = np.full(len(loss), self.plateau_loss)
+        for name, value in values.items():  # one after the other, so that calls of any length give the same sums
+            self.sums[name] = functools.reduce(operator.add, value.tolist(), self.sums.get(name, 0.0))
+        self.count += len(loss)
 
     def means(self) -> dict[str, float]:
         """Returns the means of the metrics since the last call, and resets the sums."""

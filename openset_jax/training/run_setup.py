@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 
 from openset_jax import config as configs
 from openset_jax.data import batches
@@ -120,11 +121,16 @@ class Run:
         if not progress.count:
             return
         ending = step == self.spec.program.steps or progress.out_of_patience(self.spec.stopping.patience)
-        rate = self.spec.learning_rate * devices.on_host(self.network.schedule, step - 1)
+        rate = self.spec.learning_rate * _relative_rate(self.network.schedule, step - 1)
         means = progress.means() | {"learning_rate": rate}
         log.line(step, {**means, **measured})
         if ending or step > self.spec.program.optimizer.warmup_steps:  # during warmup the plateau is normal
             say(plateau_warning(progress, means, self.weights.prior, [*self.pool.classes, "none"], ending=ending))
+
+
+@functools.lru_cache(maxsize=1024)
+def _relative_rate(schedule: optax.Schedule, step: int) -> float:
+    return devices.on_host(schedule, step)
 
 
 def make_run(spec: RunSpec, cache: RunCache) -> Run:

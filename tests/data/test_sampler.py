@@ -128,6 +128,15 @@ def test_slices_of_hosts_partition_the_global_batch(policy, hosts):
         assert list(itertools.chain(*slices)) == pairs(sampler.batch(step))
 
 
+@pytest.mark.parametrize("policy", sampling.POLICIES)
+@pytest.mark.parametrize("first", [0, 999, 10**18])
+def test_batches_drawn_at_once_are_those_drawn_one_by_one(policy, first):
+    sampler = policy_sampler(policy)
+    label, index = sampler.batches(first, first + 5, 3, 11)
+    for i in range(5):
+        assert pairs((label[i], index[i])) == pairs(sampler.batch(first + i, 3, 11))
+
+
 @given(st.integers(0, 10**10), st.lists(st.integers(0, 15), max_size=30))
 def test_a_position_does_not_depend_on_the_other_positions_asked_for(step, positions):
     sampler = policy_sampler("natural")

@@ -14,24 +14,37 @@ PLATEAU = 1.844  # nats, the entropy of this prior
 STUCK = {"loss": 1.85, "plateau_loss": PLATEAU, "top_rate": 1.0, "none_rate": 1.0}
 
 
-def step_metrics(loss, predicted):
-    return {"loss": np.float32(loss), "correct": 0.5, "predicted": np.array(predicted), "grad_norm": 1.0}
+def metrics_of(*steps):
+    """The metrics of a call, from the (loss, predicted) of each step."""
+    loss, predicted = (np.array(values, np.float32) for values in zip(*steps, strict=True))
+    alike = np.ones(len(loss), np.float32)
+    return {"loss": loss, "correct": alike / 2, "predicted": predicted, "grad_norm": alike}
 
 
 def test_means_are_over_the_steps_since_the_last_line():
     progress = Progress()
-    progress.add_step(step_metrics(1.0, [0.75, 0.25]))
-    progress.add_step(step_metrics(3.0, [0.25, 0.75]))
+    progress.add_steps(metrics_of((1.0, [0.75, 0.25]), (3.0, [0.25, 0.75])))
     means = progress.means()
     assert means.pop("plateau_loss") == 0
     assert means == {"loss": 2.0, "accuracy": 0.5, "none_rate": 0.5, "top_rate": 0.75, "grad_norm": 1.0}
-    progress.add_step(step_metrics(5.0, [1.0, 0.0]))
+    progress.add_steps(metrics_of((5.0, [1.0, 0.0])))
     assert progress.means()["loss"] == 5.0
+
+
+def test_calls_of_any_length_give_the_same_sums():
+    steps = [(0.1 * i + 1 / 3, [i / 7, 1 - i / 7]) for i in range(7)]
+    sums = []
+    for per_call in (1, 7):
+        progress = Progress()
+        for first in range(0, 7, per_call):
+            progress.add_steps(metrics_of(*steps[first : first + per_call]))
+        sums.append(progress.means())
+    assert sums[0] == sums[1]
 
 
 def test_progress_survives_json_exactly():
     progress = Progress()
-    progress.add_step(step_metrics(1 / 3, [1 / 3, 2 / 3]))
+    progress.add_steps(metrics_of((1 / 3, [1 / 3, 2 / 3])))
     progress.add_evaluation(10, 0.1 + 0.2)
     assert Progress(**json.loads(json.dumps(vars(progress)))) == progress
 
@@ -79,9 +92,9 @@ def test_a_run_that_ends_above_the_plateau_is_said_to_have_learned_nothing(means
 
 def test_the_plateau_of_a_line_is_the_mean_over_its_steps():
     progress = Progress(plateau_loss=1.0)
-    progress.add_step(step_metrics(1.0, [0.75, 0.25]))
+    progress.add_steps(metrics_of((1.0, [0.75, 0.25])))
     progress.plateau_loss = 2.0  # margins were measured
-    progress.add_step(step_metrics(1.0, [0.75, 0.25]))
+    progress.add_steps(metrics_of((1.0, [0.75, 0.25])))
     assert progress.means()["plateau_loss"] == 1.5
 
 

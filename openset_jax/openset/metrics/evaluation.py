@@ -55,7 +55,7 @@ def evaluate_split(
 
     def against(others: Scored, most: int) -> dict[str, Any]:
         result = {"images": len(others.label), "rejected_at_argmax": answered(others, k)}
-        result["balanced_accuracy"] = number(_balanced(known, others, k))
+        result["balanced_accuracy"] = number(_balanced(known, others, k, with_intervals))
         if not len(known.label) or not len(others.label):
             missing = dict.fromkeys((*BOOTSTRAPPED, "ccr_at_fpr", "resamples", "over_groups")) if with_intervals else {}
             return {"auroc": None, **result, **missing}
@@ -70,7 +70,7 @@ def evaluate_split(
         },
         "known": {
             "accuracy": closed(_share(known.known_class == known.label)),
-            "balanced_accuracy": closed(_mean_recall(known.label, known.known_class)),
+            "balanced_accuracy": closed(_mean_recall(known.label, known.known_class, with_intervals)),
             "accuracy_with_none": answered(known, known.label),
             "rejected_at_argmax": answered(known, k),
             "recall": {name: closed(_share(known.known_class[known.label == i] == i)) for i, name in enumerate(classes)},
@@ -124,18 +124,19 @@ def _share(hits: np.ndarray) -> Interval | None:
     return intervals.proportion(int(hits.sum()), len(hits)) if len(hits) else None
 
 
-def _mean_recall(label: np.ndarray, answer: np.ndarray) -> Interval | None:
+def _mean_recall(label: np.ndarray, answer: np.ndarray, with_intervals: bool) -> Interval | None:
     """Returns the share of correct answers, averaged over the classes that have images."""
     there, images = np.unique(label, return_counts=True)
-    return intervals.mean_of_proportions([((label == k) & (answer == k)).sum() for k in there], images.tolist())
+    hits = [((label == k) & (answer == k)).sum() for k in there]
+    return intervals.mean_of_proportions(hits, images.tolist(), resample=with_intervals)
 
 
-def _balanced(known: Scored, others: Scored, num_classes: int) -> Interval | None:
+def _balanced(known: Scored, others: Scored, num_classes: int, with_intervals: bool) -> Interval | None:
     """Returns the balanced accuracy over the K classes and "none" of the network's own answers."""
     if known.answer is None or others.answer is None or not len(others.label):
         return None
     truth = np.append(known.label, np.full(len(others.label), num_classes))
-    return _mean_recall(truth, np.append(known.answer, others.answer))
+    return _mean_recall(truth, np.append(known.answer, others.answer), with_intervals)
 
 
 def _bootstrapped(ranked: ranking.Ranking, others: Scored, most: int) -> dict[str, Any]:

@@ -207,17 +207,20 @@ def weighted(
     return Interval(value, float(np.clip(2 * value - high, 0, value)), float(np.clip(2 * value - low, value, most)))
 
 
-def mean_of_proportions(hits: Sequence[int], counts: Sequence[int]) -> Interval | None:
+def mean_of_proportions(hits: Sequence[int], counts: Sequence[int], *, resample: bool = True) -> Interval | None:
     """Returns the mean over classes of hits / count (balanced accuracy: correct / images); None if there are no classes.
 
     Parametric bootstrap; images of each class are resampled separately. If no class varies, the interval is
-    `without_variance` of the images of the smallest class.
+    `without_variance` of the images of the smallest class. Without `resample` its limits are the mean.
     """
     if not len(counts):
         return None
     successes, images = np.asarray(hits), np.asarray(counts)
+    value = float(np.mean(successes / images))
+    if not resample:
+        return Interval(value, value, value)
     resampled = np.random.default_rng(0).binomial(images, successes / images, (_MOST, len(images))) / images
-    return percentiles(float(np.mean(successes / images)), resampled.mean(1), int(images.min()))
+    return percentiles(value, resampled.mean(1), int(images.min()))
 
 
 def expected_cost(confusion: np.ndarray, costs: np.ndarray, prior: np.ndarray) -> Interval | None:

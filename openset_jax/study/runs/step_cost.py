@@ -66,6 +66,10 @@ def _memory(run: run_setup.Run, images: LoadedImages) -> int | None:
 
 
 def _images_per_second(path: pathlib.Path) -> float | None:
-    """Returns the median over the lines of a metrics.jsonl without the first, which includes compilation; or None."""
-    rates = [rate for line in path.read_text().splitlines() if (rate := json.loads(line)["images_per_second"])]
+    """Returns the median over the lines of a metrics.jsonl without the first, which includes compilation; or None.
+
+    Of runs that train at once it is the speed of all together.
+    """
+    rows = map(json.loads, path.read_text().splitlines())
+    rates = [rate * row.get("runs_at_once", 1) for row in rows if (rate := row["images_per_second"])]
     return statistics.median(rates[1:] or rates) if rates else None
