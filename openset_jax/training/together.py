@@ -18,7 +18,7 @@ from openset_jax.spec import RunSpec, VectorSpec
 from openset_jax.training import device_memory, devices, frozen_features, state
 from openset_jax.training.run_cache import RunCache
 from openset_jax.training.state import TrainState
-from openset_jax.training.training_loop import FetchMetrics, Training
+from openset_jax.training.training_loop import FetchMetrics, Trainer, Training
 
 MOST = 128  # runs at once
 _SHARE = 0.25  # they may take this share of the free memory of a device
@@ -58,29 +58,40 @@ def most_at_once(spec: RunSpec, cache: RunCache) -> int:
 
 
 class Group:
-    """Runs that train at once.
+    """Runs that train at once; `shared_by` is equal for all.
 
     Attributes:
-      trainers: those of the loops of the runs, in their order.
-      calls: number of calls until all runs are at their last step.
-
-    Args:
-      prepared: of each run, from `training_loop.prepare`; `shared_by` is equal for all.
+      calls: number of calls until all runs are at their last step; known after `begin`.
     """
 
-    def __init__(self, prepared: Sequence[tuple[Training, TrainState]]):
-        trainings, states = zip(*prepared, strict=True)
-        self._head = trainings[0].run.network.model.head if trainings[0].images.features is not None else None
-        self._whole = devices.replicate(states[0].variables) if self._head else None  # equal but for the head
-        here = jax.local_device_count()
+    calls = 0
+
+    def __init__(self) -> None:
+        self._trainings: list[Training] = []
+        self._first_states: list[TrainState] = []  # on the host
+        self._head, self._whole = "", None  # the layer that trains if the others are frozen; all variables of one run
+        self._host: TrainState | None = None  # the present states, if they were fetched
+
+    def add(self, training: Training, state: TrainState) -> None:
+        """Adds a run, from `training_loop.prepare`; of frozen layers, which are equal in all runs, it keeps one copy."""
+        if training.images.features is not None:
+            self._head = training.run.network.model.head
+            self._whole = self._whole or devices.replicate(state.variables)
+            state = state.replace(params={self._head: state.params[self._head]}, batch_stats={})
+        self._trainings.append(training)
+        self._first_states.append(state)
+
+    def begin(self) -> list[Trainer]:
+        """Copies the states to the devices; returns the trainers for the loops of the runs, in their order."""
+        trainings, here = self._trainings, jax.local_device_count()
         self._slots = -(-len(trainings) // here) * here
-        self._states = devices.shard_runs([self._trained(each) for each in states], self._slots)
+        self._states = devices.shard_runs(self._first_states, self._slots)
+        self._first_states.clear()
         runs = [(training.run.spec, training.run.weights) for training in trainings]
         self._step = trainings[0].run.cache.step_of_runs(runs, trainings[0].images, self._slots)
         program, start = trainings[0].run.spec.program, min(training.start for training in trainings)
         self.calls = (program.steps - start) // program.steps_per_call
-        self._host: TrainState | None = None  # the present states, if they were fetched
-        self.trainers = [_Trainer(self, i, training) for i, training in enumerate(trainings)]
+        return [_Trainer(self, i, len(trainings), training) for i, training in enumerate(trainings)]
 
     def step(self, batches: Sequence[dict[str, np.ndarray] | None]) -> list[FetchMetrics]:
         """Runs a call of each run. A run that has ended has None; it trains on with the batches of another, for nothing."""
@@ -109,12 +120,6 @@ class Group:
             return mine
         return mine.replace(params=self._whole["params"] | mine.params, batch_stats=self._whole["batch_stats"])
 
-    def _trained(self, state: TrainState) -> TrainState:
-        """The part of a state that a step changes."""
-        if self._head is None:
-            return state
-        return state.replace(params={self._head: state.params[self._head]}, batch_stats={})
-
 
 @dataclasses.dataclass(frozen=True)
 class _Trainer:
@@ -122,11 +127,8 @@ class _Trainer:
 
     group: Group
     index: int
+    at_once: int
     training: Training
-
-    @property
-    def at_once(self) -> int:
-        return len(self.group.trainers)
 
     @property
     def state(self) -> TrainState:

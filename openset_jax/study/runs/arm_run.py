@@ -62,12 +62,18 @@ class ArmRuns:
         """Trains or resumes arms, and saves their outcomes: several arms at once, see `units`."""
         with contextlib.ExitStack() as stack:
             logs = {arm: log for arm in arms if (log := self._claimed(arm, stack)) is not None}
-            if len(arms) > 1:
-                self._train_at_once(logs, phases, stack)
+            if len(arms) == 1:
+                for arm, log in logs.items():
+                    with self._logged(arm, log):
+                        arm_folder.save_outcome(train.fit(phases[arm], self._stop_requested, self._cache), self._cache)
                 return
-            for arm, log in logs.items():
-                with self._logged(arm, log):
-                    arm_folder.save_outcome(train.fit(phases[arm], self._stop_requested, self._cache), self._cache)
+            try:
+                self._train_at_once(logs, phases, stack)
+            except Exception as error:  # of the group, such as too little memory: it fails all arms that have not ended
+                for arm, log in logs.items():
+                    if arm not in self.failed and not (self._folder[arm] / arm_folder.OUTCOME).exists():
+                        with self._logged(arm, log):
+                            raise error
 
     def _claimed(self, arm: Arm, stack: contextlib.ExitStack) -> IO[str] | None:
         """Locks the folder of an arm and opens its log; None if the arm is finished, or is running in another process."""
@@ -105,13 +111,15 @@ class ArmRuns:
                     asked[arm] = steps[arm].send(answer)
             return asked
 
-        prepared = resume(dict.fromkeys(steps))
-        if not prepared:
+        group, arms = together.Group(), list[Arm]()
+        for arm in steps:
+            for prepared in resume({arm: None}).values():
+                group.add(*prepared)
+                arms.append(arm)
+        if not arms:
             return
-        group = together.Group(list(prepared.values()))
-        arms, began, told = list(prepared), time.monotonic(), time.monotonic()
-        prepared.clear()  # the states on the host
-        batches, calls = resume(dict(zip(arms, group.trainers, strict=True))), 0
+        batches, calls = resume(dict(zip(arms, group.begin(), strict=True))), 0
+        began = told = time.monotonic()
         while batches:
             metrics = dict(zip(arms, group.step([batches.get(arm) for arm in arms]), strict=True))
             batches, calls = resume({arm: metrics[arm] for arm in batches}), calls + 1

@@ -14,6 +14,7 @@ from openset_jax.training.run_cache import RunCache
 from openset_jax.training.run_log import clock
 
 _CALLS = 5
+_ENOUGH = 0.02  # share of the work
 
 
 def work(phases: Phases, size: Size) -> float:
@@ -27,9 +28,13 @@ def _flops(spec: RunSpec, *, train: bool = True) -> float:
 
 
 class Clock:
-    """Reports the time taken and the time left, from the work done and the work left; `total` is the work of all arms."""
+    """Reports the time taken and the time left, from the work done and the work left; `total` is the work of all arms.
+
+    Before `_ENOUGH` of the work is done there is no estimate: arms with little work take most of their time for other things.
+    """
 
     def __init__(self, total: float):
+        self._enough = _ENOUGH * total
         self._left, self._done, self._began, self._last = total, 0.0, time.monotonic(), time.monotonic()
 
     def line(self, work: float) -> str:
@@ -37,6 +42,8 @@ class Clock:
         now = time.monotonic()
         took, self._last = now - self._last, now
         self._done, self._left = self._done + work, self._left - work
+        if self._done < self._enough:
+            return f"took {clock(took)}"
         return f"took {clock(took)}; about {clock((now - self._began) / self._done * self._left)} left"
 
 

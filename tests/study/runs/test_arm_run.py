@@ -105,6 +105,26 @@ def test_an_arm_that_fails_does_not_end_the_others(together_run, source, tmp_pat
     assert_same(done, {name: arrays for name, arrays in together_run[0].items() if name in done}, count=15)
 
 
+def test_a_group_that_fails_does_not_end_the_other_arms(source, tmp_path, monkeypatch):
+    real = together.Group.step
+
+    def fails(self, batches):
+        if len(batches) == 4:
+            raise RuntimeError("out of memory")
+        return real(self, batches)
+
+    monkeypatch.setattr(together.Group, "step", fails)
+    config = study(
+        vectors.config(source), numbers={"sampling.negatives": (10, None)}, other={"objective.name": ("background",)}
+    )
+    with pytest.raises(RuntimeError, match="out of memory"):
+        run_experiment(config, tmp_path)
+    assert len(outcomes(tmp_path)) == 2
+    assert "4 of 6 arms are not included" in (tmp_path / "ANSWER.md").read_text()
+    logs = [path.read_text() for path in tmp_path.glob("arms/*/log.txt")]
+    assert sum("RuntimeError: out of memory" in log for log in logs) == 4
+
+
 def test_an_arm_that_diverges_says_where_and_does_not_touch_the_others(source, tmp_path):
     config = study(vectors.config(source), rates={"optimizer.learning_rate": (0.02, 1e38)})
     with pytest.raises(UserError, match=r"2 of 4 arms failed; the first, .*training diverged at step \d.* rate was 9"):

@@ -60,3 +60,11 @@ def test_the_time_left_is_proportional_to_the_work_left(monkeypatch):
     assert clock.line(1.0) == "took 1:00; about 3:00 left"
     assert clock.line(1.0) == "took 1:00; about 2:00 left"
     assert clock.line(2.0) == "took 1:00; about 0:00 left"
+
+
+def test_there_is_no_estimate_from_an_arm_with_little_of_the_work(monkeypatch):
+    now = iter([0, 0, 60, 120])
+    monkeypatch.setattr(time, "monotonic", lambda: next(now))
+    clock = eta.Clock(100.0)
+    assert clock.line(1.0) == "took 1:00"
+    assert clock.line(49.0) == "took 1:00; about 2:00 left"
