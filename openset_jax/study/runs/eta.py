@@ -30,7 +30,7 @@ def _flops(spec: RunSpec, *, train: bool = True) -> float:
 class Clock:
     """Reports the time taken and the time left, from the work done and the work left; `total` is the work of all arms.
 
-    Before `_ENOUGH` of the work is done there is no estimate: arms with little work take most of their time for other things.
+    Before `_ENOUGH` of the work is done there is no estimate, because arms with little work take most time for other things.
     """
 
     def __init__(self, total: float):
