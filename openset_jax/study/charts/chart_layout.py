@@ -157,7 +157,8 @@ def _ticks(numbers: set[int], place: Callable[[int], float], span: float, per_cl
     for n in wanted:
         if all(abs(place(n) - place(other)) > _TICK_DISTANCE * span for other in kept):
             kept.append(n)
-    below = lambda n: f"{n / per_class:.2g}×" if per_class and n else ""  # noqa: RUF001
+    short = lambda share: round(share, 2) if share >= 0.05 else share  # 0.0994 of a class is 0.1
+    below = lambda n: f"{short(n / per_class):.2g}×" if per_class and n else ""  # noqa: RUF001
     return tuple(Tick(place(n), _count(n), below(n)) for n in sorted(kept))
 
 
