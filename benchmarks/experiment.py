@@ -15,7 +15,7 @@ from __future__ import annotations
 import pathlib
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
@@ -24,7 +24,8 @@ from benchmarks import hardware, outputs, tables
 from openset_jax import cli
 
 if TYPE_CHECKING:  # imported where they are used, so that --help answers at once
-    from openset_jax.spec import RunSpec
+    from openset_jax.study.runs.check import Phases
+    from openset_jax.study.runs.grid import Arm
     from openset_jax.training.run_cache import RunCache
 
 TARGET, CALLS, ROUNDS = 1.1, 3, 3
@@ -53,7 +54,7 @@ def main() -> None:
         phases = {arm: check.resolve_arm(arm, grid.config_of(arm, run, by_label), folders[arm], cache) for arm in arms}
         check.check_grid(arms, phases, cache)
         for arm in arms:
-            rows.append({"arm": arm.label} | measure(phases[arm], folders[arm], cache))
+            rows.append({"arm": arm.label} | measure(arm, phases, folders, cache))
             print(f"{arm.label}: {rows[-1]['seconds']:.1f} s, bare {rows[-1]['steps']:.1f} s", flush=True)
     total = {name: sum(row[name] for row in rows) for name in ("seconds", "steps", "forward", "compiling")}
     result: dict[str, Any] = {"machine": machine, "arms": rows, **total}
@@ -69,8 +70,10 @@ def main() -> None:
     outputs.write_json(file, result)
 
 
-def measure(phases: Sequence[RunSpec], folder: pathlib.Path, cache: RunCache) -> dict[str, float]:
-    """Runs one arm, and times its bare calls.
+def measure(
+    arm: Arm, phases: Mapping[Arm, Phases], folders: Mapping[Arm, pathlib.Path], cache: RunCache
+) -> dict[str, float]:
+    """Runs one arm alone, and times its bare calls.
 
     Returns:
       "seconds" of the arm, "compiling" (seconds of it that XLA compiles), "steps" and "forward" (seconds of its bare
@@ -78,9 +81,9 @@ def measure(phases: Sequence[RunSpec], folder: pathlib.Path, cache: RunCache) ->
     """
     from benchmarks.bare_step import Step
     from benchmarks.evaluate import Forward
-    from openset_jax import experiment
     from openset_jax.data import pools
     from openset_jax.platforms import xla
+    from openset_jax.study.runs.arm_run import ArmRuns
 
     compile_lowered, compiling = xla.compile_lowered, list[float]()
 
@@ -90,26 +93,28 @@ def measure(phases: Sequence[RunSpec], folder: pathlib.Path, cache: RunCache) ->
         compiling.append(time.perf_counter() - start)
         return program
 
-    last = phases[-1]
+    last, runs = phases[arm][-1], ArmRuns(folders, lambda: "", cache)
     pool = cache.pool(last)
-    steps, forward = [Step(spec, pool.num_classes) for spec in phases], Forward(last, pool.num_classes)
+    steps, forward = [Step(spec, pool.num_classes) for spec in phases[arm]], Forward(last, pool.num_classes)
     bare = lambda: (*(step.seconds_per_step(CALLS) for step in steps), forward.seconds_per_batch(CALLS))
     bare()
     rounds = [bare() for _ in range(ROUNDS)]
     xla.compile_lowered = timed
     try:
         start = time.perf_counter()
-        experiment.run_arm(phases, folder, lambda: "", cache)
+        runs.run([arm], phases)
         seconds = time.perf_counter() - start
     finally:
         xla.compile_lowered = compile_lowered
+    if runs.failed:
+        raise runs.failed[arm]
     rounds += [bare() for _ in range(ROUNDS)]
     *per_step, per_batch = (sorted(values)[len(rounds) // 2] for values in zip(*rounds, strict=True))
     images = len(pool.rows(pools.VALIDATION)) + len(pool.rows(pools.TEST))
     return {
         "seconds": seconds,
         "compiling": sum(compiling),
-        "steps": sum(spec.program.steps * each for spec, each in zip(phases, per_step, strict=True)),
+        "steps": sum(spec.program.steps * each for spec, each in zip(phases[arm], per_step, strict=True)),
         "forward": -(-images // last.evaluation.batch_size) * per_batch,
     }
 

@@ -182,3 +182,16 @@ def test_bad_input_is_exit_code_2_and_one_line(tmp_path):
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_many_heads_are_timed_beside_one_and_beside_the_same_one_after_the_other(tmp_path):
+    out = tmp_path / "heads.json"
+    command = [sys.executable, "-m", "benchmarks.heads", "--arms=10", "--steps=20", "--rounds=1", f"--json={out}"]
+    done = run(command, process=True)
+    assert done.returncode == 0, done.stderr
+    seconds = json.loads(out.read_text())["seconds"]
+    assert list(seconds) == ["one arm", "10 arms at once", "10 arms, one after the other"]
+    for (one,) in seconds.values():
+        assert 0 < one["trained"] <= one["evaluated"] <= one["answered"]
+    assert run([*command[:3], "--arms=15"], process=True).returncode == 2

@@ -190,7 +190,7 @@ def experiment(tmp_path_factory):
 
     from openset_jax import config as configs
     from openset_jax import experiment as experiments
-    from openset_jax.study.runs import check, grid
+    from openset_jax.study.runs import arm_run, check, grid
     from openset_jax.training.run_cache import RunCache
 
     config, workdir, cache = ml_collections.ConfigDict(), tmp_path_factory.mktemp("buda"), RunCache()
@@ -205,8 +205,10 @@ def experiment(tmp_path_factory):
     check.check_grid(arms, phases, cache)
     fingerprint = cache.pool(phases[arms[0]][-1]).fingerprint()
     experiments._check_same(configs.with_dtype(run), config, fingerprint, workdir, write=True)
+    runs = arm_run.ArmRuns(folder, lambda: "", cache)
     for arm in arms[:-1]:
-        experiments.run_arm(phases[arm], folder[arm], lambda: "", cache)
+        runs.run([arm], phases)
+    assert not runs.failed
     return workdir, arms
 
 
