@@ -1,4 +1,4 @@
-"""Lines on how far a long pass over images is."""
+"""Lines on how far a long pass over images, or the training of many arms, is."""
 
 import time
 
@@ -9,11 +9,11 @@ _EVERY = 30.0  # seconds
 
 
 class Pace:
-    """Prints a line every half minute: the examples that are done, their rate, and the seconds left.
+    """Prints a line every half minute: the examples or steps that are done, their rate, and the seconds left.
 
     Args:
       what: the beginning of the line, as "features of the images:".
-      count: the number of all examples.
+      count: the number of all of them.
     """
 
     def __init__(self, what: str, count: int):
@@ -21,7 +21,7 @@ class Pace:
         self._started = self._said = time.monotonic()
 
     def at(self, done: int) -> None:
-        """Prints the line if it is due, after `done` examples."""
+        """Prints the line if it is due, after `done` of them."""
         now = time.monotonic()
         if not 0 < done < self._count or now < self._said + _EVERY:
             return

@@ -61,10 +61,11 @@ class Group:
     """Runs that train at once; `shared_by` is equal for all.
 
     Attributes:
-      calls: number of calls until all runs are at their last step; known after `begin`.
+      steps: until all runs are at their last step; known after `begin`.
+      steps_per_call: of all runs.
     """
 
-    calls = 0
+    steps = steps_per_call = 0
 
     def __init__(self) -> None:
         self._trainings: list[Training] = []
@@ -89,8 +90,9 @@ class Group:
         self._first_states.clear()
         runs = [(training.run.spec, training.run.weights) for training in trainings]
         self._step = trainings[0].run.cache.step_of_runs(runs, trainings[0].images, self._slots)
-        program, start = trainings[0].run.spec.program, min(training.start for training in trainings)
-        self.calls = (program.steps - start) // program.steps_per_call
+        program = trainings[0].run.spec.program
+        self.steps_per_call = program.steps_per_call
+        self.steps = program.steps - min(training.start for training in trainings)
         return [_Trainer(self, i, len(trainings), training) for i, training in enumerate(trainings)]
 
     def step(self, batches: Sequence[dict[str, np.ndarray] | None]) -> list[FetchMetrics]:

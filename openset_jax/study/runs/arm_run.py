@@ -2,7 +2,6 @@
 
 import contextlib
 import pathlib
-import time
 import traceback
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import IO, Any
@@ -14,10 +13,8 @@ from openset_jax.study.runs import arm_folder
 from openset_jax.study.runs.check import Phases
 from openset_jax.study.runs.grid import Arm
 from openset_jax.training import together, training_loop
+from openset_jax.training.pace import Pace
 from openset_jax.training.run_cache import RunCache
-from openset_jax.training.run_log import clock, say
-
-_EVERY = 20.0  # seconds between the lines on the progress of a group
 
 
 def units(
@@ -119,13 +116,11 @@ class ArmRuns:
         if not arms:
             return
         batches, calls = resume(dict(zip(arms, group.begin(), strict=True))), 0
-        began = told = time.monotonic()
+        pace = Pace("    steps of these arms:", group.steps)
         while batches:
             metrics = dict(zip(arms, group.step([batches.get(arm) for arm in arms]), strict=True))
             batches, calls = resume({arm: metrics[arm] for arm in batches}), calls + 1
-            if (now := time.monotonic()) - told > _EVERY and calls < group.calls:
-                told, left = now, clock((now - began) / calls * (group.calls - calls))
-                say(f"    {calls / group.calls:.0%} of the steps; about {left} left, without evaluation")
+            pace.at(calls * group.steps_per_call)
 
     def _steps(self, spec: RunSpec) -> Generator[Any, Any, None]:
         """An arm in a group: yields what `training_loop.prepare` returns, for a trainer; then as `Training.loop`."""
