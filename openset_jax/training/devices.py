@@ -140,8 +140,7 @@ def _call(step, image_input, store, constants, state, batches):
 def pmap_runs(step: Callable[..., Any], image_input: ImageInput) -> Callable[..., Any]:
     """As `pmap_train`, for many runs: constants, states, batches and metrics have the axes of `shard_runs`.
 
-    Each run is on one device, with its whole batch. On a CPU the runs of a device follow one another, so that each stays in
-    the cache for a call; accelerators compute them side by side.
+    Each run is on one device, with its whole batch.
     """
 
     def call(store, *runs):
@@ -149,12 +148,20 @@ def pmap_runs(step: Callable[..., Any], image_input: ImageInput) -> Callable[...
         of_size_1 = lambda *run: jax.tree.map(
             lambda x: x[0], jax.vmap(alone, axis_name=AXIS)(*jax.tree.map(lambda x: x[None], run))
         )
-        if jax.default_backend() == "cpu":
-            return jax.lax.map(lambda run: of_size_1(*run), runs)
-        return jax.vmap(of_size_1)(*runs)
+        return _over_runs(of_size_1)(*runs)
 
     run = jax.pmap(call, axis_name="runs", in_axes=(image_input.store_axis, 0, 0, 0), donate_argnums=2)
     return functools.partial(_Compiled(run), image_input.store)
+
+
+def _over_runs(function):
+    """Maps a function over the first axis of its arguments.
+
+    On a CPU the runs follow one another, so that each stays in the cache for a call; accelerators compute them side by side.
+    """
+    if jax.default_backend() == "cpu":
+        return lambda *runs: jax.lax.map(lambda run: function(*run), runs)
+    return jax.vmap(function)
 
 
 def pmap_eval(step: Callable[..., Any], image_input: ImageInput) -> Callable[..., Any]:

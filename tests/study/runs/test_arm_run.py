@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 import vectors
@@ -15,7 +16,7 @@ from study.vector_grid import study
 from openset_jax import experiment, lock
 from openset_jax.errors import Stopped, UserError
 from openset_jax.study.runs import arm_folder, arm_run, check, grid
-from openset_jax.training import checkpoints, run_setup, together
+from openset_jax.training import checkpoints, devices, run_setup, together
 from openset_jax.training.run_cache import RunCache
 
 
@@ -61,6 +62,11 @@ def test_arms_at_once_end_as_each_alone(together_run, source, tmp_path, monkeypa
     assert_same(together_run[0], alone, count=16)
     logits = [arrays["logits"] for arrays in alone.values()]
     assert all(np.abs(a - b).max() > 1e-3 for i, a in enumerate(logits) for b in logits[:i]), "the arms differ"
+
+
+def test_arms_that_a_device_computes_side_by_side_end_the_same(together_run, source, tmp_path, monkeypatch):
+    monkeypatch.setattr(devices, "_over_runs", jax.vmap)  # as on accelerators
+    assert_same(run_experiment(vector_grid.get_config(source), tmp_path, cache=RunCache()), together_run[0], count=16)
 
 
 def test_each_has_its_log_its_checkpoints_and_its_decision(together_run):
