@@ -168,8 +168,8 @@ class RunCache:
         if images.features is not None:
             forward = _of_features(program.forward, images.features)
             program, model = dataclasses.replace(program, forward=forward), head_of(model)
-        place = devices.pmap_runs if slots else devices.pmap_train
-        make = lambda: place(train_program.make_device_step(program, model, network.optimizer), image_input)
+        made_of = program, model, network.optimizer, image_input
+        make = lambda: train_program.make_train_program(*made_of, of_runs=slots > 0)
         return self._once("train", (id(image_input.store), num_classes, program, slots), make), model
 
     def inference(self, spec: RunSpec, pool: Pool, images: LoadedImages) -> Inference:

@@ -21,10 +21,19 @@ TrainProgram = Callable[[RunConstants, TrainState, Batch], tuple[TrainState, Met
 
 
 def make_train_program(
-    program: ProgramSpec, model: Network, optimizer: optax.GradientTransformation, image_input: ImageInput
+    program: ProgramSpec,
+    model: Network,
+    optimizer: optax.GradientTransformation,
+    image_input: ImageInput,
+    *,
+    of_runs: bool = False,
 ) -> TrainProgram:
-    """(constants, state, batches of the steps of one call) -> (state, metrics of each step), on all devices."""
-    return devices.pmap_train(make_device_step(program, model, optimizer), image_input)
+    """(constants, state, batches of the steps of one call) -> (state, metrics of each step), on all devices.
+
+    `of_runs`: for many runs at once, see `devices.pmap_runs`.
+    """
+    place = devices.pmap_runs if of_runs else devices.pmap_train
+    return place(make_device_step(program, model, optimizer), image_input)
 
 
 def make_device_step(
